@@ -1,0 +1,60 @@
+/* kernels.h: the table of inner loops, filled once by hd_kernels_init() from what the CPU can do.
+ *
+ * Leaves: primitive arguments, no threads, no memory, no errors. The scalar version of each is the definition; faster
+ * ones agree within the bound that checkkern states. Whatever the ISA, an output element depends on its own row of w and
+ * its own row of x only, in an order fixed by n: results do not change with n_row, n_tok, or how a caller tiles.
+ */
+#ifndef HD_KERNELS_KERNELS_H
+#define HD_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tensor/dtype.h"
+#include "tensor/quant_q16.h"
+
+enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_NEON, HD_N_ISA };
+
+/* Rows row0 .. of a weight matrix. */
+struct hd_wrows {
+    const void *data;             /* row 0 of the matrix */
+    int64_t row_bytes;
+    const struct hd_scale *scale; /* NULL when the format has its scales inside */
+    int64_t row0;
+};
+
+/* out[t * ld_out + r] = sum_k w[row0 + r, k] x[t, k] for r < n_row, t < n_tok; any n_row, n_tok >= 1; n a multiple of the
+ * format's block length (and of 32 for q16). x rows lie x_bytes apart: f32 or struct hd_q16[n / 32]. */
+typedef void (*hd_matmul_fn)(int64_t n, const struct hd_wrows *w, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out);
+
+/* One row of a matrix as f32 (vectorised hd_decode_row, bit-equal to it). */
+typedef void (*hd_decode_fn)(const struct hd_wrows *w, int64_t n, float *out);
+
+struct hd_kernels {
+    enum hd_isa isa;
+    hd_matmul_fn matmul_f32[HD_N_DTYPE];    /* x f32, every product and sum in f32 or wider; set for every weight format */
+    hd_matmul_fn matmul_q16[HD_N_DTYPE];    /* x q16; NULL where the fast mode uses f32 activations too */
+    hd_decode_fn decode[HD_N_DTYPE];
+    void (*q16_encode)(const float *x, int64_t n, struct hd_q16 *out);
+
+    /* out[i] = x[i] * rsqrt(mean(x^2) + eps) * w[i]; w f32; the sum of squares in double or 8+ lanes of f32. out may be x. */
+    void (*rmsnorm)(int64_t n, const float *x, const float *w, float eps, float *out);
+    void (*silu_mul)(int64_t n, const float *gate, const float *up, float *out);      /* gate / (1 + exp(-gate)) * up; out may be gate */
+    void (*softmax)(int64_t n, float *x);                                              /* in place; max subtracted */
+    float (*dot_f32)(int64_t n, const float *a, const float *b);
+    float (*dot_f16)(int64_t n, const uint16_t *a, const float *b);
+    void (*axpy_f32)(int64_t n, float a, const float *x, float *y);                    /* y += a x, fma */
+    void (*axpy_f16)(int64_t n, float a, const uint16_t *x, float *y);
+    void (*add)(int64_t n, const float *a, const float *b, float *out);
+    void (*f32_to_f16)(int64_t n, const float *x, uint16_t *out);
+};
+
+extern struct hd_kernels hd_k;
+
+/* level: "scalar" "avx2" "avx512" "avx512vnni" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
+ * the name is unknown. Call before any thread uses hd_k. */
+bool hd_kernels_init(const char *level);
+bool hd_isa_available(enum hd_isa isa);
+const char *hd_isa_name(enum hd_isa isa);
+
+#endif
