@@ -1,0 +1,60 @@
+/* cpu.c: the table of the CPU backend. */
+#include "backend/cpu/cpu.h"
+
+#include <string.h>
+
+#include "backend/backend.h"
+#include "base/mem.h"
+#include "kernels/kernels.h"
+
+static bool wants_q16(void *self, enum hd_dtype weight)
+{
+    return hd_k.matmul_q16[weight] != NULL;
+}
+
+int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd_err *err)
+{
+    struct hd_cpu *cpu = hd_calloc(1, sizeof *cpu);
+
+    if (!cpu)
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for the CPU backend");
+    cpu->pool = pool;
+    *be = (struct hd_backend){
+        .name = "cpu",
+        .self = cpu,
+        .wants_q16 = wants_q16,
+        .run = {
+            [HD_OP_EMBED] = hd_cpu_embed,
+            [HD_OP_GATHER] = hd_cpu_gather,
+            [HD_OP_RMSNORM] = hd_cpu_rmsnorm,
+            [HD_OP_Q16] = hd_cpu_q16,
+            [HD_OP_MATMUL] = hd_cpu_matmul,
+            [HD_OP_ADD_ROW] = hd_cpu_add_row,
+            [HD_OP_ADD] = hd_cpu_add,
+            [HD_OP_SILU_MUL] = hd_cpu_silu_mul,
+            [HD_OP_ROPE_TABLE] = hd_cpu_rope_table,
+            [HD_OP_ROPE] = hd_cpu_rope,
+            [HD_OP_KV_PUT] = hd_cpu_kv_put,
+            [HD_OP_ATTEND] = hd_cpu_attend,
+        },
+    };
+    for (int op = 0; op < HD_N_OP; op++)
+        HD_ASSERT(be->run[op] || hd_ops[op].need == HD_NEED_FUSED);
+    return HD_OK;
+}
+
+void hd_backend_cpu_free(struct hd_backend *be)
+{
+    hd_free(be->self);
+    memset(be, 0, sizeof *be);
+}
+
+void hd_cpu_rows(struct hd_cpu *cpu, int64_t n, int64_t cols, hd_range_fn fn, void *arg)
+{
+    int64_t grain = cols > 0 ? HD_CPU_SMALL / 2 / cols : n;
+
+    if (n * cols <= HD_CPU_SMALL)
+        fn(arg, 0, n);
+    else
+        hd_pool_for(cpu->pool, n, grain > 0 ? grain : 1, fn, arg);
+}

@@ -1,0 +1,34 @@
+/* cpu.h: the CPU backend's inside: one function an op, tiled over the pool. Every function here has hd_op_fn's shape.
+ *
+ * Small work stays on the engine thread: waking the team costs more than a few thousand operations. The decision looks at
+ * the shape only, and results do not depend on it.
+ */
+#ifndef HD_BACKEND_CPU_CPU_H
+#define HD_BACKEND_CPU_CPU_H
+
+#include "base/pool.h"
+#include "ops/stream.h"
+
+struct hd_cpu {
+    struct hd_pool *pool;
+};
+
+#define HD_CPU_SMALL 16384            /* elements of a vector op below which the engine thread does it alone */
+
+/* Runs fn over n rows of cols elements each, alone or with the team. */
+void hd_cpu_rows(struct hd_cpu *cpu, int64_t n, int64_t cols, hd_range_fn fn, void *arg);
+
+void hd_cpu_embed(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_gather(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_rmsnorm(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_q16(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_add_row(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_add(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_silu_mul(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_rope_table(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_rope(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_kv_put(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_attend(void *self, struct hd_stream *s, const struct hd_call *c);
+
+#endif

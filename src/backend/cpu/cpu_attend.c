@@ -1,0 +1,102 @@
+/* cpu_attend.c: causal grouped-query attention over cached rows, with an online softmax.
+ *
+ * A task is one token and one key/value head: the query heads that share the head's rows go through them together, so that
+ * each row is fetched once. Positions are walked in blocks cut at absolute multiples of BLOCK: a token sees the same
+ * blocks, hence the same sums in the same order, whether it came alone, in a chunk or in a batch.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "kernels/kernels.h"
+
+#define BLOCK 64
+#define MAX_GROUP 16                  /* query heads done together; more are done in rounds */
+
+static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t kv_head, int64_t h0, int64_t n_head)
+{
+    const struct hd_ragged *b = c->batch;
+    const struct hd_paged *pk = &b->part[seq * b->n_part + c->i[0]], *pv = &b->part[seq * b->n_part + c->i[1]];
+    int64_t dim = c->i[3], window = c->i[4], pos = b->pos[t], lo = window > 0 && pos + 1 > window ? pos + 1 - window : 0;
+    const float *q = (const float *)((const char *)c->in[0]->data + t * c->in[0]->row_bytes) + h0 * dim;
+    float *out = (float *)((char *)c->out[0]->data + t * c->out[0]->row_bytes) + h0 * dim;
+    float m[MAX_GROUP], den[MAX_GROUP], p[MAX_GROUP][BLOCK];
+    bool f16 = pk->type == HD_F16;
+    size_t skip = (size_t)(kv_head * dim) * (f16 ? 2 : 4);
+
+    for (int64_t h = 0; h < n_head; h++) {
+        m[h] = -INFINITY;
+        den[h] = 0;
+    }
+    memset(out, 0, (size_t)(n_head * dim) * sizeof(float));
+    for (int64_t a = lo; a <= pos;) {
+        int64_t end = (a / BLOCK + 1) * BLOCK, n = (end > pos + 1 ? pos + 1 : end) - a;
+        float corr[MAX_GROUP];
+
+        for (int64_t i = 0; i < n; i++) {
+            const char *k = (const char *)hd_paged_row(pk, a + i) + skip;
+
+            for (int64_t h = 0; h < n_head; h++)
+                p[h][i] = c->f[0] * (f16 ? hd_k.dot_f16(dim, (const uint16_t *)k, q + h * dim) : hd_k.dot_f32(dim, (const float *)k, q + h * dim));
+        }
+        for (int64_t h = 0; h < n_head; h++) {
+            float top = m[h], sum = 0;
+
+            for (int64_t i = 0; i < n; i++)
+                top = p[h][i] > top ? p[h][i] : top;
+            corr[h] = m[h] == top ? 1 : expf(m[h] - top);
+            for (int64_t i = 0; i < n; i++) {
+                p[h][i] = expf(p[h][i] - top);
+                sum += p[h][i];
+            }
+            den[h] = den[h] * corr[h] + sum;
+            m[h] = top;
+            if (corr[h] != 1)
+                for (int64_t d = 0; d < dim; d++)
+                    out[h * dim + d] *= corr[h];
+        }
+        for (int64_t i = 0; i < n; i++) {
+            const char *v = (const char *)hd_paged_row(pv, a + i) + skip;
+
+            for (int64_t h = 0; h < n_head; h++) {
+                if (f16)
+                    hd_k.axpy_f16(dim, p[h][i], (const uint16_t *)v, out + h * dim);
+                else
+                    hd_k.axpy_f32(dim, p[h][i], (const float *)v, out + h * dim);
+            }
+        }
+        a += n;
+    }
+    for (int64_t h = 0; h < n_head; h++)
+        for (int64_t d = 0; d < dim; d++)
+            out[h * dim + d] /= den[h];
+}
+
+static void attend_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    const struct hd_ragged *b = c->batch;
+    int64_t n_kv = c->i[2], group = hd_cols(c->in[0]) / (n_kv * c->i[3]), seq = 0;
+
+    for (int64_t i = begin; i < end; i++) {
+        int64_t t = i / n_kv, kv_head = i % n_kv;
+
+        while (t >= b->span[seq].tok0 + b->span[seq].n_tok)
+            seq++;
+        for (int64_t h = 0; h < group; h += MAX_GROUP)
+            attend_task(c, seq, t, kv_head, kv_head * group + h, group - h < MAX_GROUP ? group - h : MAX_GROUP);
+    }
+}
+
+void hd_cpu_attend(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    struct hd_cpu *cpu = self;
+    int64_t n = c->batch->n_tok * c->i[2], work = 0;
+
+    for (int64_t i = 0; i < c->batch->n_seq; i++)
+        work += c->batch->span[i].n_tok * (c->batch->span[i].pos0 + c->batch->span[i].n_tok) * hd_cols(c->in[0]);
+    if (work <= 4 * HD_CPU_SMALL)
+        attend_range((void *)c, 0, n);
+    else
+        hd_pool_for(cpu->pool, n, 1, attend_range, (void *)c);
+}

@@ -1,0 +1,181 @@
+/* cpu_vec.c: ops that walk rows: embeddings, norms, element-wise, RoPE, conversions. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "kernels/kernels.h"
+
+static float *row_f32(const struct hd_tensor *t, int64_t r)
+{
+    return (float *)((char *)t->data + r * t->row_bytes);
+}
+
+static struct hd_wrows rows_of(const struct hd_tensor *w, int64_t row0)
+{
+    return (struct hd_wrows){w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row0};
+}
+
+static void embed_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+
+    for (int64_t t = begin; t < end; t++) {
+        struct hd_wrows w = rows_of(c->in[0], c->batch->ids[t]);
+
+        hd_k.decode[c->in[0]->type](&w, hd_cols(c->in[0]), row_f32(c->out[0], t));
+    }
+}
+
+void hd_cpu_embed(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, c->batch->n_tok, hd_cols(c->out[0]), embed_range, (void *)c);
+}
+
+void hd_cpu_gather(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    for (int64_t i = 0; i < hd_rows(c->out[0]); i++)
+        memcpy(row_f32(c->out[0], i), row_f32(c->in[0], c->rows[i]), (size_t)hd_cols(c->in[0]) * sizeof(float));
+}
+
+static void rmsnorm_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    int64_t n = hd_elems(c->in[1]), cols = hd_cols(c->in[0]);
+
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t i = 0; i < cols; i += n)
+            hd_k.rmsnorm(n, row_f32(c->in[0], t) + i, c->in[1]->data, c->f[0], row_f32(c->out[0], t) + i);
+}
+
+void hd_cpu_rmsnorm(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, hd_rows(c->in[0]), hd_cols(c->in[0]), rmsnorm_range, (void *)c);
+}
+
+static void q16_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+
+    for (int64_t t = begin; t < end; t++)
+        hd_k.q16_encode(row_f32(c->in[0], t), hd_cols(c->in[0]), (struct hd_q16 *)((char *)c->out[0]->data + t * c->out[0]->row_bytes));
+}
+
+void hd_cpu_q16(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, hd_rows(c->in[0]), hd_cols(c->in[0]), q16_range, (void *)c);
+}
+
+static void add_row_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+
+    for (int64_t t = begin; t < end; t++)
+        hd_k.add(hd_cols(c->out[0]), row_f32(c->out[0], t), c->in[0]->data, row_f32(c->out[0], t));
+}
+
+void hd_cpu_add_row(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, hd_rows(c->out[0]), hd_cols(c->out[0]), add_row_range, (void *)c);
+}
+
+static void add_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+
+    for (int64_t t = begin; t < end; t++)
+        hd_k.add(hd_cols(c->out[0]), row_f32(c->in[0], t), row_f32(c->in[1], t), row_f32(c->out[0], t));
+}
+
+void hd_cpu_add(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, hd_rows(c->out[0]), hd_cols(c->out[0]), add_range, (void *)c);
+}
+
+static void silu_mul_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+
+    for (int64_t t = begin; t < end; t++)
+        hd_k.silu_mul(hd_cols(c->out[0]), row_f32(c->in[0], t), row_f32(c->in[1], t), row_f32(c->out[0], t));
+}
+
+void hd_cpu_silu_mul(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, hd_rows(c->out[0]), 4 * hd_cols(c->out[0]), silu_mul_range, (void *)c);
+}
+
+static void rope_table_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    const float *f = c->in[0]->data;
+    int64_t n = hd_elems(c->in[0]);
+
+    for (int64_t t = begin; t < end; t++) {
+        float *out = row_f32(c->out[0], t);
+
+        for (int64_t i = 0; i < n; i++) {
+            float angle = (float)c->batch->pos[t] * f[i];     /* rounded to f32: the references' angle */
+
+            out[i] = (float)cos((double)angle) * c->f[0];
+            out[n + i] = (float)sin((double)angle) * c->f[0];
+        }
+    }
+}
+
+void hd_cpu_rope_table(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, hd_rows(c->out[0]), 64 * hd_cols(c->out[0]), rope_table_range, (void *)c);
+}
+
+static void rope_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    int64_t n = hd_cols(c->in[0]) / 2, head_dim = c->i[0], cols = hd_cols(c->out[0]);
+    int64_t step = c->i[1] ? 2 : 1, far = c->i[1] ? 1 : n;
+
+    for (int64_t t = begin; t < end; t++) {
+        const float *cs = row_f32(c->in[0], t), *sn = cs + n;
+
+        for (int64_t h = 0; h < cols; h += head_dim) {
+            float *x = row_f32(c->out[0], t) + h;
+
+            for (int64_t i = 0; i < n; i++) {
+                float a = x[i * step], b = x[i * step + far];
+
+                x[i * step] = a * cs[i] - b * sn[i];
+                x[i * step + far] = b * cs[i] + a * sn[i];
+            }
+        }
+    }
+}
+
+void hd_cpu_rope(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, hd_rows(c->out[0]), 2 * hd_cols(c->out[0]), rope_range, (void *)c);
+}
+
+static void kv_put_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    const struct hd_ragged *b = c->batch;
+    int64_t n = hd_cols(c->in[0]), seq = 0;
+
+    for (int64_t t = begin; t < end; t++) {
+        const struct hd_paged *p;
+        void *row;
+
+        while (t >= b->span[seq].tok0 + b->span[seq].n_tok)
+            seq++;
+        p = &b->part[seq * b->n_part + c->i[0]];
+        row = hd_paged_row(p, b->pos[t]);
+        if (p->type == HD_F16)
+            hd_k.f32_to_f16(n, row_f32(c->in[0], t), row);
+        else
+            memcpy(row, row_f32(c->in[0], t), (size_t)n * sizeof(float));
+    }
+}
+
+void hd_cpu_kv_put(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, c->batch->n_tok, hd_cols(c->in[0]), kv_put_range, (void *)c);
+}

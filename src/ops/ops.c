@@ -1,0 +1,177 @@
+/* ops.c: the front end of every op: shape rule, cost, then whoever is behind the stream. */
+#include "ops/ops.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+static void dispatch(struct hd_stream *s, const struct hd_call *c)
+{
+    if (!hd_stream_ok(s))
+        return;
+    s->cost.n_call++;
+    if (s->tape) {
+        if (!HD_GROW(s->tape->call, s->tape->cap, s->tape->n + 1, (size_t)1 << 24)) {
+            hd_stream_fail(s, HD_ERR_MEMORY, "tape: no memory for call %zu", s->tape->n);
+            return;
+        }
+        s->tape->call[s->tape->n++] = *c;
+    }
+    if (s->be)
+        s->be->run[c->op](s->be->self, s, c);
+}
+
+/* Shape rules speak through this: one sentence with the op's name. */
+static bool require(struct hd_stream *s, bool ok, enum hd_op op, const struct hd_tensor *a, const struct hd_tensor *b)
+{
+    char sa[96], sb[96];
+
+    if (!ok && hd_stream_ok(s))
+        hd_stream_fail(s, HD_ERR_SHAPE, "op %s: shapes %s and %s do not fit%s%s", hd_ops[op].name, hd_shape_str(sa, a->n_dim, a->dim),
+                       hd_shape_str(sb, b->n_dim, b->dim), b->name ? " at " : "", b->name ? b->name : "");
+    return ok && hd_stream_ok(s);
+}
+
+static bool same_shape(const struct hd_tensor *a, const struct hd_tensor *b)
+{
+    return hd_rows(a) == hd_rows(b) && hd_cols(a) == hd_cols(b);
+}
+
+static double weight_bytes(const struct hd_tensor *w)
+{
+    double n = (double)hd_tensor_bytes(w);
+
+    if (w->scale.n_row)
+        n += (double)(w->scale.n_row * hd_row_bytes(w->scale.type, w->scale.n_col));
+    return n;
+}
+
+void hd_embed(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *w, const struct hd_ragged *b)
+{
+    if (!require(s, hd_cols(out) == hd_cols(w) && hd_rows(out) == b->n_tok, HD_OP_EMBED, out, w))
+        return;
+    s->cost.weight_bytes += (double)b->n_tok * (double)hd_row_bytes(w->type, hd_cols(w));
+    dispatch(s, &(struct hd_call){.op = HD_OP_EMBED, .n_out = 1, .out = {out}, .in = {w}, .batch = b});
+}
+
+void hd_gather(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const int32_t *rows)
+{
+    if (require(s, hd_cols(out) == hd_cols(x), HD_OP_GATHER, out, x))
+        dispatch(s, &(struct hd_call){.op = HD_OP_GATHER, .n_out = 1, .out = {out}, .in = {x}, .rows = rows});
+}
+
+void hd_rmsnorm(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, float eps)
+{
+    if (!require(s, same_shape(out, x) && hd_cols(x) % hd_cols(w) == 0 && w->type == HD_F32, HD_OP_RMSNORM, x, w))
+        return;
+    s->cost.flops += 4.0 * (double)hd_elems(x);
+    dispatch(s, &(struct hd_call){.op = HD_OP_RMSNORM, .n_out = 1, .out = {out}, .in = {x, w}, .f = {eps}});
+}
+
+void hd_matmul_n(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w)
+{
+    struct hd_call c = {.op = HD_OP_MATMUL, .n_out = n};
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    bool q16 = false, f32 = false;
+
+    HD_ASSERT(n >= 1 && n <= 3);
+    for (int i = 0; i < n; i++) {
+        if (!require(s, hd_cols(w[i]) == hd_cols(x) && hd_rows(out[i]) == hd_rows(x) && hd_cols(out[i]) == hd_rows(w[i]), HD_OP_MATMUL, x, w[i]))
+            return;
+        s->cost.flops += 2.0 * (double)hd_rows(x) * (double)hd_elems(w[i]);
+        s->cost.weight_bytes += weight_bytes(w[i]);
+        c.out[i] = out[i];
+        c.in[i + 2] = w[i];
+        /* a dry run without a backend reserves for q16: it is the larger of the two needs */
+        if (s->exact == HD_EXACT_NONE && hd_cols(x) % 32 == 0 && (!s->be || s->be->wants_q16(s->be->self, w[i]->type)))
+            q16 = true;
+        else
+            f32 = true;
+    }
+    c.in[0] = x;
+    c.i[0] = f32;
+    if (q16) {
+        struct hd_tensor *xq = hd_new(s, HD_Q16, hd_rows(x), hd_cols(x));
+
+        dispatch(s, &(struct hd_call){.op = HD_OP_Q16, .n_out = 1, .out = {xq}, .in = {x}});
+        c.in[1] = xq;
+    }
+    dispatch(s, &c);
+    hd_stream_rewind(s, mark);
+}
+
+void hd_matmul(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w)
+{
+    hd_matmul_n(s, 1, &out, x, &w);
+}
+
+void hd_add_row(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *b)
+{
+    if (!require(s, hd_cols(x) == hd_elems(b) && b->type == HD_F32, HD_OP_ADD_ROW, x, b))
+        return;
+    s->cost.flops += (double)hd_elems(x);
+    dispatch(s, &(struct hd_call){.op = HD_OP_ADD_ROW, .n_out = 1, .out = {x}, .in = {b}});
+}
+
+void hd_add(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *a, const struct hd_tensor *b)
+{
+    if (!require(s, same_shape(a, b) && same_shape(out, a), HD_OP_ADD, a, b))
+        return;
+    s->cost.flops += (double)hd_elems(a);
+    dispatch(s, &(struct hd_call){.op = HD_OP_ADD, .n_out = 1, .out = {out}, .in = {a, b}});
+}
+
+void hd_silu_mul(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *gate, const struct hd_tensor *up)
+{
+    if (!require(s, same_shape(gate, up) && same_shape(out, gate), HD_OP_SILU_MUL, gate, up))
+        return;
+    s->cost.flops += 6.0 * (double)hd_elems(gate);
+    dispatch(s, &(struct hd_call){.op = HD_OP_SILU_MUL, .n_out = 1, .out = {out}, .in = {gate, up}});
+}
+
+void hd_rope_table(struct hd_stream *s, struct hd_tensor *out, const struct hd_ragged *b, const struct hd_tensor *inv_freq, float scale)
+{
+    if (require(s, hd_rows(out) == b->n_tok && hd_cols(out) == 2 * hd_elems(inv_freq), HD_OP_ROPE_TABLE, out, inv_freq))
+        dispatch(s, &(struct hd_call){.op = HD_OP_ROPE_TABLE, .n_out = 1, .out = {out}, .in = {inv_freq}, .batch = b, .f = {scale}});
+}
+
+void hd_rope(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *table, int64_t head_dim, bool interleaved)
+{
+    if (!require(s, hd_rows(x) == hd_rows(table) && hd_cols(x) % head_dim == 0 && hd_cols(table) <= head_dim, HD_OP_ROPE, x, table))
+        return;
+    s->cost.flops += 3.0 * (double)(hd_rows(x) * (hd_cols(x) / head_dim) * hd_cols(table));
+    dispatch(s, &(struct hd_call){.op = HD_OP_ROPE, .n_out = 1, .out = {x}, .in = {table}, .i = {head_dim, interleaved}});
+}
+
+void hd_kv_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_ragged *b, int part, enum hd_dtype type)
+{
+    if (!require(s, hd_rows(x) == b->n_tok && (type == HD_F32 || type == HD_F16), HD_OP_KV_PUT, x, x))
+        return;
+    s->cost.kv_bytes += (double)(b->n_tok * hd_row_bytes(type, hd_cols(x)));
+    dispatch(s, &(struct hd_call){.op = HD_OP_KV_PUT, .in = {x}, .batch = b, .i = {part}});
+}
+
+void hd_attend(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_ragged *b, int part_k, int part_v,
+               enum hd_dtype type, int64_t n_kv_head, int64_t head_dim, int64_t window, float scale)
+{
+    double seen = 0;
+
+    if (!require(s, same_shape(out, q) && hd_rows(q) == b->n_tok && hd_cols(q) % (n_kv_head * head_dim) == 0, HD_OP_ATTEND, out, q))
+        return;
+    for (int64_t i = 0; i < b->n_seq; i++) {
+        double len = (double)(b->span[i].pos0 + b->span[i].n_tok), mean = (double)b->span[i].pos0 + ((double)b->span[i].n_tok + 1) / 2;
+
+        if (window > 0 && mean > (double)window)
+            mean = (double)window;
+        seen += (double)b->span[i].n_tok * mean;
+        s->cost.kv_bytes += 2 * (window > 0 && len > (double)window ? (double)window : len) * (double)hd_row_bytes(type, n_kv_head * head_dim);
+    }
+    s->cost.flops += 4.0 * seen * (double)hd_cols(q);
+    dispatch(s, &(struct hd_call){.op = HD_OP_ATTEND,
+                                  .n_out = 1,
+                                  .out = {out},
+                                  .in = {q},
+                                  .batch = b,
+                                  .i = {part_k, part_v, n_kv_head, head_dim, window},
+                                  .f = {scale}});
+}

@@ -1,0 +1,37 @@
+/* paged.h: how an op sees rows that live in cache pages: the ops' side of the cache, which they know nothing else of. */
+#ifndef HD_OPS_PAGED_H
+#define HD_OPS_PAGED_H
+
+#include <stdint.h>
+
+#include "tensor/dtype.h"
+
+/* Rows of one part of one sequence: row r lies at page[r / page_rows] + offset + (r % page_rows) * row_bytes. */
+struct hd_paged {
+    void *const *page;
+    int64_t page_rows, offset, row_bytes;
+    enum hd_dtype type;
+};
+
+static inline void *hd_paged_row(const struct hd_paged *p, int64_t r)
+{
+    return (char *)p->page[r / p->page_rows] + p->offset + r % p->page_rows * p->row_bytes;
+}
+
+/* The tokens of one sequence in a step: tokens tok0 .. tok0 + n_tok of the batch, at positions pos0 .. */
+struct hd_span {
+    int64_t tok0, n_tok, pos0;
+};
+
+/* What ops need to know of a ragged batch: who sits where, and each sequence's pages. Lives as long as the step. */
+struct hd_ragged {
+    int64_t n_tok, n_seq;
+    const int32_t *ids;           /* [n_tok] */
+    const int32_t *pos;           /* [n_tok] absolute positions */
+    const struct hd_span *span;   /* [n_seq] */
+    const struct hd_paged *part;  /* [n_seq][n_part]: part[seq * n_part + p]; NULL in a dry run */
+    int n_part;
+    int64_t max_pos;              /* the largest position + 1: what a dry run counts attention with */
+};
+
+#endif

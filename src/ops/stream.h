@@ -1,0 +1,114 @@
+/* stream.h: where model code puts its operations.
+ *
+ * One text of the model, several purposes; the stream decides:
+ *   run    a backend computes
+ *   dry    nothing is computed: exact bytes of the step arena, flops and bytes read are counted (tensors have no data)
+ *   trace  in addition to run: hd_trace() hands named tensors to a callback
+ *   tape   in addition to run: every call is recorded, to be undone in reverse by the ops' bwd slots
+ * No call returns an error. The first failure stays in the stream, later calls do nothing, hd_stream_end() reports once.
+ */
+#ifndef HD_OPS_STREAM_H
+#define HD_OPS_STREAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "ops/paged.h"
+#include "tensor/tensor.h"
+
+enum hd_op {
+#define HD_OP(id, name, need, shard, bwd) HD_OP_##id,
+#include "ops/ops.def"
+#undef HD_OP
+    HD_N_OP
+};
+
+enum hd_need { HD_NEED_MUST, HD_NEED_FUSED };
+enum hd_shard { HD_SHARD_LOCAL, HD_SHARD_ROWS, HD_SHARD_OUT_IN, HD_SHARD_HEADS, HD_SHARD_VOCAB, HD_SHARD_NONE };
+
+/* One call of an op, whatever the op: what a backend gets and a tape keeps. Unused fields are zero. */
+struct hd_call {
+    enum hd_op op;
+    int n_out;
+    struct hd_tensor *out[3];
+    const struct hd_tensor *in[5];
+    const struct hd_ragged *batch;
+    const int32_t *rows;              /* GATHER */
+    int64_t i[6];
+    float f[4];
+};
+
+struct hd_stream;
+typedef void (*hd_op_fn)(void *backend, struct hd_stream *s, const struct hd_call *c);
+typedef void (*hd_bwd_fn)(struct hd_stream *s, const struct hd_call *c);
+
+struct hd_op_info {
+    const char *name;
+    enum hd_need need;
+    enum hd_shard shard;
+    hd_bwd_fn bwd;
+};
+
+extern const struct hd_op_info hd_ops[HD_N_OP];
+
+/* What a backend offers. run[] may hold NULL for FUSED ops only. */
+struct hd_backend {
+    const char *name;
+    void *self;
+    hd_op_fn run[HD_N_OP];
+    bool (*wants_q16)(void *self, enum hd_dtype weight);      /* does the fast mode multiply this format with q16? */
+};
+
+enum hd_exact { HD_EXACT_NONE, HD_EXACT_F32, HD_EXACT_OFFICIAL };
+
+struct hd_cost {
+    double flops;
+    double weight_bytes;              /* each weight counted once a step, with its scales */
+    double kv_bytes;                  /* cache rows read and written */
+    int64_t arena_peak;               /* bytes of the step arena */
+    int64_t n_call;
+};
+
+/* A tensor that model code named. x is only valid during the call. */
+typedef void (*hd_trace_fn)(void *arg, const char *name, const struct hd_tensor *x);
+
+struct hd_tape {
+    struct hd_call *call;
+    size_t n, cap;
+};
+
+struct hd_stream {
+    const struct hd_backend *be;      /* NULL: dry */
+    struct hd_arena *step;
+    enum hd_exact exact;
+    struct hd_err err;                /* err.code 0: fine so far */
+    struct hd_cost cost;
+    int64_t used;                     /* bytes of tensors now, as the step arena counts them */
+    hd_trace_fn trace;
+    void *trace_arg;
+    struct hd_tape *tape;             /* NULL: not recording */
+};
+
+/* be NULL: a dry run (weights then may have no data). step holds descriptors and, when running, the numbers. */
+void hd_stream_init(struct hd_stream *s, const struct hd_backend *be, struct hd_arena *step, enum hd_exact exact);
+int hd_stream_end(struct hd_stream *s, struct hd_err *err);           /* HD_OK or the first error; rewinds nothing */
+bool hd_stream_ok(const struct hd_stream *s);
+void hd_stream_fail(struct hd_stream *s, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* A tensor of the step, not cleared. Never NULL: after a failure it is an empty one that ops ignore. */
+struct hd_tensor *hd_new(struct hd_stream *s, enum hd_dtype type, int64_t rows, int64_t cols);
+
+/* Scratch of a layer: everything made after the mark is given back. */
+struct hd_stream_mark {
+    struct hd_arena_mark arena;
+    int64_t used;
+};
+struct hd_stream_mark hd_stream_mark(const struct hd_stream *s);
+void hd_stream_rewind(struct hd_stream *s, struct hd_stream_mark m);
+
+/* Names a tensor for whoever compares layer by layer: hd_trace(s, x, "layers.%d.attn_norm", layer). */
+void hd_trace(struct hd_stream *s, const struct hd_tensor *x, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+#endif
