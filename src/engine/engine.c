@@ -1,0 +1,314 @@
+/* engine.c: see engine.h. */
+#include "engine/engine.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernels/kernels.h"
+
+#define CHUNK_DEFAULT 512
+#define CTX_DEFAULT 8192
+#define HEADROOM ((int64_t)64 << 20)          /* what the program itself may need beside the plan */
+
+static void defaults(struct hd_engine_options *o, const struct hd_hparams *hp)
+{
+    if (!o->n_ctx)
+        o->n_ctx = hp->n_ctx < CTX_DEFAULT ? hp->n_ctx : CTX_DEFAULT;
+    if (!o->chunk)
+        o->chunk = CHUNK_DEFAULT;
+    if (o->chunk > o->n_ctx)
+        o->chunk = o->n_ctx;
+}
+
+/* Runs the model dry over one span: n_tok tokens from pos0, logits for n_out of them. */
+static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_tok, int64_t n_out, struct hd_cost *cost, struct hd_err *err)
+{
+    struct hd_span span = {0, n_tok, pos0};
+    struct hd_ragged b = {.n_tok = n_tok, .n_seq = 1, .span = &span, .n_part = m->spec.n_part, .max_pos = pos0 + n_tok};
+    struct hd_arena arena;
+    struct hd_stream s;
+    int rc;
+
+    hd_arena_init(&arena, 0);
+    hd_stream_init(&s, NULL, &arena, exact);
+    m->arch->forward(m, &s, &b, NULL, n_out);
+    rc = hd_stream_end(&s, err);
+    *cost = s.cost;
+    hd_arena_release(&arena);
+    return rc;
+}
+
+static void add_weight_bytes(void *arg, const struct hd_tensor *w)
+{
+    *(int64_t *)arg += hd_tensor_bytes(w) + (w->scale.n_row ? w->scale.n_row * hd_row_bytes(w->scale.type, w->scale.n_col) : 0);
+}
+
+int hd_engine_plan(const struct hd_model *m, const struct hd_engine_options *opt, int64_t n_seq, struct hd_plan *plan, struct hd_err *err)
+{
+    struct hd_engine_options o = *opt;
+    struct hd_cost all;
+
+    defaults(&o, &m->hp);
+    memset(plan, 0, sizeof *plan);
+    m->arch->each_weight(m, add_weight_bytes, &plan->weight_bytes);
+    HD_TRY(dry_run(m, o.exact, o.n_ctx - 1, 1, 1, &plan->decode, err));
+    HD_TRY(dry_run(m, o.exact, 0, o.chunk, 1, &plan->prefill, err));
+    HD_TRY(dry_run(m, o.exact, 0, o.chunk, o.chunk, &all, err));
+    plan->step_bytes = all.arena_peak > plan->prefill.arena_peak ? all.arena_peak : plan->prefill.arena_peak;
+    plan->cache_bytes = hd_cache_spec_bytes(&m->spec, o.n_ctx, n_seq);
+    plan->available_bytes = hd_mem_available();
+    return HD_OK;
+}
+
+static int check_memory(const struct hd_engine *e, struct hd_err *err)
+{
+    const struct hd_plan *p = &e->plan;
+    int64_t need = p->weight_bytes + p->cache_bytes + p->step_bytes + HEADROOM;
+    char w[32], c[32], s[32], n[32], a[32];
+
+    if (!p->available_bytes || need <= p->available_bytes)
+        return HD_OK;
+    return hd_err_set(err, HD_ERR_MEMORY, "not enough memory: weights %s + cache for %lld tokens %s + step of %lld tokens %s = %s, but %s is available (--ctx makes the cache smaller)",
+                      hd_fmt_bytes(w, p->weight_bytes), (long long)e->opt.n_ctx, hd_fmt_bytes(c, p->cache_bytes), (long long)e->opt.chunk,
+                      hd_fmt_bytes(s, p->step_bytes), hd_fmt_bytes(n, need), hd_fmt_bytes(a, p->available_bytes));
+}
+
+int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine_options *opt, struct hd_err *err)
+{
+    int rc;
+
+    memset(e, 0, sizeof *e);
+    e->opt = *opt;
+    hd_arena_init(&e->step, 0);
+    hd_arena_init(&e->batch, 0);
+    if (!hd_kernels_init(opt->cpu))
+        return hd_err_set(err, HD_ERR_USAGE, "--cpu %s: this CPU has no such level", opt->cpu);
+    HD_TRY(hd_model_open(&e->model, path, opt->kv_type, false, err));
+    if (opt->n_ctx > e->model.hp.n_ctx) {
+        rc = hd_err_set(err, HD_ERR_USAGE, "--ctx %lld: the model's context is %lld tokens", (long long)opt->n_ctx, (long long)e->model.hp.n_ctx);
+        goto fail;
+    }
+    defaults(&e->opt, &e->model.hp);
+    if ((rc = hd_engine_plan(&e->model, &e->opt, 1, &e->plan, err)) < 0 || (rc = check_memory(e, err)) < 0 ||
+        (rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 ||
+        (rc = hd_cache_init(&e->cache, &e->model.spec, e->opt.n_ctx, err)) < 0)
+        goto fail;
+    if (!hd_arena_reserve(&e->step, (size_t)e->plan.step_bytes + 65536)) {
+        rc = hd_err_set(err, HD_ERR_MEMORY, "no memory for a step of %lld tokens (%lld bytes)", (long long)e->opt.chunk, (long long)e->plan.step_bytes);
+        goto fail;
+    }
+    return HD_OK;
+fail:
+    hd_engine_close(e);
+    return rc;
+}
+
+void hd_engine_close(struct hd_engine *e)
+{
+    hd_cache_release(&e->cache);
+    if (e->backend.self)
+        hd_backend_cpu_free(&e->backend);
+    hd_pool_free(e->pool);
+    hd_arena_release(&e->step);
+    hd_arena_release(&e->batch);
+    hd_model_close(&e->model);
+    memset(e, 0, sizeof *e);
+}
+
+/* ---- steps ---- */
+
+struct batch {
+    struct hd_ragged ragged;
+    int32_t *out_rows;
+    int64_t n_out;
+};
+
+static int check_items(const struct hd_engine *e, const struct hd_step_item *it, int n_item, int64_t *n_tok, struct hd_err *err)
+{
+    int64_t total = 0;
+
+    for (int i = 0; i < n_item; i++) {
+        if (it[i].n_tok < 1)
+            return hd_err_set(err, HD_ERR_USAGE, "step: item %d has no tokens", i);
+        for (int64_t t = 0; t < it[i].n_tok; t++)
+            if (it[i].ids[t] < 0 || it[i].ids[t] >= e->model.hp.n_vocab)
+                return hd_err_set(err, HD_ERR_USAGE, "token %lld: found id %d; expected 0 to %lld", (long long)(it[i].session->n + (size_t)t), it[i].ids[t],
+                                  (long long)e->model.hp.n_vocab - 1);
+        if ((int64_t)it[i].session->n + it[i].n_tok > e->model.hp.n_ctx)
+            return hd_err_set(err, HD_ERR_LIMIT, "context overflow: %lld tokens; the model's context is %lld", (long long)it[i].session->n + it[i].n_tok,
+                              (long long)e->model.hp.n_ctx);
+        total += it[i].n_tok;
+    }
+    if (total > e->opt.chunk)
+        return hd_err_set(err, HD_ERR_USAGE, "step: %lld tokens; at most %lld expected", (long long)total, (long long)e->opt.chunk);
+    *n_tok = total;
+    return HD_OK;
+}
+
+/* Lays the step out: ids, positions, spans, pages. Sequences have their rows reserved already. */
+static bool build_batch(struct hd_engine *e, struct hd_step_item *it, int n_item, int64_t n_tok, struct batch *out)
+{
+    int n_part = e->model.spec.n_part;
+    int32_t *ids, *pos, *rows;
+    struct hd_span *span;
+    struct hd_paged *part;
+    int64_t t = 0, n_out = 0;
+
+    hd_arena_reset(&e->batch);
+    ids = hd_arena_alloc(&e->batch, (size_t)n_tok * 4);
+    pos = hd_arena_alloc(&e->batch, (size_t)n_tok * 4);
+    rows = hd_arena_alloc(&e->batch, (size_t)n_tok * 4);
+    span = hd_arena_alloc(&e->batch, (size_t)n_item * sizeof *span);
+    part = hd_arena_alloc(&e->batch, (size_t)(n_item * n_part) * sizeof *part);
+    if (!ids || !pos || !rows || !span || !part)
+        return false;
+    *out = (struct batch){.out_rows = rows};
+    out->ragged = (struct hd_ragged){n_tok, n_item, ids, pos, span, part, n_part, 0};
+    for (int i = 0; i < n_item; i++) {
+        struct hd_session *ss = it[i].session;
+
+        span[i] = (struct hd_span){t, it[i].n_tok, (int64_t)ss->n};
+        for (int64_t k = 0; k < it[i].n_tok; k++, t++) {
+            ids[t] = it[i].ids[k];
+            pos[t] = (int32_t)((int64_t)ss->n + k);
+            if (it[i].want == HD_WANT_ALL || (it[i].want == HD_WANT_LAST && k == it[i].n_tok - 1))
+                rows[n_out++] = (int32_t)t;
+        }
+        if (span[i].pos0 + span[i].n_tok > out->ragged.max_pos)
+            out->ragged.max_pos = span[i].pos0 + span[i].n_tok;
+        for (int p = 0; p < n_part; p++)
+            hd_seq_paged(ss->seq, p, &part[i * n_part + p]);
+    }
+    out->n_out = n_out;
+    return true;
+}
+
+/* Reserves cache rows and id slots for every item; on failure takes back what it did. */
+static int reserve(struct hd_step_item *it, int n_item, struct hd_err *err)
+{
+    for (int i = 0; i < n_item; i++) {
+        struct hd_session *ss = it[i].session;
+        int rc = hd_seq_append(ss->seq, it[i].n_tok, err);
+
+        if (rc == HD_OK && !HD_GROW(ss->ids, ss->cap, ss->n + (size_t)it[i].n_tok, (size_t)1 << 31)) {
+            hd_seq_rewind(ss->seq, (int64_t)ss->n, NULL, NULL);
+            rc = hd_err_set(err, HD_ERR_MEMORY, "no memory for %zu token ids", ss->n + (size_t)it[i].n_tok);
+        }
+        if (rc < 0) {
+            while (i-- > 0)
+                hd_seq_rewind(it[i].session->seq, (int64_t)it[i].session->n, NULL, NULL);
+            return rc;
+        }
+    }
+    return HD_OK;
+}
+
+int hd_engine_step(struct hd_engine *e, struct hd_step_item *it, int n_item, struct hd_err *err)
+{
+    struct hd_tensor *logits;
+    struct hd_stream s;
+    struct batch b;
+    int64_t n_tok, row = 0;
+    int rc;
+
+    HD_TRY(check_items(e, it, n_item, &n_tok, err));
+    HD_TRY(reserve(it, n_item, err));
+    hd_arena_reset(&e->step);
+    if (build_batch(e, it, n_item, n_tok, &b)) {
+        hd_stream_init(&s, &e->backend, &e->step, e->opt.exact);
+        s.trace = e->trace;
+        s.trace_arg = e->trace_arg;
+        logits = e->model.arch->forward(&e->model, &s, &b.ragged, b.out_rows, b.n_out);
+        rc = hd_stream_end(&s, err);
+    } else {
+        rc = hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld tokens", (long long)n_tok);
+    }
+    for (int i = 0; i < n_item; i++) {
+        struct hd_session *ss = it[i].session;
+
+        if (rc < 0) {
+            hd_seq_rewind(ss->seq, (int64_t)ss->n, NULL, NULL);
+            continue;
+        }
+        memcpy(ss->ids + ss->n, it[i].ids, (size_t)it[i].n_tok * sizeof *ss->ids);
+        ss->n += (size_t)it[i].n_tok;
+        it[i].logits = it[i].want == HD_WANT_NONE ? NULL : (const float *)((const char *)logits->data + row * logits->row_bytes);
+        row += it[i].want == HD_WANT_ALL ? it[i].n_tok : it[i].want == HD_WANT_LAST;
+    }
+    if (rc == HD_OK)
+        e->last = s.cost;
+    return rc;
+}
+
+/* ---- sessions ---- */
+
+int hd_session_open(struct hd_session *ss, struct hd_engine *e, struct hd_err *err)
+{
+    memset(ss, 0, sizeof *ss);
+    ss->engine = e;
+    return hd_seq_create(&e->cache, &ss->seq, err);
+}
+
+void hd_session_close(struct hd_session *ss)
+{
+    if (ss->seq)
+        hd_seq_free(ss->seq);
+    hd_free(ss->ids);
+    memset(ss, 0, sizeof *ss);
+}
+
+int hd_session_rewind(struct hd_session *ss, int64_t n, struct hd_err *err)
+{
+    int64_t reached;
+
+    if (n < 0 || n > (int64_t)ss->n)
+        return hd_err_set(err, HD_ERR_USAGE, "rewind to token %lld of a session of %zu", (long long)n, ss->n);
+    HD_TRY(hd_seq_rewind(ss->seq, n, &reached, err));
+    ss->n = (size_t)reached;
+    if (reached < n) {
+        /* the cache spec could not restore this point: recompute from the nearest one */
+        int64_t missing = n - reached;
+        int32_t *again = hd_malloc((size_t)missing * sizeof *again);
+        int rc;
+
+        if (!again)
+            return hd_err_set(err, HD_ERR_MEMORY, "no memory to recompute %lld tokens", (long long)missing);
+        memcpy(again, ss->ids + reached, (size_t)missing * sizeof *again);
+        rc = hd_session_feed(ss, again, missing, NULL, NULL, NULL, err);
+        hd_free(again);
+        return rc;
+    }
+    return HD_OK;
+}
+
+int hd_session_fork(struct hd_session *to, struct hd_session *from, struct hd_err *err)
+{
+    memset(to, 0, sizeof *to);
+    to->engine = from->engine;
+    HD_TRY(hd_seq_fork(from->seq, &to->seq, err));
+    if (!HD_GROW(to->ids, to->cap, from->n + 1, (size_t)1 << 31)) {
+        hd_session_close(to);
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for %zu token ids", from->n);
+    }
+    if (from->n)
+        memcpy(to->ids, from->ids, from->n * sizeof *to->ids);
+    to->n = from->n;
+    return HD_OK;
+}
+
+int hd_session_feed(struct hd_session *ss, const int32_t *ids, int64_t n, hd_progress_fn progress, void *arg, const float **logits, struct hd_err *err)
+{
+    for (int64_t done = 0; done < n;) {
+        int64_t left = n - done, chunk = ss->engine->opt.chunk;
+        struct hd_step_item it = {.session = ss, .ids = ids + done, .n_tok = left < chunk ? left : chunk};
+
+        it.want = logits && it.n_tok == left ? HD_WANT_LAST : HD_WANT_NONE;
+        HD_TRY(hd_engine_step(ss->engine, &it, 1, err));
+        done += it.n_tok;
+        if (it.want == HD_WANT_LAST)
+            *logits = it.logits;
+        if (progress && !progress(arg, done, n) && done < n)
+            return hd_err_set(err, HD_ERR_CANCELLED, "cancelled after %lld of %lld tokens", (long long)done, (long long)n);
+    }
+    return HD_OK;
+}

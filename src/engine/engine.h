@@ -1,0 +1,80 @@
+/* engine.h: a loaded model with everything that runs it: workers, backend, cache, step arena; and sessions on it.
+ *
+ * A step is ragged: tokens of several sessions, prefill chunks and single decode tokens, in one pass over the weights.
+ * Before anything is computed the same model code runs dry and tells exactly what a step needs; what does not fit is
+ * refused with the plan that says why. One thread (the engine thread) calls everything here.
+ */
+#ifndef HD_ENGINE_ENGINE_H
+#define HD_ENGINE_ENGINE_H
+
+#include "backend/backend.h"
+#include "model/model.h"
+
+struct hd_engine_options {
+    int n_thread;                     /* 0: physical cores */
+    const char *cpu;                  /* ISA level, NULL: best */
+    enum hd_exact exact;
+    int64_t n_ctx;                    /* tokens of cache, all sessions together; 0: the model's context, at most 8192 */
+    int64_t chunk;                    /* most tokens of a step; 0: 512 */
+    enum hd_dtype kv_type;            /* F32 or F16 */
+};
+
+struct hd_plan {
+    int64_t weight_bytes, cache_bytes, step_bytes, available_bytes;
+    struct hd_cost decode, prefill;   /* one token at full context; one chunk from position 0 */
+};
+
+struct hd_engine {
+    struct hd_model model;
+    struct hd_engine_options opt;
+    struct hd_pool *pool;
+    struct hd_backend backend;
+    struct hd_cache cache;
+    struct hd_arena step;             /* tensors of a step */
+    struct hd_arena batch;            /* batch descriptions */
+    struct hd_plan plan;
+    struct hd_cost last;              /* of the last step */
+    hd_trace_fn trace;
+    void *trace_arg;
+};
+
+/* Errors: whatever the model's files say, MEMORY when the plan exceeds what the machine has, USAGE for bad options. */
+int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine_options *opt, struct hd_err *err);
+void hd_engine_close(struct hd_engine *e);
+
+/* Bytes and operations before loading: nothing is read but headers. */
+int hd_engine_plan(const struct hd_model *m, const struct hd_engine_options *opt, int64_t n_seq, struct hd_plan *plan, struct hd_err *err);
+
+/* One sequence of tokens and its cache. */
+struct hd_session {
+    struct hd_engine *engine;
+    struct hd_seq *seq;
+    int32_t *ids;                     /* every token that the cache holds */
+    size_t n, cap;
+};
+
+int hd_session_open(struct hd_session *ss, struct hd_engine *e, struct hd_err *err);
+void hd_session_close(struct hd_session *ss);
+int hd_session_rewind(struct hd_session *ss, int64_t n, struct hd_err *err);      /* keep the first n tokens */
+int hd_session_fork(struct hd_session *to, struct hd_session *from, struct hd_err *err);
+int hd_session_save(struct hd_session *ss, const char *path, struct hd_err *err);
+int hd_session_load(struct hd_session *ss, const char *path, struct hd_err *err);
+
+enum hd_want { HD_WANT_NONE, HD_WANT_LAST, HD_WANT_ALL };
+
+struct hd_step_item {
+    struct hd_session *session;
+    const int32_t *ids;               /* n_tok new tokens */
+    int64_t n_tok;
+    enum hd_want want;
+    const float *logits;              /* out: rows of V floats, valid until the next step; NULL when none are wanted */
+};
+
+/* At most opt.chunk tokens in all. On failure no session has changed. */
+int hd_engine_step(struct hd_engine *e, struct hd_step_item *items, int n_item, struct hd_err *err);
+
+/* Feeds any number of tokens in chunks; logits of the last one. progress may be NULL; returning false cancels. */
+typedef bool (*hd_progress_fn)(void *arg, int64_t done, int64_t total);
+int hd_session_feed(struct hd_session *ss, const int32_t *ids, int64_t n, hd_progress_fn progress, void *arg, const float **logits, struct hd_err *err);
+
+#endif

@@ -1,0 +1,55 @@
+/* model.h: a model: hyper-parameters, bound weights, cache spec, and one forward pass written in ops.
+ *
+ * An architecture (arch_*.c, a row in arch.def) fills the table below; everything else knows models through it. Loaded
+ * models are immutable.
+ */
+#ifndef HD_MODEL_MODEL_H
+#define HD_MODEL_MODEL_H
+
+#include "base/arena.h"
+#include "cache/cache.h"
+#include "ops/ops.h"
+#include "weights/store.h"
+
+/* What everybody may ask about a model, whatever its architecture. */
+struct hd_hparams {
+    int64_t n_layer, d_model, n_vocab, n_ctx;
+};
+
+struct hd_model;
+
+struct hd_arch {
+    const char *name;                 /* config.json's model_type, and GGUF's general.architecture */
+    /* Reads hyper-parameters, binds weights (unless the store has none: planning), sets the cache spec. One-line errors. */
+    int (*load)(struct hd_model *m, struct hd_err *err);
+    /* logits[n_out, V] of tokens out_rows (indices into the batch). */
+    struct hd_tensor *(*forward)(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out);
+    /* Calls fn for every weight of the list, bound or only planned. */
+    void (*each_weight)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
+};
+
+struct hd_model {
+    const struct hd_arch *arch;
+    struct hd_store store;
+    struct hd_arena arena;            /* model lifetime */
+    struct hd_hparams hp;
+    void *impl;                       /* the architecture's own struct, in the arena */
+    struct hd_cache_spec spec;
+    enum hd_dtype kv_type;            /* F32 or F16, chosen by the caller */
+    bool planned;                     /* no weights: shapes only */
+};
+
+/* plan: a directory with nothing but a config.json will do; its weights have shapes and no data. */
+int hd_model_open(struct hd_model *m, const char *path, enum hd_dtype kv_type, bool plan, struct hd_err *err);
+void hd_model_close(struct hd_model *m);
+
+const struct hd_arch *hd_arch_find(const char *name);      /* NULL when unknown */
+
+struct hd_counts {
+    int64_t total, active;            /* parameters; active: those a token meets */
+    int64_t bytes;                    /* as stored, scales included */
+    int64_t n_tensor;
+};
+void hd_model_count(const struct hd_model *m, struct hd_counts *c);
+
+#endif

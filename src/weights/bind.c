@@ -1,0 +1,360 @@
+/* bind.c: see bind.h. */
+#include "weights/bind.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+/* Collects complaints of one kind: the first few names and how many there are. */
+struct complaint {
+    int n;
+    char text[300];
+};
+
+static void complain(struct complaint *c, const char *fmt, ...)
+{
+    size_t used = strlen(c->text);
+    va_list ap;
+
+    if (c->n++ < 3 && used + 3 < sizeof c->text) {
+        if (used)
+            used += (size_t)snprintf(c->text + used, sizeof c->text - used, ", ");
+        va_start(ap, fmt);
+        vsnprintf(c->text + used, sizeof c->text - used, fmt, ap);
+        va_end(ap);
+    }
+}
+
+static int64_t symbol(const struct hd_weight_list *list, const char *name, size_t n)
+{
+    for (int i = 0; i < list->n_sym; i++)
+        if (strlen(list->sym[i].name) == n && !memcmp(list->sym[i].name, name, n))
+            return list->sym[i].value;
+    HD_ASSERT(!"a weight list names a symbol that is not in its table");
+    return 0;
+}
+
+/* "H*Dh,D" -> dims; how many. false when a product overflows. */
+static bool eval_shape(const struct hd_weight_list *list, const char *s, int *n_dim, int64_t *dim)
+{
+    *n_dim = 0;
+    while (*s) {
+        int64_t v = 1;
+
+        for (;;) {
+            size_t n = strcspn(s, "*,");
+            int64_t f = s[0] >= '0' && s[0] <= '9' ? strtoll(s, NULL, 10) : symbol(list, s, n);
+
+            if (!hd_mul64(v, f, &v))
+                return false;
+            s += n;
+            if (*s != '*')
+                break;
+            s++;
+        }
+        HD_ASSERT(*n_dim < HD_MAX_DIM);
+        dim[(*n_dim)++] = v;
+        if (*s == ',')
+            s++;
+    }
+    return true;
+}
+
+/* The entry for a row: the first of its "a|b" names that exists; name gets the first one for messages. */
+static struct hd_entry *find_entry(const struct hd_store *st, const struct hd_weight_row *row, int64_t layer, char name[256])
+{
+    const char *alt = st->kind == HD_STORE_GGUF ? row->gguf_name : row->st_name;
+    struct hd_entry *e = NULL;
+
+    name[0] = 0;
+    while (alt && *alt && !e) {
+        char pattern[256], full[256];
+        size_t n = strcspn(alt, "|");
+
+        snprintf(pattern, sizeof pattern, "%.*s", (int)n, alt);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        snprintf(full, sizeof full, pattern, (int)layer);
+#pragma GCC diagnostic pop
+        if (!name[0])
+            memcpy(name, full, sizeof full);
+        e = hd_store_find(st, full);
+        alt += n + (alt[n] == '|');
+    }
+    return e;
+}
+
+/* ---- scales that lie beside the data ---- */
+
+static struct hd_entry *beside(const struct hd_store *st, const struct hd_entry *e, const char *const *suffix, int n_suffix)
+{
+    char name[512];
+    int stem = (int)e->name.n;
+
+    if (stem > 7 && !strcmp(e->name.p + stem - 7, ".weight"))
+        stem -= 7;
+    for (int i = 0; i < n_suffix; i++) {
+        struct hd_entry *s;
+
+        snprintf(name, sizeof name, "%.*s%s", stem, e->name.p, suffix[i]);
+        if ((s = hd_store_find(st, name)))
+            return s;
+        snprintf(name, sizeof name, "%s%s", e->name.p, suffix[i]);     /* experts as one matrix: gate_up_proj_scale_inv */
+        if ((s = hd_store_find(st, name)))
+            return s;
+    }
+    return NULL;
+}
+
+static bool scale_at(const struct hd_scale *s, int64_t i, float *out)
+{
+    const unsigned char *p = s->data;
+    uint32_t bits;
+
+    switch (s->type) {
+    case HD_F32: memcpy(out, p + 4 * i, 4); break;
+    case HD_BF16:
+        bits = (uint32_t)(p[2 * i] | p[2 * i + 1] << 8) << 16;
+        memcpy(out, &bits, 4);
+        break;
+    case HD_F8_E8M0: return p[i] != 255;
+    case HD_F8_E4M3: return (p[i] & 0x7F) != 0x7F;
+    default: return false;
+    }
+    return isfinite(*out);
+}
+
+/* Block size along one axis: what the config says where it fits, otherwise the smallest power of two >= 16 that does. */
+static int block_of(int64_t n, int64_t n_scale, int64_t want)
+{
+    if (want > 0 && (n + want - 1) / want == n_scale)
+        return (int)want;
+    for (int b = 1; b <= 1 << 20; b *= 2)
+        if ((n + b - 1) / b == n_scale)
+            return b;
+    return 0;
+}
+
+static void config_blocks(const struct hd_store *st, int64_t want[2])
+{
+    const json_t *q = st->config ? json_object_get(st->config, "quantization_config") : NULL, *b = q ? json_object_get(q, "weight_block_size") : NULL;
+
+    want[0] = want[1] = 128;
+    if (json_is_array(b) && json_array_size(b) == 2)
+        for (size_t i = 0; i < 2; i++)
+            if (json_is_integer(json_array_get(b, i)) && json_integer_value(json_array_get(b, i)) > 0)
+                want[i] = json_integer_value(json_array_get(b, i));
+}
+
+static int bind_scale(struct hd_store *st, const struct hd_entry *e, struct hd_tensor *t, struct hd_err *err)
+{
+    static const char *const names[] = {".weight_scale_inv", ".scale", ".weight_scale", "_scale_inv"};
+    static const char *const global_names[] = {".weight_scale_2"};
+    struct hd_entry *s = beside(st, e, names, 4), *g = beside(st, e, global_names, 1);
+    int64_t want[2], rows = hd_rows(t), cols = hd_cols(t), s_rows, s_cols;
+    float v;
+
+    if (!s)
+        return t->type == HD_F8_E4M3 ? HD_OK        /* plain fp8, scale 1 */
+                                     : hd_err_set(err, HD_ERR_FORMAT, "tensor %s: its block scales are missing (expected %.*s.scale or .weight_scale)", e->name.p,
+                                                  (int)(e->name.n > 7 ? e->name.n - 7 : e->name.n), e->name.p);
+    s->used = true;
+    t->scale.type = s->type == HD_U8 && t->type == HD_F4_E2M1 ? HD_F8_E8M0 : (enum hd_dtype)s->type;
+    if (s->type == HD_U8)
+        t->scale.type = HD_F8_E8M0;
+    if (s->type < 0 || (t->scale.type != HD_F32 && t->scale.type != HD_BF16 && t->scale.type != HD_F8_E8M0 && t->scale.type != HD_F8_E4M3))
+        return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: found format %s; expected scales in f32, bf16, e8m0 or e4m3", s->name.p, s->type_name);
+    s_cols = s->n_dim >= 2 ? s->dim[s->n_dim - 1] : 1;
+    s_rows = 1;
+    for (int i = 0; i < s->n_dim - (s->n_dim >= 2); i++)
+        s_rows *= s->dim[i];
+    config_blocks(st, want);
+    if (t->type == HD_F4_E2M1) {
+        want[0] = 1;
+        want[1] = s->type == HD_F8_E4M3 ? 16 : 32;
+    }
+    t->scale.data = s->data;
+    t->scale.n_row = s_rows;
+    t->scale.n_col = s_cols;
+    t->scale.block_rows = block_of(rows, s_rows, want[0]);
+    t->scale.block_cols = block_of(cols, s_cols, want[1]);
+    t->scale.global = 1;
+    if (!t->scale.block_rows || !t->scale.block_cols) {
+        char a[96], b[96];
+
+        return hd_err_set(err, HD_ERR_SHAPE, "tensor %s: found shape %s; expected scales for blocks of %s %s", s->name.p, hd_shape_str(a, s->n_dim, s->dim), e->name.p,
+                          hd_shape_str(b, t->n_dim, t->dim));
+    }
+    for (int64_t i = 0; s->data && i < s_rows * s_cols; i++)
+        if (!scale_at(&t->scale, i, &v))
+            return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: block [%lld, %lld] has a scale that is not finite", s->name.p, (long long)(i / s_cols),
+                              (long long)(i % s_cols));
+    if (g && t->type == HD_F4_E2M1 && s->type == HD_F8_E4M3) {
+        g->used = true;
+        if (g->type != HD_F32 || g->bytes != 4)
+            return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: expected one f32", g->name.p);
+        memcpy(&t->scale.global, g->data, 4);
+        if (!isfinite(t->scale.global))
+            return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: is not finite", g->name.p);
+    }
+    return HD_OK;
+}
+
+/* ---- rows ---- */
+
+static bool same_dims(const struct hd_entry *e, int n_dim, const int64_t *dim)
+{
+    bool same = e->n_dim == n_dim;
+
+    for (int i = 0; same && i < n_dim; i++)
+        same = e->dim[i] == dim[i];
+    return same;
+}
+
+static void set_shape(struct hd_tensor *t, enum hd_dtype type, int n_dim, const int64_t *dim)
+{
+    t->type = type;
+    t->n_dim = n_dim;
+    for (int i = 0; i < HD_MAX_DIM; i++)
+        t->dim[i] = i < n_dim ? dim[i] : 1;
+    t->row_bytes = hd_row_bytes(type, dim[n_dim - 1]);
+}
+
+/* A float vector of any format becomes f32. */
+static int bind_vector(const struct hd_entry *e, struct hd_tensor *t, int n_dim, const int64_t *dim, struct hd_arena *arena, struct hd_err *err)
+{
+    int64_t n = 1, cols = dim[n_dim - 1];
+    float *out;
+
+    for (int i = 0; i < n_dim; i++)
+        n *= dim[i];
+    set_shape(t, HD_F32, n_dim, dim);
+    if (!(out = hd_arena_alloc(arena, (size_t)n * sizeof *out)))
+        return hd_err_set(err, HD_ERR_MEMORY, "tensor %s: no memory for %lld values", e->name.p, (long long)n);
+    for (int64_t r = 0; r < n / cols; r++)
+        hd_decode_row((enum hd_dtype)e->type, e->data, hd_row_bytes((enum hd_dtype)e->type, cols), NULL, r, cols, out + r * cols);
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(out[i]))
+            return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: value %lld is not finite", e->name.p, (long long)i);
+    t->data = out;
+    return HD_OK;
+}
+
+static int bind_row(struct hd_store *st, const struct hd_weight_row *row, struct hd_entry *e, struct hd_tensor *t, int n_dim, const int64_t *dim,
+                    struct hd_arena *arena, struct complaint *shape, struct hd_err *err)
+{
+    enum hd_dtype type = (enum hd_dtype)e->type;
+    char a[96], b[96];
+    bool packed = false;
+
+    t->name = e->name.p;
+    e->used = true;
+    if (e->type < 0)
+        return hd_err_set(err, HD_ERR_UNSUPPORTED, "tensor %s: found format %s; expected one that hadal reads", e->name.p, e->type_name);
+    /* fp4: two values a byte */
+    if (row->class == HD_W_MATRIX && (type == HD_I8 || type == HD_U8) && e->n_dim == n_dim && e->dim[n_dim - 1] * 2 == dim[n_dim - 1]) {
+        packed = true;
+        for (int i = 0; i < n_dim - 1; i++)
+            packed = packed && e->dim[i] == dim[i];
+    }
+    if (row->class == HD_W_MATRIX && !strcmp(e->type_name, "F4") && same_dims(e, n_dim, dim) && dim[n_dim - 1] % 2 == 0)
+        packed = true;
+    if (!packed && !same_dims(e, n_dim, dim)) {
+        complain(shape, "%s: found %s, expected %s", e->name.p, hd_shape_str(a, e->n_dim, e->dim), hd_shape_str(b, n_dim, dim));
+        return HD_OK;
+    }
+    if (packed)
+        type = HD_F4_E2M1;
+    if (row->class == HD_W_TABLE ? type != HD_I32 && type != HD_I64 : !hd_dtype_is_float(type))
+        return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: found format %s; expected %s", e->name.p, e->type_name,
+                          row->class == HD_W_TABLE ? "i32 or i64" : "a float or a quantised one");
+    if (dim[n_dim - 1] % hd_dtypes[type].block_len)
+        return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: rows of %lld values; %s needs a multiple of %d", e->name.p, (long long)dim[n_dim - 1],
+                          hd_dtypes[type].name, hd_dtypes[type].block_len);
+    if (row->class == HD_W_VECTOR && e->data)
+        return bind_vector(e, t, n_dim, dim, arena, err);
+    set_shape(t, type, n_dim, dim);
+    t->data = (void *)e->data;
+    if (type == HD_F8_E4M3 || type == HD_F4_E2M1)
+        return bind_scale(st, e, t, err);
+    return HD_OK;
+}
+
+static int bind_all(struct hd_store *st, const struct hd_weight_list *list, struct hd_arena *arena, bool plan, struct complaint *missing, struct complaint *shape,
+                    struct hd_err *err)
+{
+    for (int r = 0; r < list->n_row; r++) {
+        const struct hd_weight_row *row = &list->row[r];
+        bool exists = !row->when || symbol(list, row->when, strlen(row->when)) != 0;
+        int n_dim = 0;
+        int64_t dim[HD_MAX_DIM];
+
+        if (exists && !(row->flags & HD_W_STORED_ONLY) && !eval_shape(list, row->shape, &n_dim, dim))
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: shape %s overflows", row->st_name ? row->st_name : row->gguf_name, row->shape);
+        for (int64_t layer = 0; layer < (row->flags & HD_W_GLOBAL ? 1 : list->n_layer); layer++) {
+            char *base = row->flags & HD_W_GLOBAL ? list->globals : (char *)list->layers + (size_t)layer * list->layer_bytes;
+            struct hd_tensor *t = (struct hd_tensor *)(base + row->field);
+            char name[256];
+            struct hd_entry *e = find_entry(st, row, layer, name);
+
+            if (row->flags & HD_W_STORED_ONLY) {
+                if (e)
+                    e->used = true;
+                continue;
+            }
+            if (!exists)
+                continue;
+            if (e) {
+                HD_TRY(bind_row(st, row, e, t, n_dim, dim, arena, shape, err));
+            } else if (plan && !st->n_entry && name[0] && !(row->flags & HD_W_OPTIONAL)) {
+                set_shape(t, row->class == HD_W_MATRIX ? HD_BF16 : row->class == HD_W_VECTOR ? HD_F32 : HD_I64, n_dim, dim);
+                t->name = hd_arena_strdup(arena, name, strlen(name));
+            } else if (name[0] && !(row->flags & HD_W_OPTIONAL)) {
+                complain(missing, "%s", name);
+            }
+        }
+    }
+    return HD_OK;
+}
+
+int hd_bind(struct hd_store *st, const struct hd_weight_list *list, struct hd_arena *arena, bool plan, struct hd_err *err)
+{
+    struct complaint missing = {0}, extra = {0}, shape = {0};
+    char text[480] = "";
+    size_t n = 0;
+
+    HD_TRY(bind_all(st, list, arena, plan, &missing, &shape, err));
+    for (size_t i = 0; i < st->n_entry; i++)
+        if (!st->entry[i].used)
+            complain(&extra, "%s", st->entry[i].name.p);
+    struct {
+        const struct complaint *c;
+        const char *what;
+    } all[] = {{&missing, "missing"}, {&shape, "misshapen"}, {&extra, "unknown"}};
+
+    for (int i = 0; i < 3; i++)
+        if (all[i].c->n && n < sizeof text)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%d tensor%s %s: %.*s%s", n ? "; " : "", all[i].c->n, all[i].c->n > 1 ? "s" : "", all[i].what,
+                                  n ? 90 : 250, all[i].c->text, all[i].c->n > 3 ? ", ..." : "");
+    return n ? hd_err_set(err, HD_ERR_FORMAT, "%s: %s", st->path, text) : HD_OK;
+}
+
+void hd_bind_each(const struct hd_weight_list *list, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
+{
+    for (int r = 0; r < list->n_row; r++) {
+        const struct hd_weight_row *row = &list->row[r];
+
+        if (row->flags & HD_W_STORED_ONLY)
+            continue;
+        for (int64_t layer = 0; layer < (row->flags & HD_W_GLOBAL ? 1 : list->n_layer); layer++) {
+            const char *base = row->flags & HD_W_GLOBAL ? list->globals : (const char *)list->layers + (size_t)layer * list->layer_bytes;
+            const struct hd_tensor *t = (const struct hd_tensor *)(base + row->field);
+
+            if (t->n_dim)
+                fn(arg, t);
+        }
+    }
+}

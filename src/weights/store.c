@@ -1,0 +1,299 @@
+/* store.c: see store.h. */
+#include "weights/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/mem.h"
+
+#define CONFIG_MAX ((size_t)16 << 20)
+#define INDEX_MAX ((size_t)256 << 20)
+#define FILES_MAX 4096
+
+static uint64_t hash_name(const char *p, size_t n)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (unsigned char)p[i]) * 0x100000001b3u;
+    return h ^ h >> 29;
+}
+
+static size_t slot_of(const struct hd_store *st, const char *name, size_t n)
+{
+    size_t i = hash_name(name, n) & (st->n_hash - 1);
+
+    while (st->hash[i]) {
+        const struct hd_entry *e = &st->entry[st->hash[i] - 1];
+
+        if (e->name.n == n && !memcmp(e->name.p, name, n))
+            break;
+        i = (i + 1) & (st->n_hash - 1);
+    }
+    return i;
+}
+
+static bool rehash(struct hd_store *st)
+{
+    size_t n = st->n_hash ? st->n_hash * 2 : 256;
+    uint32_t *h = hd_calloc(n, sizeof *h);
+
+    if (!h)
+        return false;
+    hd_free(st->hash);
+    st->hash = h;
+    st->n_hash = n;
+    for (size_t i = 0; i < st->n_entry; i++)
+        h[slot_of(st, st->entry[i].name.p, st->entry[i].name.n)] = (uint32_t)i + 1;
+    return true;
+}
+
+struct hd_entry *hd_store_find(const struct hd_store *st, const char *name)
+{
+    size_t i;
+
+    if (!st->n_hash)
+        return NULL;
+    i = slot_of(st, name, strlen(name));
+    return st->hash[i] ? &st->entry[st->hash[i] - 1] : NULL;
+}
+
+struct hd_entry *hd_store_add(struct hd_store *st, const char *name, size_t n, struct hd_err *err)
+{
+    struct hd_entry *e;
+    char *copy;
+    size_t slot;
+
+    if ((st->n_entry + 1) * 2 > st->n_hash && !rehash(st))
+        goto no_memory;
+    slot = slot_of(st, name, n);
+    if (st->hash[slot]) {
+        hd_err_set(err, HD_ERR_FORMAT, "tensor %.*s: found twice", (int)(n > 200 ? 200 : n), name);
+        return NULL;
+    }
+    if (!HD_GROW(st->entry, st->cap_entry, st->n_entry + 1, HD_ENTRY_MAX) || !(copy = hd_arena_strdup(&st->arena, name, n)))
+        goto no_memory;
+    e = &st->entry[st->n_entry++];
+    *e = (struct hd_entry){.name = {copy, n}, .type = -1, .dim = {1, 1, 1, 1}};
+    st->hash[slot] = (uint32_t)st->n_entry;
+    return e;
+no_memory:
+    hd_err_set(err, HD_ERR_MEMORY, "no memory for tensor %zu of the directory", st->n_entry + 1);
+    return NULL;
+}
+
+/* Maps a file and gives its index, or a status below zero. name is what messages and shards call it. */
+static int add_file(struct hd_store *st, const char *path, struct hd_err *err)
+{
+    struct hd_file_map *files = hd_realloc(st->files, (size_t)(st->n_file + 1) * sizeof *files);
+    char **names;
+
+    if (files)
+        st->files = files;
+    names = files ? hd_realloc(st->file_names, (size_t)(st->n_file + 1) * sizeof *names) : NULL;
+    if (!names)
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", path);
+    st->file_names = names;
+    HD_TRY(hd_file_map(&st->files[st->n_file], path, err));
+    if (!(names[st->n_file] = hd_strdup(path))) {
+        hd_file_unmap(&st->files[st->n_file]);
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", path);
+    }
+    return st->n_file++;
+}
+
+static int add_safetensors(struct hd_store *st, const char *path, struct hd_err *err)
+{
+    int file = add_file(st, path, err);
+    int rc;
+
+    if (file < 0)
+        return file;
+    rc = hd_safetensors_parse(st, file, err);
+    return rc < 0 ? hd_err_prepend(err, "%s", path) : HD_OK;
+}
+
+/* A shard must be a plain name inside the directory. */
+static bool plain_name(const char *s)
+{
+    return *s && strcmp(s, ".") && strcmp(s, "..") && !strchr(s, '/') && strlen(s) < 256;
+}
+
+static int shard_file(struct hd_store *st, const char *index, const char *shard, struct hd_err *err)
+{
+    char *path;
+    int rc;
+
+    for (int i = 0; i < st->n_file; i++)
+        if (!strcmp(hd_path_base(st->file_names[i]), shard))
+            return i;
+    if (st->n_file >= FILES_MAX)
+        return hd_err_set(err, HD_ERR_LIMIT, "%s: more than %d shards", index, FILES_MAX);
+    if (!(path = hd_path_join(st->path, shard)))
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", index);
+    rc = add_safetensors(st, path, err);
+    hd_free(path);
+    return rc < 0 ? rc : st->n_file - 1;
+}
+
+static int open_index(struct hd_store *st, const char *index, struct hd_err *err)
+{
+    json_t *j = hd_json_read(index, INDEX_MAX, err), *map, *v;
+    const char *name;
+    int rc = HD_OK;
+
+    if (!j)
+        return err->code;
+    map = json_object_get(j, "weight_map");
+    if (!json_is_object(map) || !json_object_size(map))
+        rc = hd_err_set(err, HD_ERR_FORMAT, "%s: weight_map: expected an object that maps tensors to files", index);
+    else
+        json_object_foreach(map, name, v)
+        {
+            const char *shard = json_string_value(v);
+            const struct hd_entry *e;
+            int file;
+
+            if (!shard || strlen(shard) != json_string_length(v) || !plain_name(shard)) {
+                char buf[64];
+
+                rc = hd_err_set(err, HD_ERR_FORMAT, "%s: tensor %.200s: found file %s; expected a name inside the directory", index, name, hd_json_brief(v, buf));
+                break;
+            }
+            if ((rc = file = shard_file(st, index, shard, err)) < 0)
+                break;
+            e = hd_store_find(st, name);
+            if (!e || e->file != file) {
+                rc = hd_err_set(err, HD_ERR_FORMAT, "%s: tensor %.200s: is not in %s as the index says", index, name, shard);
+                break;
+            }
+        }
+    json_decref(j);
+    return rc < 0 ? rc : HD_OK;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* No index: every *.safetensors of the directory, in the order of their names. */
+static int open_all(struct hd_store *st, bool plan, struct hd_err *err)
+{
+    char **names = NULL;
+    size_t n = 0, cap = 0;
+    struct dirent *de;
+    DIR *d = opendir(st->path);
+    int rc = HD_OK;
+
+    if (!d)
+        return hd_err_errno(err, HD_ERR_IO, "%s: cannot open", st->path);
+    while (rc == HD_OK && (de = readdir(d))) {
+        size_t len = strlen(de->d_name);
+
+        if (len < 13 || strcmp(de->d_name + len - 12, ".safetensors") || de->d_name[0] == '.')
+            continue;
+        if (!HD_GROW(names, cap, n + 1, FILES_MAX) || !(names[n] = hd_path_join(st->path, de->d_name)))
+            rc = hd_err_set(err, HD_ERR_LIMIT, "%s: more than %d safetensors files, or no memory for their names", st->path, FILES_MAX);
+        else
+            n++;
+    }
+    closedir(d);
+    if (n)
+        qsort(names, n, sizeof *names, compare_names);
+    for (size_t i = 0; i < n && rc == HD_OK; i++)
+        rc = add_safetensors(st, names[i], err);
+    if (rc == HD_OK && n == 0 && !plan)
+        rc = hd_err_set(err, HD_ERR_IO, "%s: found no *.safetensors; expected weights beside config.json", st->path);
+    for (size_t i = 0; i < n; i++)
+        hd_free(names[i]);
+    hd_free(names);
+    return rc;
+}
+
+static int open_dir(struct hd_store *st, bool plan, struct hd_err *err)
+{
+    char *single = hd_path_join(st->path, "model.safetensors"), *index = hd_path_join(st->path, "model.safetensors.index.json");
+    int rc;
+
+    st->config_path = hd_path_join(st->path, "config.json");
+    if (!single || !index || !st->config_path)
+        rc = hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", st->path);
+    else if (!(st->config = hd_json_read(st->config_path, CONFIG_MAX, err)))
+        rc = err->code;
+    else if (!json_is_object(st->config))
+        rc = hd_err_set(err, HD_ERR_FORMAT, "%s: expected a JSON object", st->config_path);
+    else if (hd_file_exists(index))
+        rc = open_index(st, index, err);
+    else if (hd_file_exists(single))
+        rc = add_safetensors(st, single, err);
+    else
+        rc = open_all(st, plan, err);
+    hd_free(single);
+    hd_free(index);
+    return rc;
+}
+
+static int open_gguf(struct hd_store *st, struct hd_err *err)
+{
+    int rc;
+
+    if (!(st->config_path = hd_strdup(st->path)))
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", st->path);
+    if ((rc = add_file(st, st->path, err)) < 0)
+        return rc;
+    rc = hd_gguf_parse(st, 0, err);
+    return rc < 0 ? hd_err_prepend(err, "%s", st->path) : HD_OK;
+}
+
+int hd_store_open(struct hd_store *st, const char *path, bool plan, struct hd_err *err)
+{
+    struct hd_err local = {0};
+    int rc;
+
+    memset(st, 0, sizeof *st);
+    hd_arena_init(&st->arena, 0);
+    if (!(st->path = hd_strdup(path))) {
+        rc = hd_err_set(&local, HD_ERR_MEMORY, "%s: no memory", path);
+    } else if (hd_file_is_dir(path)) {
+        st->kind = HD_STORE_DIR;
+        rc = open_dir(st, plan, &local);
+    } else {
+        st->kind = HD_STORE_GGUF;
+        rc = open_gguf(st, &local);
+    }
+    if (rc < 0) {
+        hd_store_close(st);
+        if (err)
+            *err = local;
+    }
+    return rc;
+}
+
+void hd_store_close(struct hd_store *st)
+{
+    for (int i = 0; i < st->n_file; i++) {
+        hd_file_unmap(&st->files[i]);
+        hd_free(st->file_names[i]);
+    }
+    hd_free(st->files);
+    hd_free(st->file_names);
+    hd_free(st->entry);
+    hd_free(st->hash);
+    hd_free(st->path);
+    hd_free(st->config_path);
+    if (st->config)
+        json_decref(st->config);
+    hd_arena_release(&st->arena);
+    memset(st, 0, sizeof *st);
+}
+
+void hd_store_prefetch(const struct hd_store *st)
+{
+    for (int i = 0; i < st->n_file; i++)
+        if (st->files[i].n)
+            madvise((void *)st->files[i].data, st->files[i].n, MADV_WILLNEED);
+}
