@@ -224,7 +224,7 @@ int hd_gguf_parse(struct hd_store *st, int file, struct hd_err *err)
 {
     const unsigned char *base = st->files[file].data;
     struct cursor c = {base, base + st->files[file].n};
-    uint64_t version, n_tensor, n_kv, head;
+    uint64_t version = 0, n_tensor = 0, n_kv = 0, head;
     int64_t align;
     struct place *pl;
     int rc = HD_OK;
