@@ -54,6 +54,7 @@ $(LIB): $(LIB_OBJ)
 	$(AR) rcs $@ $^
 $(BIN): $(CLI_OBJ) $(LIB)
 	$(CC) $(CFLAGS) $^ -o $@ $(LDLIBS)
+CHECKS := $(OUT)/tests/checkops
 $(OUT)/tests/%: tests/%.c $(LIB) Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $< $(LIB) -o $@ -lcmocka $(LDLIBS)

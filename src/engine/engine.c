@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 #include "kernels/kernels.h"
 
 #define CHUNK_DEFAULT 512

@@ -40,11 +40,12 @@ struct hd_kernels {
     /* out[i] = x[i] * rsqrt(mean(x^2) + eps) * w[i]; w f32; the sum of squares in double or 8+ lanes of f32. out may be x. */
     void (*rmsnorm)(int64_t n, const float *x, const float *w, float eps, float *out);
     void (*silu_mul)(int64_t n, const float *gate, const float *up, float *out);      /* gate / (1 + exp(-gate)) * up; out may be gate */
-    void (*softmax)(int64_t n, float *x);                                              /* in place; max subtracted */
+    float (*exp_sum)(int64_t n, float *x, float max);                                  /* x[i] = exp(x[i] - max); returns their sum */
     float (*dot_f32)(int64_t n, const float *a, const float *b);
     float (*dot_f16)(int64_t n, const uint16_t *a, const float *b);
     void (*axpy_f32)(int64_t n, float a, const float *x, float *y);                    /* y += a x, fma */
     void (*axpy_f16)(int64_t n, float a, const uint16_t *x, float *y);
+    void (*scale)(int64_t n, float a, float *y);                                       /* y *= a */
     void (*add)(int64_t n, const float *a, const float *b, float *out);
     void (*f32_to_f16)(int64_t n, const float *x, uint16_t *out);
 };

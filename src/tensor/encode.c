@@ -232,7 +232,7 @@ bool hd_encode_row(enum hd_dtype t, const float *x, int64_t n, void *dst)
 void hd_q16_encode(const float *x, int64_t n, struct hd_q16 *out)
 {
     for (int64_t b = 0; b < n / 32; b++, x += 32, out++) {
-        float amax = amax_of(x, 32), id = amax > 0 ? 32767 / amax : 0;
+        float amax = amax_of(x, 32), id = amax > 1e-30f ? 32767 / amax : 0;     /* below, 32767 / amax could overflow */
         int32_t sum = 0;
 
         out->d = amax / 32767;

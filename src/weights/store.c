@@ -7,24 +7,17 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 
 #define CONFIG_MAX ((size_t)16 << 20)
 #define INDEX_MAX ((size_t)256 << 20)
 #define FILES_MAX 4096
 
-static uint64_t hash_name(const char *p, size_t n)
-{
-    uint64_t h = 0xcbf29ce484222325u;
-
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ (unsigned char)p[i]) * 0x100000001b3u;
-    return h ^ h >> 29;
-}
-
 static size_t slot_of(const struct hd_store *st, const char *name, size_t n)
 {
-    size_t i = hash_name(name, n) & (st->n_hash - 1);
+    uint64_t h = hd_hash(HD_HASH_INIT, name, n);
+    size_t i = (h ^ h >> 29) & (st->n_hash - 1);
 
     while (st->hash[i]) {
         const struct hd_entry *e = &st->entry[st->hash[i] - 1];

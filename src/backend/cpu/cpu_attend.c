@@ -40,20 +40,16 @@ static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t
                 p[h][i] = c->f[0] * (f16 ? hd_k.dot_f16(dim, (const uint16_t *)k, q + h * dim) : hd_k.dot_f32(dim, (const float *)k, q + h * dim));
         }
         for (int64_t h = 0; h < n_head; h++) {
-            float top = m[h], sum = 0;
+            float top = m[h], sum;
 
             for (int64_t i = 0; i < n; i++)
                 top = p[h][i] > top ? p[h][i] : top;
             corr[h] = m[h] == top ? 1 : expf(m[h] - top);
-            for (int64_t i = 0; i < n; i++) {
-                p[h][i] = expf(p[h][i] - top);
-                sum += p[h][i];
-            }
+            sum = hd_k.exp_sum(n, p[h], top);
             den[h] = den[h] * corr[h] + sum;
             m[h] = top;
             if (corr[h] != 1)
-                for (int64_t d = 0; d < dim; d++)
-                    out[h * dim + d] *= corr[h];
+                hd_k.scale(dim, corr[h], out + h * dim);
         }
         for (int64_t i = 0; i < n; i++) {
             const char *v = (const char *)hd_paged_row(pv, a + i) + skip;
@@ -68,8 +64,7 @@ static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t
         a += n;
     }
     for (int64_t h = 0; h < n_head; h++)
-        for (int64_t d = 0; d < dim; d++)
-            out[h * dim + d] /= den[h];
+        hd_k.scale(dim, 1 / den[h], out + h * dim);
 }
 
 static void attend_range(void *arg, int64_t begin, int64_t end)

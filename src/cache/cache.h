@@ -1,0 +1,90 @@
+/* cache.h: what a sequence keeps between steps, by spec.
+ *
+ * An attention variant declares its parts; everything here works from the declaration and knows no more:
+ *   PAGED    a row every `ratio` tokens, for all tokens (keys, values, latents, compressed entries, index keys)
+ *   WINDOW   a row per token, only the last `window` are ever read: a ring of window + slack rows per sequence
+ *   STATE    fixed bytes per sequence (partial groups, n-gram history)
+ *
+ * PAGED rows live in pages of page_tokens tokens, all parts of a page together, part after part. Pages are shared between
+ * forks and copied when one of them writes. Memory is taken from the system in slabs when first needed and never moves.
+ *
+ * Threads: the engine thread creates, appends, rewinds, forks and frees; workers read and write reserved rows in a step.
+ */
+#ifndef HD_CACHE_CACHE_H
+#define HD_CACHE_CACHE_H
+
+#include <stddef.h>
+
+#include "base/err.h"
+#include "ops/paged.h"
+#include "tensor/dtype.h"
+
+enum hd_part_kind { HD_PART_PAGED, HD_PART_WINDOW, HD_PART_STATE };
+
+struct hd_cache_part {
+    const char *name;             /* "k", "v", ...: for inspect and messages */
+    int layer;
+    enum hd_part_kind kind;
+    enum hd_dtype type;
+    int64_t row_len;              /* elements; STATE: elements in all */
+    int ratio;                    /* PAGED: tokens a row; 1 otherwise */
+    int window, slack;            /* WINDOW: rows needed; rows more, so that small rewinds are exact */
+};
+
+struct hd_cache_spec {
+    int n_part;
+    const struct hd_cache_part *part;
+};
+
+/* Exact: bytes each further token adds (a ratio of 128 adds 1/128 row), and bytes a sequence takes before its first. */
+double hd_cache_spec_token_bytes(const struct hd_cache_spec *spec);
+int64_t hd_cache_spec_seq_bytes(const struct hd_cache_spec *spec);
+/* What n_seq sequences that share n_tok tokens of cache take, in whole pages. */
+int64_t hd_cache_spec_bytes(const struct hd_cache_spec *spec, int64_t n_tok, int64_t n_seq);
+
+struct hd_page;
+struct hd_slab;
+
+struct hd_cache {
+    const struct hd_cache_spec *spec;
+    int64_t page_tokens, page_bytes, seq_bytes;
+    int64_t *offset;              /* of each part in a page, or in a sequence's private block */
+    int64_t n_page_max, n_page, n_page_used;
+    struct hd_page *free;
+    struct hd_slab *slabs;
+    uint64_t spec_hash;
+    int n_seq;
+};
+
+/* n_tok: the budget, rounded up to pages. Errors: USAGE for a spec that makes no sense, MEMORY. */
+int hd_cache_init(struct hd_cache *c, const struct hd_cache_spec *spec, int64_t n_tok, struct hd_err *err);
+void hd_cache_release(struct hd_cache *c);         /* all sequences must be freed before */
+
+struct hd_seq;
+
+int hd_seq_create(struct hd_cache *c, struct hd_seq **out, struct hd_err *err);
+void hd_seq_free(struct hd_seq *s);
+int64_t hd_seq_len(const struct hd_seq *s);
+
+/* Reserves rows for n more tokens; they are garbage until a step writes them. Errors: LIMIT (budget), MEMORY; unchanged then. */
+int hd_seq_append(struct hd_seq *s, int64_t n, struct hd_err *err);
+
+/* Forgets tokens from len on. *reached (may be NULL) is the nearest position <= len that the parts can restore: len itself
+ * for PAGED parts; a WINDOW part whose ring has moved past, or a STATE part, makes it 0. The sequence then has that length. */
+int hd_seq_rewind(struct hd_seq *s, int64_t len, int64_t *reached, struct hd_err *err);
+
+int hd_seq_fork(struct hd_seq *s, struct hd_seq **out, struct hd_err *err);
+
+/* The rows of a PAGED part as ops see them. Valid until the sequence changes. */
+void hd_seq_paged(struct hd_seq *s, int part, struct hd_paged *out);
+/* A row of any part for reading: PAGED row index, WINDOW position, STATE 0. */
+void *hd_seq_row(struct hd_seq *s, int part, int64_t row);
+
+/* A snapshot: everything the sequence holds and the caller's blob (token ids), with a checksum and the spec's hash. */
+typedef void (*hd_sink_fn)(void *arg, const void *p, size_t n);
+void hd_seq_save(struct hd_seq *s, const void *blob, size_t n_blob, hd_sink_fn sink, void *arg);
+/* Fills an empty sequence. blob points into data. Errors: FORMAT (truncated, corrupted, of another model), LIMIT, MEMORY;
+ * the sequence is empty then. */
+int hd_seq_load(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err);
+
+#endif

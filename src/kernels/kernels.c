@@ -1,0 +1,76 @@
+/* kernels.c: picks the kernels once, from what the CPU and the system can do. */
+#include "kernels/kernels.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "kernels/table.h"
+
+struct hd_kernels hd_k;
+
+static const char *const isa_names[HD_N_ISA] = {"scalar", "avx2", "avx512", "avx512vnni", "neon"};
+
+const char *hd_isa_name(enum hd_isa isa)
+{
+    return isa_names[isa];
+}
+
+bool hd_isa_available(enum hd_isa isa)
+{
+#if defined(HD_EMULATE)
+    return isa != HD_ISA_NEON;                  /* checkkern through SIMDe: every x86 level runs, emulated */
+#elif defined(__x86_64__)
+    /* __builtin_cpu_supports() asks XGETBV too: a system that does not save the wide registers counts as without them */
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
+
+    switch (isa) {
+    case HD_ISA_SCALAR: return true;
+    case HD_ISA_AVX2: return avx2;
+    case HD_ISA_AVX512: return avx512;
+    case HD_ISA_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
+    default: return false;
+    }
+#elif defined(__aarch64__)
+    return isa == HD_ISA_SCALAR || isa == HD_ISA_NEON;
+#else
+    return isa == HD_ISA_SCALAR;
+#endif
+}
+
+bool hd_kernels_init(const char *level)
+{
+    int want = -1;
+
+    for (int i = 0; i < HD_N_ISA; i++)
+        if (level ? !strcmp(level, isa_names[i]) && hd_isa_available((enum hd_isa)i) : hd_isa_available((enum hd_isa)i))
+            want = i;
+    if (want < 0)
+        return false;
+    memset(&hd_k, 0, sizeof hd_k);
+    hd_k.isa = (enum hd_isa)want;
+    hd_fill_matmul_f32_scalar(&hd_k);
+    hd_fill_matmul_q16_scalar(&hd_k);
+    hd_fill_vec_scalar(&hd_k);
+#if defined(__x86_64__)
+    if (want >= HD_ISA_AVX2 && want <= HD_ISA_AVX512VNNI) {
+        hd_fill_matmul_f32_avx2(&hd_k);
+        hd_fill_matmul_q16_avx2(&hd_k);
+        hd_fill_vec_avx2(&hd_k);
+    }
+    if (want >= HD_ISA_AVX512 && want <= HD_ISA_AVX512VNNI) {
+        hd_fill_matmul_f32_avx512(&hd_k);
+        hd_fill_matmul_q16_avx512(&hd_k);
+    }
+    if (want == HD_ISA_AVX512VNNI)
+        hd_fill_matmul_q16_avx512vnni(&hd_k);
+#elif defined(__aarch64__)
+    if (want == HD_ISA_NEON) {
+        hd_fill_matmul_f32_neon(&hd_k);
+        hd_fill_matmul_q16_neon(&hd_k);
+        hd_fill_vec_neon(&hd_k);
+    }
+#endif
+    return true;
+}

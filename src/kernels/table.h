@@ -1,0 +1,23 @@
+/* table.h: who fills the kernel table: one function a file group and ISA; later ones overwrite what they do better. */
+#ifndef HD_KERNELS_TABLE_H
+#define HD_KERNELS_TABLE_H
+
+#include "kernels/kernels.h"
+
+void hd_fill_matmul_f32_scalar(struct hd_kernels *k);
+void hd_fill_matmul_q16_scalar(struct hd_kernels *k);
+void hd_fill_vec_scalar(struct hd_kernels *k);
+#if defined(__x86_64__)
+void hd_fill_matmul_f32_avx2(struct hd_kernels *k);
+void hd_fill_matmul_q16_avx2(struct hd_kernels *k);
+void hd_fill_vec_avx2(struct hd_kernels *k);
+void hd_fill_matmul_f32_avx512(struct hd_kernels *k);
+void hd_fill_matmul_q16_avx512(struct hd_kernels *k);
+void hd_fill_matmul_q16_avx512vnni(struct hd_kernels *k);
+#elif defined(__aarch64__)
+void hd_fill_matmul_f32_neon(struct hd_kernels *k);
+void hd_fill_matmul_q16_neon(struct hd_kernels *k);
+void hd_fill_vec_neon(struct hd_kernels *k);
+#endif
+
+#endif

@@ -1,0 +1,255 @@
+/* vec_avx2.c: the row kernels on AVX2. Element-wise ones equal the scalar definitions bit for bit, except those that take an
+ * exponential (a polynomial, within 2 ulp of expf) and sums (8 or 16 lanes, then a fixed tree). */
+#pragma GCC optimize("O3")
+#include <math.h>
+
+#include "kernels/table.h"
+#include "kernels/x86.h"
+#include "tensor/blocks.h"
+
+static inline float hsum(__m256 v)
+{
+    __m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+
+    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    a = _mm_add_ss(a, _mm_movehdup_ps(a));
+    return _mm_cvtss_f32(a);
+}
+
+/* exp(x) = 2^n e^r, |r| <= ln 2 / 2; Taylor to degree 7 (error below 1 ulp of the result's f32). Clamped to [-87.3, 88.7]:
+ * below, 0 is exact enough for a softmax; above, callers never go (x - max <= 0, and silu wants exp(-x) -> inf there). */
+static inline __m256 exp8(__m256 x)
+{
+    __m256 lo = _mm256_cmp_ps(x, _mm256_set1_ps(-87.33654f), _CMP_LT_OQ), hi = _mm256_cmp_ps(x, _mm256_set1_ps(88.72283f), _CMP_GT_OQ);
+    __m256 xc = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.33654f)), _mm256_set1_ps(88.72283f));
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(xc, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), xc), p = _mm256_set1_ps(1.98412698e-4f);
+    __m256i e, half;
+
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.38888889e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.33333333e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.16666667e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.66666667e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
+    /* 2^n in two factors, since n = 128 alone would overflow */
+    e = _mm256_cvtps_epi32(n);
+    half = _mm256_srai_epi32(e, 1);
+    p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, _mm256_set1_epi32(127)), 23)));
+    p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(e, half), _mm256_set1_epi32(127)), 23)));
+    p = _mm256_blendv_ps(_mm256_andnot_ps(lo, p), _mm256_set1_ps(INFINITY), hi);
+    return _mm256_blendv_ps(p, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+}
+
+/* The last n % 8 values, padded with fill. */
+static inline __m256 tail(const float *p, int64_t n, float fill)
+{
+    float t[8];
+
+    for (int i = 0; i < 8; i++)
+        t[i] = i < n ? p[i] : fill;
+    return _mm256_loadu_ps(t);
+}
+
+static inline void put_tail(float *p, int64_t n, __m256 v)
+{
+    float t[8];
+
+    _mm256_storeu_ps(t, v);
+    for (int i = 0; i < n; i++)
+        p[i] = t[i];
+}
+
+static void rmsnorm(int64_t n, const float *x, const float *w, float eps, float *out)
+{
+    __m256d s0 = _mm256_setzero_pd(), s1 = s0;
+    double part[4], ss;
+    int64_t i = 0;
+    __m256 rv;
+    float r;
+
+    for (; i + 8 <= n; i += 8) {
+        __m256d a = _mm256_cvtps_pd(_mm_loadu_ps(x + i)), b = _mm256_cvtps_pd(_mm_loadu_ps(x + i + 4));
+
+        s0 = _mm256_fmadd_pd(a, a, s0);
+        s1 = _mm256_fmadd_pd(b, b, s1);
+    }
+    _mm256_storeu_pd(part, _mm256_add_pd(s0, s1));
+    ss = (part[0] + part[2]) + (part[1] + part[3]);
+    for (; i < n; i++)
+        ss += (double)x[i] * (double)x[i];
+    r = (float)(1 / sqrt(ss / (double)n + (double)eps));
+    rv = _mm256_set1_ps(r);
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), rv), _mm256_loadu_ps(w + i)));
+    for (; i < n; i++)
+        out[i] = x[i] * r * w[i];
+}
+
+static inline __m256 silu8(__m256 g, __m256 u)
+{
+    __m256 one = _mm256_set1_ps(1), e = exp8(_mm256_sub_ps(_mm256_setzero_ps(), g));
+
+    return _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(one, e)), u);
+}
+
+static void silu_mul(int64_t n, const float *gate, const float *up, float *out)
+{
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, silu8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+    if (i < n)
+        put_tail(out + i, n - i, silu8(tail(gate + i, n - i, 0), tail(up + i, n - i, 0)));
+}
+
+static float exp_sum(int64_t n, float *x, float max)
+{
+    __m256 sum = _mm256_setzero_ps(), m = _mm256_set1_ps(max);
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8) {
+        __m256 e = exp8(_mm256_sub_ps(_mm256_loadu_ps(x + i), m));
+
+        _mm256_storeu_ps(x + i, e);
+        sum = _mm256_add_ps(sum, e);
+    }
+    if (i < n) {
+        __m256 e = exp8(_mm256_sub_ps(tail(x + i, n - i, -INFINITY), m));
+
+        put_tail(x + i, n - i, e);
+        sum = _mm256_add_ps(sum, e);
+    }
+    return hsum(sum);
+}
+
+static float dot_f32(int64_t n, const float *a, const float *b)
+{
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0;
+    int64_t i = 0;
+    float sum;
+
+    for (; i + 16 <= n; i += 16) {
+        s0 = _mm256_fmadd_ps(_mm256_loadu_ps(a + i), _mm256_loadu_ps(b + i), s0);
+        s1 = _mm256_fmadd_ps(_mm256_loadu_ps(a + i + 8), _mm256_loadu_ps(b + i + 8), s1);
+    }
+    if (i + 8 <= n) {
+        s0 = _mm256_fmadd_ps(_mm256_loadu_ps(a + i), _mm256_loadu_ps(b + i), s0);
+        i += 8;
+    }
+    sum = hsum(_mm256_add_ps(s0, s1));
+    for (; i < n; i++)
+        sum = fmaf(a[i], b[i], sum);
+    return sum;
+}
+
+static float dot_f16(int64_t n, const uint16_t *a, const float *b)
+{
+    __m256 s0 = _mm256_setzero_ps();
+    int64_t i = 0;
+    float sum;
+
+    for (; i + 8 <= n; i += 8)
+        s0 = _mm256_fmadd_ps(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(a + i))), _mm256_loadu_ps(b + i), s0);
+    sum = hsum(s0);
+    for (; i < n; i++)
+        sum = fmaf(hd_f16_f32(a[i]), b[i], sum);
+    return sum;
+}
+
+static void axpy_f32(int64_t n, float a, const float *x, float *y)
+{
+    __m256 av = _mm256_set1_ps(a);
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_fmadd_ps(av, _mm256_loadu_ps(x + i), _mm256_loadu_ps(y + i)));
+    for (; i < n; i++)
+        y[i] = fmaf(a, x[i], y[i]);
+}
+
+static void axpy_f16(int64_t n, float a, const uint16_t *x, float *y)
+{
+    __m256 av = _mm256_set1_ps(a);
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_fmadd_ps(av, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))), _mm256_loadu_ps(y + i)));
+    for (; i < n; i++)
+        y[i] = fmaf(a, hd_f16_f32(x[i]), y[i]);
+}
+
+static void scale(int64_t n, float a, float *y)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] *= a;
+}
+
+static void add(int64_t n, const float *a, const float *b, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = a[i] + b[i];
+}
+
+static void f32_to_f16(int64_t n, const float *x, uint16_t *out)
+{
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    for (; i < n; i++)
+        out[i] = hd_f32_f16(x[i]);
+}
+
+static void q16_encode(const float *x, int64_t n, struct hd_q16 *out)
+{
+    __m256 abs_mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+
+    for (int64_t b = 0; b < n / 32; b++, x += 32, out++) {
+        __m256 v[4], m = _mm256_setzero_ps(), idv;
+        __m256i q[4], sum, p0, p1;
+        __m128 t;
+        __m128i s;
+        float amax, id;
+
+        for (int i = 0; i < 4; i++) {
+            v[i] = _mm256_loadu_ps(x + 8 * i);
+            m = _mm256_max_ps(m, _mm256_and_ps(v[i], abs_mask));
+        }
+        t = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+        t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+        t = _mm_max_ss(t, _mm_movehdup_ps(t));
+        amax = _mm_cvtss_f32(t);
+        id = amax > 1e-30f ? 32767 / amax : 0;
+        idv = _mm256_set1_ps(id);
+        for (int i = 0; i < 4; i++)
+            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], idv));
+        sum = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+        s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1));
+        p0 = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[0], q[1]), 0xD8);
+        p1 = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[2], q[3]), 0xD8);
+        out->d = amax / 32767;
+        out->sum = out->d * (float)_mm_cvtsi128_si32(s);
+        _mm256_storeu_si256((__m256i *)out->q, p0);
+        _mm256_storeu_si256((__m256i *)(out->q + 16), p1);
+    }
+}
+
+void hd_fill_vec_avx2(struct hd_kernels *k)
+{
+    k->q16_encode = q16_encode;
+    k->rmsnorm = rmsnorm;
+    k->silu_mul = silu_mul;
+    k->exp_sum = exp_sum;
+    k->dot_f32 = dot_f32;
+    k->dot_f16 = dot_f16;
+    k->axpy_f32 = axpy_f32;
+    k->axpy_f16 = axpy_f16;
+    k->scale = scale;
+    k->add = add;
+    k->f32_to_f16 = f32_to_f16;
+}

@@ -1,0 +1,95 @@
+/* vec_scalar.c: the definitions of the row kernels. */
+#include <math.h>
+
+#include "kernels/table.h"
+#include "tensor/blocks.h"
+
+static void rmsnorm(int64_t n, const float *x, const float *w, float eps, float *out)
+{
+    double ss = 0;
+    float r;
+
+    for (int64_t i = 0; i < n; i++)
+        ss += (double)x[i] * (double)x[i];
+    r = (float)(1 / sqrt(ss / (double)n + (double)eps));
+    for (int64_t i = 0; i < n; i++)
+        out[i] = x[i] * r * w[i];
+}
+
+static void silu_mul(int64_t n, const float *gate, const float *up, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+
+static float exp_sum(int64_t n, float *x, float max)
+{
+    float sum = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i] = expf(x[i] - max);
+    return sum;
+}
+
+static float dot_f32(int64_t n, const float *a, const float *b)
+{
+    float sum = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum = fmaf(a[i], b[i], sum);
+    return sum;
+}
+
+static float dot_f16(int64_t n, const uint16_t *a, const float *b)
+{
+    float sum = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum = fmaf(hd_f16_f32(a[i]), b[i], sum);
+    return sum;
+}
+
+static void axpy_f32(int64_t n, float a, const float *x, float *y)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = fmaf(a, x[i], y[i]);
+}
+
+static void axpy_f16(int64_t n, float a, const uint16_t *x, float *y)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = fmaf(a, hd_f16_f32(x[i]), y[i]);
+}
+
+static void scale(int64_t n, float a, float *y)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] *= a;
+}
+
+static void add(int64_t n, const float *a, const float *b, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = a[i] + b[i];
+}
+
+static void f32_to_f16(int64_t n, const float *x, uint16_t *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = hd_f32_f16(x[i]);
+}
+
+void hd_fill_vec_scalar(struct hd_kernels *k)
+{
+    k->q16_encode = hd_q16_encode;
+    k->rmsnorm = rmsnorm;
+    k->silu_mul = silu_mul;
+    k->exp_sum = exp_sum;
+    k->dot_f32 = dot_f32;
+    k->dot_f16 = dot_f16;
+    k->axpy_f32 = axpy_f32;
+    k->axpy_f16 = axpy_f16;
+    k->scale = scale;
+    k->add = add;
+    k->f32_to_f16 = f32_to_f16;
+}

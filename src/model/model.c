@@ -1,0 +1,81 @@
+/* model.c: opening a model: who it is, then its architecture's own loader. */
+#include "model/model.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define HD_ARCH(symbol) extern const struct hd_arch hd_arch_##symbol;
+#include "model/arch.def"
+#undef HD_ARCH
+
+static const struct hd_arch *const archs[] = {
+#define HD_ARCH(symbol) &hd_arch_##symbol,
+#include "model/arch.def"
+#undef HD_ARCH
+};
+
+const struct hd_arch *hd_arch_find(const char *name)
+{
+    for (int i = 0; i < HD_LEN(archs); i++)
+        if (!strcmp(archs[i]->name, name))
+            return archs[i];
+    return NULL;
+}
+
+static int find_arch(struct hd_model *m, struct hd_err *err)
+{
+    const char *field = m->store.kind == HD_STORE_GGUF ? "general.architecture" : "model_type", *json_name = NULL;
+    char name[64] = "", known[200] = "";
+    struct hd_view v;
+
+    if (m->store.kind == HD_STORE_GGUF) {
+        if (hd_gguf_str(&m->store, field, &v) && v.n < sizeof name)
+            memcpy(name, v.p, v.n);
+    } else {
+        HD_TRY(hd_json_str_or(m->store.config, field, "", &json_name, m->store.config_path, err));
+        snprintf(name, sizeof name, "%s", json_name);
+    }
+    if ((m->arch = hd_arch_find(name)))
+        return HD_OK;
+    for (int i = 0; i < HD_LEN(archs); i++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", archs[i]->name);
+    return name[0] ? hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: %s: found \"%s\"; expected one of %s", m->store.config_path, field, name, known)
+                   : hd_err_set(err, HD_ERR_FORMAT, "%s: %s: found nothing; expected one of %s", m->store.config_path, field, known);
+}
+
+int hd_model_open(struct hd_model *m, const char *path, enum hd_dtype kv_type, bool plan, struct hd_err *err)
+{
+    int rc;
+
+    memset(m, 0, sizeof *m);
+    hd_arena_init(&m->arena, 0);
+    HD_TRY(hd_store_open(&m->store, path, plan, err));
+    m->kv_type = kv_type;
+    m->planned = plan && m->store.n_entry == 0;
+    if ((rc = find_arch(m, err)) < 0 || (rc = m->arch->load(m, err)) < 0)
+        hd_model_close(m);
+    return rc;
+}
+
+void hd_model_close(struct hd_model *m)
+{
+    hd_store_close(&m->store);
+    hd_arena_release(&m->arena);
+    memset(m, 0, sizeof *m);
+}
+
+static void count(void *arg, const struct hd_tensor *w)
+{
+    struct hd_counts *c = arg;
+
+    c->total += hd_elems(w);
+    c->bytes += hd_tensor_bytes(w) + (w->scale.n_row ? w->scale.n_row * hd_row_bytes(w->scale.type, w->scale.n_col) : 0);
+    c->n_tensor++;
+}
+
+void hd_model_count(const struct hd_model *m, struct hd_counts *c)
+{
+    memset(c, 0, sizeof *c);
+    m->arch->each_weight(m, count, c);
+    c->active = c->total;             /* dense: a token meets every weight */
+}
