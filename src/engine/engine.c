@@ -209,7 +209,7 @@ int hd_engine_step(struct hd_engine *e, struct hd_step_item *it, int n_item, str
     struct hd_tensor *logits;
     struct hd_stream s;
     struct batch b;
-    int64_t n_tok, row = 0;
+    int64_t n_tok = 0, row = 0;
     int rc;
 
     HD_TRY(check_items(e, it, n_item, &n_tok, err));

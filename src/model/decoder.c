@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
+
 #define L(f) offsetof(struct hd_decoder_layer, f)
 #define G(f) offsetof(struct hd_decoder, f)
 

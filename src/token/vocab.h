@@ -1,0 +1,61 @@
+/* vocab.h: the inside of a tokenizer: pieces, merges, added tokens, the steps before BPE. */
+#ifndef HD_TOKEN_VOCAB_H
+#define HD_TOKEN_VOCAB_H
+
+#include "base/arena.h"
+#include "token/pretoken.h"
+#include "token/token.h"
+
+struct hd_merge {
+    int32_t left, right, rank, id;    /* left -1: empty slot */
+};
+
+struct hd_added {
+    struct hd_view text;
+    int32_t id;
+    bool special, lstrip, rstrip, single_word, normalized;
+};
+
+enum hd_spelling { HD_SPELL_BYTES, HD_SPELL_SPM };   /* byte-level, or characters with U+2581 for spaces and byte fallback */
+
+#define HD_CACHE_WORD 24              /* longest word that the cache holds */
+#define HD_CACHE_IDS 6
+#define HD_CACHE_SLOTS 32768
+
+struct hd_cached_word {
+    char word[HD_CACHE_WORD];
+    uint8_t n, n_id;                  /* n 0: empty */
+    int32_t id[HD_CACHE_IDS];
+};
+
+struct hd_tokenizer {
+    struct hd_arena arena;
+    enum hd_spelling spelling;
+    struct hd_view *piece;            /* raw bytes by id; p NULL: no such id */
+    bool *is_added, *is_special;
+    int64_t n_piece;
+    uint32_t *hash;                   /* bytes -> id + 1 */
+    size_t n_hash;
+    struct hd_merge *merge;           /* open addressing */
+    size_t n_merge_slot;
+    int32_t byte_id[256];             /* byte-level: of the byte; SPM: of <0xXX>; -1 when missing */
+    int32_t unk;
+    bool ignore_merges, fuse_unk;
+    struct hd_added *added;
+    size_t n_added;
+    uint8_t added_first[256];         /* does an added token begin with this byte? */
+    struct hd_pretoken *pre;
+    bool nfc, spm_prefix, spm_strip;  /* normaliser: NFC; a space put in front; taken off again when decoding */
+    int32_t bos;
+    int32_t end[16];
+    int n_end;
+    char *chat_template;
+    struct hd_cached_word *cache;
+};
+
+/* The word's ids appended to out. */
+int hd_bpe(struct hd_tokenizer *t, const char *word, size_t n, struct hd_ids *out, struct hd_err *err);
+bool hd_ids_push(struct hd_ids *ids, int32_t id);
+int32_t hd_piece_find(const struct hd_tokenizer *t, const char *p, size_t n);
+
+#endif
