@@ -297,6 +297,53 @@ int hd_session_fork(struct hd_session *to, struct hd_session *from, struct hd_er
     return HD_OK;
 }
 
+static void to_file(void *arg, const void *p, size_t n)
+{
+    hd_out_write(arg, p, n);
+}
+
+int hd_session_save(struct hd_session *ss, const char *path, struct hd_err *err)
+{
+    struct hd_out out;
+
+    HD_TRY(hd_out_open(&out, path, err));
+    hd_seq_save(ss->seq, ss->ids, ss->n * sizeof *ss->ids, to_file, &out);
+    return hd_out_commit(&out, err);
+}
+
+/* The ids of a snapshot must be as many as its rows, and ids of this model. */
+static int take_ids(struct hd_session *ss, const void *blob, size_t n_blob, struct hd_err *err)
+{
+    size_t n = n_blob / sizeof *ss->ids;
+
+    if (n_blob % sizeof *ss->ids || (int64_t)n != hd_seq_len(ss->seq))
+        return hd_err_set(err, HD_ERR_FORMAT, "snapshot: holds %zu bytes of ids for %lld tokens", n_blob, (long long)hd_seq_len(ss->seq));
+    if (!HD_GROW(ss->ids, ss->cap, n + 1, (size_t)1 << 31))
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for %zu token ids", n);
+    memcpy(ss->ids, blob, n_blob);
+    for (size_t i = 0; i < n; i++)
+        if (ss->ids[i] < 0 || ss->ids[i] >= ss->engine->model.hp.n_vocab)
+            return hd_err_set(err, HD_ERR_FORMAT, "snapshot: token %zu: found id %d; expected 0 to %lld", i, ss->ids[i], (long long)ss->engine->model.hp.n_vocab - 1);
+    ss->n = n;
+    return HD_OK;
+}
+
+int hd_session_load(struct hd_session *ss, const char *path, struct hd_err *err)
+{
+    struct hd_file_map map;
+    const void *blob;
+    size_t n_blob;
+    int rc;
+
+    HD_TRY(hd_session_rewind(ss, 0, err));
+    HD_TRY(hd_file_map(&map, path, err));
+    rc = hd_seq_load(ss->seq, map.data, map.n, &blob, &n_blob, err);
+    if (rc == HD_OK && (rc = take_ids(ss, blob, n_blob, err)) < 0)
+        hd_seq_rewind(ss->seq, 0, NULL, NULL);
+    hd_file_unmap(&map);
+    return rc < 0 ? hd_err_prepend(err, "%s", path) : HD_OK;
+}
+
 int hd_session_feed(struct hd_session *ss, const int32_t *ids, int64_t n, hd_progress_fn progress, void *arg, const float **logits, struct hd_err *err)
 {
     for (int64_t done = 0; done < n;) {

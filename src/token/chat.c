@@ -1,0 +1,219 @@
+/* chat.c: see chat.h. */
+#include "token/chat.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+void hd_chat_text_init(struct hd_chat_text *c)
+{
+    memset(c, 0, sizeof *c);
+    hd_str_init(&c->text, (size_t)1 << 30);
+}
+
+void hd_chat_text_release(struct hd_chat_text *c)
+{
+    hd_str_release(&c->text);
+    hd_free(c->span);
+    memset(c, 0, sizeof *c);
+}
+
+static void put(struct hd_chat_text *c, const char *p, size_t n, bool marker)
+{
+    size_t begin = c->text.n;
+
+    if (!n || !hd_str_add(&c->text, p, n))
+        return;
+    if (c->n_span && c->span[c->n_span - 1].marker == marker) {
+        c->span[c->n_span - 1].end = c->text.n;
+        return;
+    }
+    if (!HD_GROW(c->span, c->cap_span, c->n_span + 1, (size_t)1 << 28)) {
+        c->text.failed = true;
+        return;
+    }
+    c->span[c->n_span++] = (struct hd_chat_span){begin, c->text.n, marker};
+}
+
+static void mark(struct hd_chat_text *c, const char *s)
+{
+    put(c, s, strlen(s), true);
+}
+
+struct message {
+    const char *role, *content;
+    size_t n_content;
+};
+
+static bool known_role(const char *role, bool tool)
+{
+    return !strcmp(role, "system") || !strcmp(role, "user") || !strcmp(role, "assistant") || (tool && !strcmp(role, "tool"));
+}
+
+static int get_message(const json_t *m, size_t i, struct message *out, struct hd_err *err)
+{
+    const json_t *role = json_object_get(m, "role"), *content = json_object_get(m, "content");
+
+    if (!json_is_object(m) || !json_is_string(role))
+        return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: role: expected a string", i);
+    if (!known_role(json_string_value(role), false))
+        return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: role: found \"%.40s\"; expected system, user or assistant", i, json_string_value(role));
+    if (content && !json_is_string(content) && !json_is_null(content))
+        return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: content: expected a string", i);
+    *out = (struct message){json_string_value(role), json_is_string(content) ? json_string_value(content) : "", json_is_string(content) ? json_string_length(content) : 0};
+    return HD_OK;
+}
+
+static bool continues(const json_t *messages)
+{
+    return json_is_true(json_object_get(json_array_get(messages, json_array_size(messages) - 1), "prefix"));
+}
+
+/* ---- ChatML: <|im_start|>role\ncontent<|im_end|>\n ---- */
+
+static bool is_chatml(const char *tpl)
+{
+    return strstr(tpl, "<|im_start|>") && strstr(tpl, "<|im_end|>");
+}
+
+/* The system text that the template itself writes when the conversation has none: the literal between "<|im_start|>system\n"
+ * and "<|im_end|>" that no quote interrupts. */
+static struct hd_view default_system(const char *tpl)
+{
+    static const char head[] = "<|im_start|>system\\n", real[] = "<|im_start|>system\n";
+
+    for (const char *p = strstr(tpl, "<|im_start|>system"); p; p = strstr(p + 1, "<|im_start|>system")) {
+        const char *text = !strncmp(p, head, sizeof head - 1) ? p + sizeof head - 1 : !strncmp(p, real, sizeof real - 1) ? p + sizeof real - 1 : NULL, *end;
+
+        if (text && (end = strstr(text, "<|im_end|>")) && !memchr(text, '\'', (size_t)(end - text)) && !memchr(text, '{', (size_t)(end - text)))
+            return (struct hd_view){text, (size_t)(end - text)};
+    }
+    return (struct hd_view){NULL, 0};
+}
+
+static int render_chatml(const char *tpl, const json_t *messages, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
+{
+    struct hd_view sys = default_system(tpl);
+    size_t n = json_array_size(messages);
+    struct message m;
+
+    for (size_t i = 0; i < n; i++) {
+        bool open = i + 1 == n && continues(messages);
+
+        HD_TRY(get_message(json_array_get(messages, i), i, &m, err));
+        if (i == 0 && sys.p && strcmp(m.role, "system")) {
+            mark(out, "<|im_start|>system\n");
+            put(out, sys.p, sys.n, false);
+            mark(out, "<|im_end|>\n");
+        }
+        mark(out, "<|im_start|>");
+        mark(out, m.role);
+        mark(out, "\n");
+        put(out, m.content, m.n_content, false);
+        if (open)
+            return HD_OK;
+        mark(out, "<|im_end|>\n");
+    }
+    if (!opt->no_generation_prompt)
+        mark(out, "<|im_start|>assistant\n");
+    return HD_OK;
+}
+
+/* ---- Llama 3: <|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|>, content trimmed ---- */
+
+static bool is_llama3(const char *tpl)
+{
+    return strstr(tpl, "<|start_header_id|>") && strstr(tpl, "<|eot_id|>") && !strstr(tpl, "Cutting Knowledge Date");
+}
+
+static void put_trimmed(struct hd_chat_text *out, const char *p, size_t n)
+{
+    while (n && strchr(" \t\r\n\v\f", *p)) {
+        p++;
+        n--;
+    }
+    while (n && p[n - 1] && strchr(" \t\r\n\v\f", p[n - 1]))
+        n--;
+    put(out, p, n, false);
+}
+
+static int render_llama3(const char *tpl, const json_t *messages, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
+{
+    size_t n = json_array_size(messages);
+    struct message m;
+
+    mark(out, "<|begin_of_text|>");
+    for (size_t i = 0; i < n; i++) {
+        HD_TRY(get_message(json_array_get(messages, i), i, &m, err));
+        mark(out, "<|start_header_id|>");
+        mark(out, m.role);
+        mark(out, "<|end_header_id|>\n\n");
+        put_trimmed(out, m.content, m.n_content);
+        if (i + 1 == n && continues(messages))
+            return HD_OK;
+        mark(out, "<|eot_id|>");
+    }
+    if (!opt->no_generation_prompt)
+        mark(out, "<|start_header_id|>assistant<|end_header_id|>\n\n");
+    return HD_OK;
+}
+
+static const struct family {
+    const char *name;
+    bool (*is)(const char *tpl);
+    int (*render)(const char *tpl, const json_t *messages, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err);
+} families[] = {{"chatml", is_chatml, render_chatml}, {"llama3", is_llama3, render_llama3}};
+
+static const struct family *find_family(const struct hd_tokenizer *t)
+{
+    for (int i = 0; i < HD_LEN(families); i++)
+        if (families[i].is(hd_tokenizer_template(t)))
+            return &families[i];
+    return NULL;
+}
+
+const char *hd_chat_family(const struct hd_tokenizer *t)
+{
+    const struct family *f = find_family(t);
+
+    return f ? f->name : NULL;
+}
+
+int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
+{
+    const json_t *messages = json_object_get(doc, "messages");
+    const struct family *f = find_family(t);
+
+    if (!json_is_object(doc) || !json_is_array(messages))
+        return hd_err_set(err, HD_ERR_FORMAT, "messages: expected a list");
+    if (!json_array_size(messages))
+        return hd_err_set(err, HD_ERR_FORMAT, "messages: the list is empty");
+    if (!f)
+        return hd_err_set(err, HD_ERR_UNSUPPORTED, hd_tokenizer_template(t)[0] ? "the model's chat template is of no known family (--raw takes the text as it is)"
+                                                                                : "the model has no chat template (--raw takes the text as it is)");
+    if (json_array_size(json_object_get(doc, "tools")))
+        return hd_err_set(err, HD_ERR_UNSUPPORTED, "tools: the %s template has no form for them here", f->name);
+    HD_TRY(f->render(hd_tokenizer_template(t), messages, opt, out, err));
+    return out->text.failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for the prompt") : HD_OK;
+}
+
+int hd_chat_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, struct hd_ids *out, struct hd_err *err)
+{
+    /* A marker span is encoded on its own: "\n" behind <|im_end|> never joins the text that follows. Text around it does not
+     * see it either, as the reference cuts the text at special tokens. Newlines at a span's edge belong to the plain text. */
+    for (size_t i = 0; i < c->n_span; i++)
+        HD_TRY(hd_tokenize(t, c->text.s + c->span[i].begin, c->span[i].end - c->span[i].begin, c->span[i].marker ? HD_TOK_SPECIAL : 0, out, err));
+    return HD_OK;
+}
+
+json_t *hd_chat_messages(const char *const *role, const char *const *content, int n)
+{
+    json_t *list, *doc;
+
+    hd_json_init();
+    list = json_array();
+    for (int i = 0; i < n; i++)
+        json_array_append_new(list, json_pack("{s:s, s:s%}", "role", role[i], "content", content[i], strlen(content[i])));
+    doc = json_pack("{s:o}", "messages", list);
+    return doc;
+}
