@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "token/vocab.h"
 
 void hd_chat_text_init(struct hd_chat_text *c)
 {
@@ -197,13 +198,28 @@ int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct
     return out->text.failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for the prompt") : HD_OK;
 }
 
+/* Added tokens are looked for in markers only. Everything between two of them is one text, as the reference sees it: the
+ * newline of a marker and what a user wrote behind it are split together. */
 int hd_chat_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, struct hd_ids *out, struct hd_err *err)
 {
-    /* A marker span is encoded on its own: "\n" behind <|im_end|> never joins the text that follows. Text around it does not
-     * see it either, as the reference cuts the text at special tokens. Newlines at a span's edge belong to the plain text. */
-    for (size_t i = 0; i < c->n_span; i++)
-        HD_TRY(hd_tokenize(t, c->text.s + c->span[i].begin, c->span[i].end - c->span[i].begin, c->span[i].marker ? HD_TOK_SPECIAL : 0, out, err));
-    return HD_OK;
+    const char *text = hd_str_get(&c->text);
+    size_t from = 0;
+
+    for (size_t i = 0; i < c->n_span; i++) {
+        for (size_t at = c->span[i].begin; c->span[i].marker && at < c->span[i].end;) {
+            const struct hd_added *a = hd_added_find(t, text + at, c->span[i].end - at);
+
+            if (!a) {
+                at++;
+                continue;
+            }
+            HD_TRY(hd_tokenize(t, text + from, at - from, 0, out, err));
+            if (!hd_ids_push(out, a->id))
+                return hd_err_set(err, HD_ERR_MEMORY, "no memory for %zu token ids", out->n);
+            from = at += a->text.n;
+        }
+    }
+    return hd_tokenize(t, text + from, c->text.n - from, 0, out, err);
 }
 
 json_t *hd_chat_messages(const char *const *role, const char *const *content, int n)

@@ -770,6 +770,13 @@ static const struct hd_added *added_at(const struct hd_tokenizer *t, const char 
     return best;
 }
 
+const struct hd_added *hd_added_find(const struct hd_tokenizer *t, const char *p, size_t n)
+{
+    const struct hd_added *a = added_at(t, p, n, 0, false), *b = added_at(t, p, n, 0, true);
+
+    return !a || (b && b->text.n > a->text.n) ? b : a;
+}
+
 static bool is_space(const char *p, size_t n, int *len)
 {
     int32_t cp = hd_utf8_get(p, n, len);

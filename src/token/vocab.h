@@ -58,4 +58,7 @@ int hd_bpe(struct hd_tokenizer *t, const char *word, size_t n, struct hd_ids *ou
 bool hd_ids_push(struct hd_ids *ids, int32_t id);
 int32_t hd_piece_find(const struct hd_tokenizer *t, const char *p, size_t n);
 
+/* The longest added token that p begins with, or NULL. */
+const struct hd_added *hd_added_find(const struct hd_tokenizer *t, const char *p, size_t n);
+
 #endif

@@ -1,0 +1,90 @@
+/* cli.h: commands and their options: one table a command drives parsing, --help, man pages and completion.
+ *
+ * Errors are one line on stderr: exit 2 for usage, 1 for the world. Results go to stdout, everything else to stderr.
+ */
+#ifndef HD_CLI_CLI_H
+#define HD_CLI_CLI_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+#include "engine/engine.h"
+#include "token/token.h"
+
+enum hd_opt_kind { HD_OPT_FLAG, HD_OPT_INT, HD_OPT_REAL, HD_OPT_TEXT, HD_OPT_LIST };     /* LIST: text, may be repeated */
+
+struct hd_opt {
+    const char *name;                 /* without dashes */
+    char letter;                      /* 0: none */
+    enum hd_opt_kind kind;
+    const char *arg;                  /* "N", "FILE": what help calls the value */
+    double lo, hi;                    /* INT, REAL */
+    const char *help;
+};
+
+#define HD_MAX_OPT 32
+#define HD_MAX_LIST 16
+
+struct hd_args;
+
+struct hd_cmd {
+    const char *name, *summary, *usage, *text;
+    const struct hd_opt *opt;
+    int n_opt;
+    int n_positional;                 /* how many are required; no more are taken */
+    int (*run)(struct hd_args *a, struct hd_err *err);      /* HD_OK or a status; USAGE makes exit 2 */
+};
+
+struct hd_args {
+    const struct hd_cmd *cmd;
+    const char *positional[4];
+    int n_positional;
+    const char *value[HD_MAX_OPT];    /* by option; flags: "" */
+    const char *list[HD_MAX_LIST];
+    int n_list;
+};
+
+extern const struct hd_cmd *const hd_cmds[];
+extern const int hd_n_cmd;
+extern const struct hd_opt hd_common_opts[];
+extern const int hd_n_common_opt;
+extern volatile sig_atomic_t hd_interrupted;      /* Ctrl-C: end the answer; the second one ends the program */
+
+int hd_args_parse(struct hd_args *a, int argc, char **argv, struct hd_err *err);
+bool hd_args_has(const struct hd_args *a, const char *name);
+const char *hd_args_text(const struct hd_args *a, const char *name, const char *dflt);
+int64_t hd_args_int(const struct hd_args *a, const char *name, int64_t dflt);
+double hd_args_real(const struct hd_args *a, const char *name, double dflt);
+
+void hd_help_cmd(const struct hd_cmd *c);
+void hd_help_all(void);
+void hd_man(const struct hd_cmd *c);
+int hd_completion(const char *shell, struct hd_err *err);
+
+/* stdout, checked: a closed pipe or a full disk is an error of the world. */
+void hd_out_text(const char *p, size_t n);
+void hd_out_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+int hd_out_flush(struct hd_err *err);
+
+/* --exact, --threads, --cpu, --ctx, --kv, --chunk as engine options. */
+int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_err *err);
+
+/* A model's tokenizer, without its weights. */
+int hd_cli_tokenizer(struct hd_tokenizer **out, const char *model, struct hd_err *err);
+
+/* Ids from "1,2,3" or "@FILE". */
+int hd_cli_ids(const char *text, struct hd_ids *out, struct hd_err *err);
+
+/* Seconds, monotonic. */
+double hd_now(void);
+
+#define HD_OPT_MODEL_COMMON                                                                                               \
+    {"exact", 0, HD_OPT_TEXT, "MODE", 0, 0, "f32: weights dequantised, all arithmetic float32 or wider; official: the reference's rounding points"},           \
+    {"ctx", 'c', HD_OPT_INT, "N", 1, 1e9, "tokens of context to make room for (default: the model's, at most 8192)"},                                           \
+    {"kv", 0, HD_OPT_TEXT, "FORMAT", 0, 0, "keys and values in f32 (default) or f16"},                                                                          \
+    {"chunk", 0, HD_OPT_INT, "N", 1, 65536, "tokens of a prefill step (default 512)"}
+
+#endif

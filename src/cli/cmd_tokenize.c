@@ -1,0 +1,115 @@
+/* cmd_tokenize.c: hadal tokenize: text to ids and back, conversations to prompts. */
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "token/chat.h"
+
+static void print_ids(const struct hd_args *a, const struct hd_ids *ids)
+{
+    bool json = hd_args_has(a, "json");
+
+    if (json)
+        hd_out_printf("{\"ids\": [");
+    for (size_t i = 0; i < ids->n; i++)
+        hd_out_printf("%s%d", i ? "," : "", ids->id[i]);
+    hd_out_printf(json ? "]}\n" : "\n");
+}
+
+static int chat(const struct hd_args *a, struct hd_tokenizer *t, struct hd_err *err)
+{
+    struct hd_chat_options opt = {hd_args_has(a, "no-generation-prompt"), hd_args_has(a, "thinking") ? "on" : NULL};
+    json_t *doc = hd_json_read(hd_args_text(a, "chat", ""), (size_t)64 << 20, err);
+    struct hd_chat_text c;
+    struct hd_ids ids = {0};
+    int rc;
+
+    if (!doc)
+        return err->code;
+    hd_chat_text_init(&c);
+    rc = hd_chat_render(t, doc, &opt, &c, err);
+    if (rc == HD_OK && hd_args_has(a, "ids")) {
+        if ((rc = hd_chat_ids(t, &c, &ids, err)) == HD_OK)
+            print_ids(a, &ids);
+    } else if (rc == HD_OK) {
+        hd_out_text(hd_str_get(&c.text), c.text.n);
+    }
+    hd_ids_release(&ids);
+    hd_chat_text_release(&c);
+    json_decref(doc);
+    return rc;
+}
+
+static int decode(const struct hd_args *a, struct hd_tokenizer *t, struct hd_err *err)
+{
+    const char *file = hd_args_text(a, "ids-file", NULL);
+    struct hd_ids ids = {0};
+    struct hd_str text, at;
+    int rc;
+
+    if (!file)
+        return hd_err_set(err, HD_ERR_USAGE, "--decode: --ids-file FILE is missing");
+    hd_str_init(&text, 0);
+    hd_str_init(&at, 0);
+    hd_str_printf(&at, "@%s", file);
+    rc = hd_cli_ids(hd_str_get(&at), &ids, err);
+    if (rc < 0)
+        hd_err_prepend(err, "%s", file);
+    for (size_t i = 0; rc == HD_OK && i < ids.n; i++)
+        if (ids.id[i] >= hd_tokenizer_size(t))
+            rc = hd_err_set(err, HD_ERR_FORMAT, "%s: token %zu: found id %d; expected 0 to %lld", file, i, ids.id[i], (long long)hd_tokenizer_size(t) - 1);
+    if (rc == HD_OK) {
+        hd_detokenize(t, ids.id, ids.n, true, &text);
+        hd_out_text(hd_str_get(&text), text.n);
+    }
+    hd_ids_release(&ids);
+    hd_str_release(&text);
+    hd_str_release(&at);
+    return rc;
+}
+
+static int run(struct hd_args *a, struct hd_err *err)
+{
+    const char *text = hd_args_text(a, "prompt", NULL), *file = hd_args_text(a, "text-file", NULL);
+    int n_what = (text != NULL) + (file != NULL) + hd_args_has(a, "decode") + hd_args_has(a, "chat"), rc;
+    struct hd_tokenizer *t;
+    struct hd_ids ids = {0};
+    char *data = NULL;
+    size_t n = text ? strlen(text) : 0;
+
+    if (n_what != 1)
+        return hd_err_set(err, HD_ERR_USAGE, "one of -p TEXT, --text-file FILE, --decode or --chat FILE is expected");
+    HD_TRY(hd_cli_tokenizer(&t, a->positional[0], err));
+    if (hd_args_has(a, "decode")) {
+        rc = decode(a, t, err);
+    } else if (hd_args_has(a, "chat")) {
+        rc = chat(a, t, err);
+    } else {
+        rc = file ? hd_file_read(file, (size_t)1 << 31, &data, &n, err) : HD_OK;
+        if (rc == HD_OK)
+            rc = hd_tokenize(t, file ? data : text, n, hd_args_has(a, "special") ? HD_TOK_SPECIAL : 0, &ids, err);
+        if (rc == HD_OK)
+            print_ids(a, &ids);
+        hd_free(data);
+        hd_ids_release(&ids);
+    }
+    hd_tokenizer_free(t);
+    return rc;
+}
+
+static const struct hd_opt opts[] = {
+    {"prompt", 'p', HD_OPT_TEXT, "TEXT", 0, 0, "the text"},
+    {"text-file", 0, HD_OPT_TEXT, "FILE", 0, 0, "the text, from a file"},
+    {"ids", 0, HD_OPT_FLAG, NULL, 0, 0, "print comma-separated ids (what is printed anyway, except with --chat)"},
+    {"special", 0, HD_OPT_FLAG, NULL, 0, 0, "match added tokens in the text"},
+    {"decode", 0, HD_OPT_FLAG, NULL, 0, 0, "the other way: bytes of the ids in --ids-file"},
+    {"ids-file", 0, HD_OPT_TEXT, "FILE", 0, 0, "ids with commas between, for --decode"},
+    {"chat", 0, HD_OPT_TEXT, "FILE", 0, 0, "a messages.json: prints the rendered prompt, or its ids with --ids"},
+    {"thinking", 0, HD_OPT_FLAG, NULL, 0, 0, "render with reasoning on, where the family knows it"},
+    {"no-generation-prompt", 0, HD_OPT_FLAG, NULL, 0, 0, "leave the assistant's header out"},
+};
+
+const struct hd_cmd hd_cmd_tokenize = {"tokenize", "text to token ids and back", "tokenize MODEL -p TEXT | --text-file FILE | --decode --ids-file FILE | --chat FILE",
+                                       "Needs the tokenizer only, no weights. No BOS is added; plain text matches no added token unless --special is given.",
+                                       opts, HD_LEN(opts), 1, run};
