@@ -4,10 +4,12 @@
 # rule: FOO_avx2.c is compiled with AVX2 flags because of its name, FOO_neon.c only on aarch64.
 
 B      ?= release
-CC     ?= gcc
+ifeq ($(origin CC),default)
+CC     := gcc
+endif
 OUT    := build/$(B)
 PKGS   := jansson libpcre2-8 libutf8proc libedit
-ARCH   := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+ARCH   := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 
 CFLAGS_release := -O2 -g
 CFLAGS_debug   := -O0 -g3
@@ -25,6 +27,10 @@ override CFLAGS := -std=gnu11 $(WARN) $(CFLAGS_$(B)) -ffp-contract=off -fno-math
 override CPPFLAGS := -Isrc -Iinclude -D_GNU_SOURCE $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CPPFLAGS)
 LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -lpthread
 
+# V=1 shows the commands.
+Q       := $(if $(V),,@)
+SAY     := @$(if $(V),:,echo)
+
 isa = $(lastword $(subst _, ,$(basename $(notdir $(1)))))
 ISA_avx2       := -mavx2 -mfma -mf16c
 ISA_avx512     := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd -mavx2 -mfma -mf16c
@@ -36,30 +42,103 @@ SRC     := $(filter-out $(FOREIGN),$(sort $(shell find src -name '*.c' 2>/dev/nu
 LIB_OBJ := $(patsubst %.c,$(OUT)/%.o,$(filter-out src/cli/%,$(SRC)))
 CLI_OBJ := $(patsubst %.c,$(OUT)/%.o,$(filter src/cli/%,$(SRC)))
 TESTS   := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
+CHECKS  := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/check*.c)))
+EXAMPLES := $(patsubst examples/%.c,$(OUT)/examples/%,$(sort $(wildcard examples/*.c)))
 BIN     := $(OUT)/hadal
 LIB     := $(OUT)/libhadal.a
 
 .DEFAULT_GOAL := all
-.PHONY: all run check check-all deps lint clean help print-bin tests
+.PHONY: all lib run check check-all bench deps deps-dev lint clean help print-bin tests man install ready model
 all: $(BIN)
-tests: $(TESTS)
+lib: $(LIB)
+tests: $(TESTS) $(CHECKS) $(EXAMPLES)
 print-bin:
 	@echo $(BIN)
 
+# ---- the two commands ----
+# Both start a second make after installing what was missing, because the flags above ask pkg-config.
+AGAIN := $(MAKE) --no-print-directory
+P     ?= Explain in two sentences what a deep-sea trench is.
+
+run:
+	@sh tools/deps.sh run
+	@$(AGAIN) all
+	@sh tools/run.sh $(BIN) "$(P)"
+check:
+	@sh tools/deps.sh check
+	@$(AGAIN) all tests
+	@sh tools/fetch_model.sh
+	@sh tests/run.sh $(OUT)
+
+# What check does, under every sanitizer, with the fuzz corpora, the emulated ISA levels and the long equalities.
+check-all:
+	@sh tools/deps.sh check-all
+	@$(AGAIN) lint
+	@sh tools/fetch_model.sh
+	@sh tests/all.sh
+
+bench: all
+	@sh tools/deps.sh run
+	@sh tools/fetch_model.sh
+	$(BIN) bench models/cache/SmolLM2-135M-Instruct.Q4_1.gguf
+
+deps:
+	@sh tools/deps.sh run
+deps-dev:
+	@sh tools/deps.sh check-all
+lint:
+	@sh tools/lint.sh
+help:
+	@echo 'make run        install what is missing, build, and let a real model answer (P="..." asks something else)'
+	@echo 'make check      the same, then the tests; the last line is: N passed, N failed'
+	@echo 'make check-all  check under address, undefined-behaviour and thread sanitizers, fuzz corpora, emulated ISA levels'
+	@echo 'make            build the program: $(BIN)'
+	@echo 'make bench      prefill and decode of the bundled model with their share of the roofline'
+	@echo 'make lint       layers, names, whitespace'
+	@echo 'make install    program, library, header, man pages, completion under PREFIX (default /usr/local), DESTDIR respected'
+	@echo 'make clean      remove build/'
+	@echo 'B=debug|asan|ubsan|tsan|cov builds a variant beside the release; CC=... another compiler'
+
+# ---- install ----
+PREFIX ?= /usr/local
+CMDS   := run logits tokenize inspect bench doctor
+man: $(BIN)
+	@mkdir -p $(OUT)/man
+	@$(BIN) man > $(OUT)/man/hadal.1
+	@for c in $(CMDS); do $(BIN) man $$c > $(OUT)/man/hadal-$$c.1 || exit 1; done
+install: $(BIN) $(LIB) man
+	install -D -m755 $(BIN) $(DESTDIR)$(PREFIX)/bin/hadal
+	install -D -m644 $(LIB) $(DESTDIR)$(PREFIX)/lib/libhadal.a
+	install -D -m644 include/hadal.h $(DESTDIR)$(PREFIX)/include/hadal.h
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m644 $(OUT)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+	$(BIN) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hadal
+	$(BIN) completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_hadal
+
+# ---- building ----
+
 $(OUT)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA_$(call isa,$<)) -MMD -MP -c $< -o $@
+	$(SAY) CC $@
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA_$(call isa,$<)) -MMD -MP -c $< -o $@
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(SAY) AR $@
+	$(Q)$(AR) rcs $@ $^
 $(BIN): $(CLI_OBJ) $(LIB)
-	$(CC) $(CFLAGS) $^ -o $@ $(LDLIBS)
-CHECKS := $(OUT)/tests/checkops
+	$(SAY) LD $@
+	$(Q)$(CC) $(CFLAGS) $^ -o $@ $(LDLIBS)
+$(OUT)/examples/%: examples/%.c $(LIB) Makefile
+	@mkdir -p $(@D)
+	$(SAY) CC $@
+	$(Q)$(CC) -Iinclude $(CFLAGS) -MMD -MP $< $(LIB) -o $@ $(LDLIBS)
 $(OUT)/tests/%: tests/%.c $(LIB) Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $< $(LIB) -o $@ -lcmocka $(LDLIBS)
+	$(SAY) CC $@
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $< $(LIB) -o $@ -lcmocka $(LDLIBS)
 
 clean:
 	rm -rf build
 
--include $(shell find $(OUT) -name '*.d' 2>/dev/null)
+-include $(shell find $(OUT) -name '*.d' 2>/dev/null || true)

@@ -1,4 +1,4 @@
-/* checkops: every op of ops.def on the CPU backend against a plain double-precision reading of its header.
+/* checkops.c: every op of ops.def on the CPU backend against a plain double-precision reading of its header.
  *
  * One case list, three questions: is the result right (within the bound beside the case), are the bits the same with one
  * worker and with four, and are they the same when the tokens come one by one instead of together? --bench times the cases.

@@ -9,4 +9,21 @@
 int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd_err *err);
 void hd_backend_cpu_free(struct hd_backend *be);
 
+/* Chooses the kernels: "scalar" "avx2" "avx512" "avx512vnni" "neon", or NULL for the best the CPU has. Once, before the first backend. Errors: USAGE when the CPU lacks the level or the name is unknown. */
+int hd_backend_cpu_init(const char *level, struct hd_err *err);
+const char *hd_backend_cpu_level(void);                    /* the level in use */
+bool hd_backend_cpu_has(const char *level);                /* does this CPU have it? */
+extern const char *const hd_backend_cpu_levels[];          /* all names, slowest first, NULL at the end */
+
+/* What the machine can do, by probes that do nothing else, on the pool's whole team. */
+struct hd_roofline {
+    double read_gbs, fma_gflops, int8_gops;
+};
+
+/* About 0.3 s. Errors: MEMORY. */
+int hd_roofline_measure(struct hd_roofline *r, struct hd_pool *pool, struct hd_err *err);
+
+/* Seconds that the cost would take at the roofline: bytes at read_gbs or flops at fma_gflops, whichever is longer. */
+double hd_roofline_seconds(const struct hd_roofline *r, const struct hd_cost *c);
+
 #endif

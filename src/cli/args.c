@@ -259,6 +259,14 @@ void hd_man(const struct hd_cmd *c)
     hd_out_printf(".SH EXIT STATUS\n0 success, 1 the world (files, memory, output), 2 usage.\n.SH ENVIRONMENT\n.TP\n.B HD_CPU\nas --cpu\n");
 }
 
+void hd_man_all(void)
+{
+    hd_out_printf(".TH HADAL 1\n.SH NAME\nhadal \\- runs and measures large language models on ordinary CPUs\n.SH SYNOPSIS\n.B hadal\nCOMMAND ...\n.SH COMMANDS\n");
+    for (int i = 0; i < hd_n_cmd; i++)
+        hd_out_printf(".TP\n.BR hadal-%s (1)\n%s\n", hd_cmds[i]->name, hd_cmds[i]->summary);
+    hd_out_printf(".SH MODEL\nA directory with config.json and *.safetensors, or a .gguf file.\n.SH EXIT STATUS\n0 success, 1 the world (files, memory, output), 2 usage.\n");
+}
+
 int hd_completion(const char *shell, struct hd_err *err)
 {
     bool zsh = !strcmp(shell, "zsh");

@@ -62,6 +62,7 @@ double hd_args_real(const struct hd_args *a, const char *name, double dflt);
 void hd_help_cmd(const struct hd_cmd *c);
 void hd_help_all(void);
 void hd_man(const struct hd_cmd *c);
+void hd_man_all(void);
 int hd_completion(const char *shell, struct hd_err *err);
 
 /* stdout, checked: a closed pipe or a full disk is an error of the world. */

@@ -4,8 +4,6 @@
 
 #include "base/mem.h"
 #include "cli/cli.h"
-#include "engine/roofline.h"
-#include "kernels/kernels.h"
 
 #define REPEAT 3
 #define MAX_LIST 16
@@ -125,7 +123,7 @@ static int run(struct hd_args *a, struct hd_err *err)
     struct hd_engine_options o;
     struct hd_roofline r;
     struct hd_engine e;
-    struct result res;
+    struct result res = {0};
     bool json = hd_args_has(a, "json");
     int n_tok, n_depth, n_batch, rc;
 
@@ -145,7 +143,7 @@ static int run(struct hd_args *a, struct hd_err *err)
         goto out;
     hd_out_printf(json ? "{\"probes\": {\"read_gbs\": %.2f, \"fma_gflops\": %.2f, \"int8_gops\": %.2f},\n \"threads\": %d, \"cpu\": \"%s\",\n \"prefill\": ["
                        : "read %.1f GB/s, fma %.0f GF/s, int8 %.0f GOP/s with %d threads, %s\n",
-                  r.read_gbs, r.fma_gflops, r.int8_gops, hd_pool_threads(e.pool), hd_isa_name(hd_k.isa));
+                  r.read_gbs, r.fma_gflops, r.int8_gops, hd_pool_threads(e.pool), hd_backend_cpu_level());
     for (int i = 0; i < n_tok && rc == HD_OK; i++) {
         if ((rc = prefill(&e, &r, tokens[i], &res, err)) < 0)
             break;

@@ -9,7 +9,6 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "engine/generate.h"
-#include "engine/roofline.h"
 #include "token/chat.h"
 
 struct job {
@@ -21,7 +20,6 @@ struct job {
     struct hd_roofline roof;
     struct hd_str answer;             /* of this turn */
     bool quiet, json, show_progress, failed;
-    double decode_ideal_s;
 };
 
 static bool on_progress(void *arg, int64_t done, int64_t total)
@@ -39,7 +37,6 @@ static bool on_text(void *arg, const char *p, size_t n, const struct hd_pick *pi
     struct hd_err err;
 
     hd_str_add(&j->answer, p, n);
-    j->decode_ideal_s += hd_roofline_seconds(&j->roof, &j->engine.last);
     if (j->json)
         return true;
     hd_out_text(p, n);
@@ -56,13 +53,13 @@ static bool on_cancelled(void *arg)
 static void closing_line(struct job *j, const struct hd_generate *g)
 {
     static const char *const why[] = {"length", "end", "stop", "interrupted", "context full"};
-    double tps = g->decode_s > 0 ? (double)g->n_generated / g->decode_s : 0;
+    double tps = g->decode_s > 0 ? (double)g->n_step / g->decode_s : 0;
 
     if (j->quiet || j->json)
         return;
     fprintf(stderr, "%s[prompt %lld tokens at %.0f tok/s; answer %lld tokens at %.1f tok/s, %.2f of the roofline; %s]\n",
             j->answer.n && j->answer.s[j->answer.n - 1] == '\n' ? "" : "\n", (long long)g->n_prompt, g->prefill_s > 0 ? (double)g->n_prompt / g->prefill_s : 0,
-            (long long)g->n_generated, tps, g->decode_s > 0 ? j->decode_ideal_s / g->decode_s : 0, why[g->finish]);
+            (long long)g->n_generated, tps, g->n_step ? hd_roofline_seconds(&j->roof, &g->decode_cost) / g->decode_s : 0, why[g->finish]);
 }
 
 static int answer(struct job *j, const struct hd_ids *ids, struct hd_generate *g, struct hd_err *err)
@@ -80,7 +77,6 @@ static int answer(struct job *j, const struct hd_ids *ids, struct hd_generate *g
                               .cancelled = on_cancelled,
                               .arg = j};
     hd_str_reset(&j->answer);
-    j->decode_ideal_s = 0;
     hd_interrupted = 0;
     return hd_generate(g, err);
 }
@@ -111,7 +107,7 @@ static void print_json(const struct job *j, const struct hd_generate *g)
     hd_str_json(&s, hd_str_get(&j->answer), j->answer.n);
     hd_str_printf(&s, ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"tokens\": %lld, \"prefill_tps\": %.2f, \"decode_tps\": %.2f, \"ids\": [", why[g->finish],
                   (long long)g->n_prompt, (long long)g->n_generated, (double)g->n_prompt / (g->prefill_s > 0 ? g->prefill_s : 1),
-                  (double)g->n_generated / (g->decode_s > 0 ? g->decode_s : 1));
+                  (double)g->n_step / (g->decode_s > 0 ? g->decode_s : 1));
     for (size_t i = (size_t)g->n_prompt; i < j->session.n; i++)
         hd_str_printf(&s, "%s%d", i > (size_t)g->n_prompt ? "," : "", j->session.ids[i]);
     hd_str_puts(&s, "]}\n");

@@ -58,9 +58,10 @@ static int builtin(const char *name, int argc, char **argv, struct hd_err *err)
     if (argc > 0 && !c)
         return hd_err_set(err, HD_ERR_USAGE, "unknown command \"%.60s\"; hadal help lists them", argv[0]);
     if (!strcmp(name, "man")) {
-        if (!c)
-            return hd_err_set(err, HD_ERR_USAGE, "man: a command is missing");
-        hd_man(c);
+        if (c)
+            hd_man(c);
+        else
+            hd_man_all();
     } else if (c) {
         hd_help_cmd(c);
     } else {

@@ -5,7 +5,6 @@
 
 #include "base/mem.h"
 #include "base/str.h"
-#include "kernels/kernels.h"
 
 #define CHUNK_DEFAULT 512
 #define CTX_DEFAULT 8192
@@ -82,8 +81,7 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     e->opt = *opt;
     hd_arena_init(&e->step, 0);
     hd_arena_init(&e->batch, 0);
-    if (!hd_kernels_init(opt->cpu))
-        return hd_err_set(err, HD_ERR_USAGE, "--cpu %s: this CPU has no such level", opt->cpu);
+    HD_TRY(hd_backend_cpu_init(opt->cpu, err));
     HD_TRY(hd_model_open(&e->model, path, opt->kv_type, false, err));
     if (opt->n_ctx > e->model.hp.n_ctx) {
         rc = hd_err_set(err, HD_ERR_USAGE, "--ctx %lld: the model's context is %lld tokens", (long long)opt->n_ctx, (long long)e->model.hp.n_ctx);

@@ -53,6 +53,10 @@ static int loop(struct hd_generate *g, const float *logits, struct hd_text_strea
         it.ids = &pick.id;
         HD_TRY(hd_engine_step(ss->engine, &it, 1, err));
         logits = it.logits;
+        g->n_step++;
+        g->decode_cost.weight_bytes += ss->engine->last.weight_bytes;
+        g->decode_cost.kv_bytes += ss->engine->last.kv_bytes;
+        g->decode_cost.flops += ss->engine->last.flops;
     }
     return HD_OK;
 }
@@ -70,7 +74,8 @@ int hd_generate(struct hd_generate *g, struct hd_err *err)
                           (long long)g->session->n + g->n_prompt, (long long)g->session->engine->opt.n_ctx);
     if (g->n_prompt < 1)
         return hd_err_set(err, HD_ERR_USAGE, "the prompt is empty");
-    g->n_generated = 0;
+    g->n_generated = g->n_step = 0;
+    g->decode_cost = (struct hd_cost){0};
     HD_TRY(hd_session_feed(g->session, g->prompt, g->n_prompt, g->progress, g->arg, &logits, err));
     g->prefill_s = now() - t0;
     t0 = now();

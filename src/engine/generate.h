@@ -25,6 +25,8 @@ struct hd_generate {
     enum hd_finish finish;
     int64_t n_generated;
     double prefill_s, decode_s;
+    int64_t n_step;                   /* decode steps: the first token comes with the prefill */
+    struct hd_cost decode_cost;       /* of those steps */
 };
 
 /* The session then holds prompt and answer (the last token, if an end token, excluded). */

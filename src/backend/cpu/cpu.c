@@ -7,6 +7,26 @@
 #include "base/mem.h"
 #include "kernels/kernels.h"
 
+const char *const hd_backend_cpu_levels[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon", NULL};
+
+int hd_backend_cpu_init(const char *level, struct hd_err *err)
+{
+    return hd_kernels_init(level) ? HD_OK : hd_err_set(err, HD_ERR_USAGE, "--cpu %.40s: this CPU has no such level", level ? level : "NULL");
+}
+
+const char *hd_backend_cpu_level(void)
+{
+    return hd_isa_name(hd_k.isa);
+}
+
+bool hd_backend_cpu_has(const char *level)
+{
+    for (int i = 0; i < HD_N_ISA; i++)
+        if (!strcmp(hd_isa_name((enum hd_isa)i), level))
+            return hd_isa_available((enum hd_isa)i);
+    return false;
+}
+
 static bool wants_q16(void *self, enum hd_dtype weight)
 {
     return hd_k.matmul_q16[weight] != NULL;

@@ -1,10 +1,10 @@
-/* roofline.c: see roofline.h. The best of a few short repetitions: other programs can only slow a probe down. */
-#include "engine/roofline.h"
+/* cpu_roofline.c: the probes of kernels/probe.h on a whole team. The best of a few short repetitions: other programs can only slow a probe down. */
 
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
+#include "backend/backend.h"
 #include "base/mem.h"
 #include "kernels/probe.h"
 

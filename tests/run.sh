@@ -1,0 +1,44 @@
+#!/bin/sh
+# run.sh OUT: runs every test under OUT (build/release) and tests/cli, and ends with "N passed, N failed".
+#
+# A test program prints TAP ("ok 1 - name") or ends with a line "N passed, N failed". One that dies, or says nothing, is a
+# failure of its own. Output is shown only where something failed. HD_TESTS="a b" runs these only.
+set -u
+out=$1
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT INT TERM
+passed=0 failed=0
+export HADAL="$PWD/$out/hadal" CMOCKA_MESSAGE_OUTPUT=TAP HD_TEST_OUT="$log" HD_TEST_BUILD="$PWD/$out"
+
+one() { # name command...
+    name=$1
+    shift
+    case " ${HD_TESTS:-$name} " in *" $name "*) ;; *) return ;; esac
+    timeout 1200 "$@" >"$log/out" 2>&1
+    rc=$?
+    set -- $(awk '
+        /^ok [0-9]+/ { p++ } /^not ok [0-9]+/ { f++ }
+        /^[0-9]+ passed, [0-9]+ failed$/ { p += $1; f += $3 }
+        END { print p + 0, f + 0 }' "$log/out")
+    p=$1 f=$2
+    if [ $rc -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
+    if [ $((p + f)) -eq 0 ]; then f=1; fi
+    passed=$((passed + p)) failed=$((failed + f))
+    if [ "$f" -gt 0 ]; then
+        grep -v '^ok ' "$log/out" | tail -n 40
+        echo "FAILED $name: $p passed, $f failed, exit $rc"
+    else
+        echo "ok     $name: $p"
+    fi
+}
+
+for t in "$out"/tests/check* "$out"/tests/unit/test_*; do
+    case $t in *.d | *\**) continue ;; esac
+    one "$(basename "$t")" "$t"
+done
+for t in tests/cli/*.sh; do
+    case $t in *common.sh | *\**) continue ;; esac
+    one "$(basename "$t" .sh)" sh "$t"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

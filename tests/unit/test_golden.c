@@ -1,0 +1,318 @@
+/* test_golden.c: the numbers of the outside, and two ways with one answer, for every checkpoint under tests/golden.
+ *
+ * golden.safetensors beside a checkpoint holds what transformers computed (tools/golden made both). Each directory is
+ * four tests: exact logits and layers against the reference; the fast mode's distance; the same bits however the work is
+ * cut; every instruction-set level against scalar.
+ */
+#include "support.h"
+
+#include "backend/backend.h"
+#include "base/rng.h"
+
+struct golden {
+    char path[512];
+    const char *file;                 /* the model: path, or a GGUF file in it */
+    struct hd_store ref;
+    int32_t *ids;
+    int64_t n, n_vocab;
+    const float *logits;
+    double bound;                     /* exact mode, relative to the largest logit */
+};
+
+static void load(struct golden *g)
+{
+    char file[600];
+    const struct hd_entry *t, *l;
+
+    snprintf(file, sizeof file, "%s/golden.safetensors", g->path);
+    open_tensors(&g->ref, file);
+    t = get_tensor(&g->ref, "tokens");
+    l = get_tensor(&g->ref, "logits");
+    g->n = t->dim[0];
+    g->n_vocab = l->dim[1];
+    g->logits = l->data;
+    assert_int_equal(l->dim[0], g->n);
+    g->ids = hd_malloc((size_t)g->n * sizeof *g->ids);
+    for (int64_t i = 0; i < g->n; i++)
+        g->ids[i] = (int32_t)((const int64_t *)t->data)[i];
+    snprintf(file, sizeof file, "%s/model.gguf", g->path);
+    g->file = hd_file_exists(file) ? hd_strdup(file) : hd_strdup(g->path);
+}
+
+static void unload(struct golden *g)
+{
+    hd_free(g->ids);
+    hd_free((void *)g->file);
+    hd_store_close(&g->ref);
+}
+
+static void open_engine(struct hd_engine *e, const struct golden *g, enum hd_exact exact, int n_thread, const char *cpu)
+{
+    struct hd_engine_options o = {.n_thread = n_thread, .cpu = cpu, .exact = exact, .n_ctx = 4 * g->n < 256 ? 4 * g->n : 256, .kv_type = HD_F32};
+
+    assert_ok(hd_engine_open(e, g->file, &o, &test_err));
+    assert_int_equal(e->model.hp.n_vocab, g->n_vocab);
+}
+
+/* Logits of all tokens, fed in chunks of size chunk; 0: everything at once. */
+static float *forward(struct hd_engine *e, const struct golden *g, int64_t chunk)
+{
+    float *out = hd_malloc((size_t)(g->n * g->n_vocab) * sizeof *out);
+    struct hd_session ss;
+
+    assert_ok(hd_session_open(&ss, e, &test_err));
+    for (int64_t at = 0; at < g->n;) {
+        int64_t n = chunk && g->n - at > chunk ? chunk : g->n - at;
+        struct hd_step_item it = {.session = &ss, .ids = g->ids + at, .n_tok = n, .want = HD_WANT_ALL};
+
+        assert_ok(hd_engine_step(e, &it, 1, &test_err));
+        memcpy(out + at * g->n_vocab, it.logits, (size_t)(n * g->n_vocab) * sizeof *out);
+        at += n;
+    }
+    hd_session_close(&ss);
+    return out;
+}
+
+struct layers {
+    const struct golden *g;
+    int seen;
+    double worst;
+    char where[128];
+};
+
+static void on_trace(void *arg, const char *name, const struct hd_tensor *x)
+{
+    struct layers *l = arg;
+    const struct hd_entry *e = hd_store_find(&l->g->ref, name);
+    double d;
+
+    if (!e || !strcmp(name, "logits"))
+        return;
+    if (hd_elems(x) != e->dim[0] * e->dim[1])
+        fail_msg("%s: %lld values; expected %lld", name, (long long)hd_elems(x), (long long)(e->dim[0] * e->dim[1]));
+    d = rel_distance(x->data, e->data, hd_elems(x));
+    l->seen++;
+    if (!(d <= l->worst)) {
+        l->worst = d;
+        snprintf(l->where, sizeof l->where, "%s", name);
+    }
+}
+
+static void test_reference(void **state)
+{
+    struct golden *g = *state;
+    struct layers l = {.g = g};
+    struct hd_engine e;
+    double d;
+    float *x;
+
+    load(g);
+    open_engine(&e, g, HD_EXACT_F32, 2, NULL);
+    e.trace = on_trace;
+    e.trace_arg = &l;
+    x = forward(&e, g, 0);
+    d = rel_distance(x, g->logits, g->n * g->n_vocab);
+    print_message("# %s: exact %.2e, layers %.2e (%d traced)\n", g->path, d, l.worst, l.seen);
+    if (!(l.worst <= 1e-4))
+        fail_msg("layer %s: distance %.3g", l.where, l.worst);
+    if (!(d <= g->bound))
+        fail_msg("logits: distance %.3g; at most %.3g", d, g->bound);
+    assert_int_equal(l.seen, (int)g->ref.n_entry - 2);
+    for (int64_t t = 0; t < g->n; t++)
+        assert_int_equal(argmax(x + t * g->n_vocab, g->n_vocab), argmax(g->logits + t * g->n_vocab, g->n_vocab));
+    hd_free(x);
+    hd_engine_close(&e);
+    unload(g);
+}
+
+static void test_fast(void **state)
+{
+    struct golden *g = *state;
+    struct hd_engine e;
+    float *x;
+    double d;
+
+    load(g);
+    open_engine(&e, g, HD_EXACT_NONE, 2, NULL);
+    x = forward(&e, g, 0);
+    d = rel_distance(x, g->logits, g->n * g->n_vocab);
+    print_message("# %s: fast %.2e\n", g->path, d);
+    assert_true(d <= 2e-3);
+    hd_free(x);
+    hd_engine_close(&e);
+    unload(g);
+}
+
+static void same_bits(const float *a, const float *b, int64_t n, const char *what)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (memcmp(&a[i], &b[i], sizeof *a))
+            fail_msg("%s: value %lld: %.9g; expected %.9g", what, (long long)i, b[i], a[i]);
+}
+
+/* Two sequences in one step, one of them the golden one in uneven pieces. */
+static float *ragged(struct hd_engine *e, const struct golden *g)
+{
+    float *out = hd_malloc((size_t)(g->n * g->n_vocab) * sizeof *out);
+    struct hd_session a, b;
+    int64_t other = 0;
+
+    assert_ok(hd_session_open(&a, e, &test_err));
+    assert_ok(hd_session_open(&b, e, &test_err));
+    for (int64_t at = 0, k = 0; at < g->n; k++) {
+        static const int piece[] = {5, 1, 7, 1, 1, 12}, piece_b[] = {1, 3, 1, 2};
+        int64_t n = piece[k % 6] < g->n - at ? piece[k % 6] : g->n - at, nb = piece_b[k % 4];
+        struct hd_step_item it[2] = {{.session = &b, .ids = g->ids + (g->n - 1 - other % g->n), .n_tok = 1, .want = HD_WANT_LAST},
+                                     {.session = &a, .ids = g->ids + at, .n_tok = n, .want = HD_WANT_ALL}};
+
+        other += nb;
+        assert_ok(hd_engine_step(e, it, 2, &test_err));
+        memcpy(out + at * g->n_vocab, it[1].logits, (size_t)(n * g->n_vocab) * sizeof *out);
+        at += n;
+    }
+    hd_session_close(&a);
+    hd_session_close(&b);
+    return out;
+}
+
+/* Feeds, wanders off, rewinds, forks, saves and loads; the logits of the last token must not notice. */
+static void wander(struct hd_engine *e, const struct golden *g, float *rewound, float *forked, float *loaded)
+{
+    struct hd_session s, f, l;
+    const float *lg;
+    int64_t half = g->n / 2 + 1;
+    size_t bytes = (size_t)g->n_vocab * sizeof *lg;
+
+    assert_ok(hd_session_open(&s, e, &test_err));
+    assert_ok(hd_session_open(&l, e, &test_err));
+    assert_ok(hd_session_feed(&s, g->ids, half, NULL, NULL, &lg, &test_err));
+    assert_ok(hd_session_save(&s, tmp_path("golden.snapshot"), &test_err));
+    assert_ok(hd_session_feed(&s, g->ids, 9, NULL, NULL, &lg, &test_err));
+    assert_ok(hd_session_rewind(&s, half, &test_err));
+    assert_ok(hd_session_fork(&f, &s, &test_err));
+    assert_ok(hd_session_feed(&s, g->ids, 3, NULL, NULL, &lg, &test_err));
+    assert_ok(hd_session_rewind(&s, half, &test_err));
+    assert_ok(hd_session_feed(&s, g->ids + half, g->n - half, NULL, NULL, &lg, &test_err));
+    memcpy(rewound, lg, bytes);
+    assert_ok(hd_session_feed(&f, g->ids + half, g->n - half, NULL, NULL, &lg, &test_err));
+    memcpy(forked, lg, bytes);
+    assert_ok(hd_session_load(&l, tmp_path("golden.snapshot"), &test_err));
+    assert_int_equal(l.n, half);
+    assert_ok(hd_session_feed(&l, g->ids + half, g->n - half, NULL, NULL, &lg, &test_err));
+    memcpy(loaded, lg, bytes);
+    hd_session_close(&s);
+    hd_session_close(&f);
+    hd_session_close(&l);
+}
+
+static void equalities(struct golden *g, enum hd_exact exact)
+{
+    struct hd_engine e;
+    int64_t n;
+    float *base, *x, *rows;
+
+    open_engine(&e, g, exact, 1, NULL);
+    n = g->n * g->n_vocab;
+    base = forward(&e, g, 0);
+    for (int chunk = 1; chunk <= 17; chunk += 4) {
+        x = forward(&e, g, chunk);
+        same_bits(base, x, n, "chunks");
+        hd_free(x);
+    }
+    x = ragged(&e, g);
+    same_bits(base, x, n, "ragged batch");
+    hd_free(x);
+    rows = hd_malloc((size_t)(3 * g->n_vocab) * sizeof *rows);
+    wander(&e, g, rows, rows + g->n_vocab, rows + 2 * g->n_vocab);
+    same_bits(base + n - g->n_vocab, rows, g->n_vocab, "rewind");
+    same_bits(base + n - g->n_vocab, rows + g->n_vocab, g->n_vocab, "fork");
+    same_bits(base + n - g->n_vocab, rows + 2 * g->n_vocab, g->n_vocab, "snapshot");
+    hd_free(rows);
+    hd_engine_close(&e);
+    for (int t = 2; t <= 5; t += 3) {
+        open_engine(&e, g, exact, t, NULL);
+        x = forward(&e, g, 0);
+        same_bits(base, x, n, "threads");
+        hd_free(x);
+        hd_engine_close(&e);
+    }
+    hd_free(base);
+}
+
+static void test_equal(void **state)
+{
+    struct golden *g = *state;
+
+    load(g);
+    equalities(g, HD_EXACT_F32);
+    equalities(g, HD_EXACT_NONE);
+    unload(g);
+}
+
+static void test_isa(void **state)
+{
+    struct golden *g = *state;
+    float *base = NULL;
+
+    load(g);
+    for (const char *const *l = hd_backend_cpu_levels; *l; l++) {
+        struct hd_engine e;
+        float *x;
+
+        if (!hd_backend_cpu_has(*l))
+            continue;
+        open_engine(&e, g, HD_EXACT_NONE, 2, *l);
+        x = forward(&e, g, 0);
+        if (base) {
+            double d = rel_distance(x, base, g->n * g->n_vocab);
+
+            if (!(d <= 1e-3))
+                fail_msg("%s: distance %.3g from scalar", *l, d);
+            hd_free(x);
+        } else {
+            base = x;
+        }
+        hd_engine_close(&e);
+    }
+    hd_free(base);
+    unload(g);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct CMUnitTest *)a)->name, ((const struct CMUnitTest *)b)->name);
+}
+
+int main(void)
+{
+    static const struct {
+        const char *what;
+        CMUnitTestFunction fn;
+    } kind[] = {{"reference", test_reference}, {"fast", test_fast}, {"equal", test_equal}, {"isa", test_isa}};
+    static struct CMUnitTest test[512];
+    size_t n = 0;
+    DIR *d = opendir("tests/golden");
+    struct dirent *de;
+
+    while (d && (de = readdir(d))) {
+        struct golden *g;
+        char file[600];
+
+        snprintf(file, sizeof file, "tests/golden/%.200s/golden.safetensors", de->d_name);
+        if (!hd_file_exists(file))
+            continue;
+        g = hd_calloc(1, sizeof *g);
+        snprintf(g->path, sizeof g->path, "tests/golden/%.200s", de->d_name);
+        g->bound = 1e-4;
+        for (int k = 0; k < HD_LEN(kind) && n < 512; k++) {
+            char *name = hd_malloc(300);
+
+            snprintf(name, 300, "%.200s: %s", de->d_name, kind[k].what);
+            test[n++] = (struct CMUnitTest){name, kind[k].fn, NULL, NULL, g};
+        }
+    }
+    if (d)
+        closedir(d);
+    qsort(test, n, sizeof *test, by_name);
+    return _cmocka_run_group_tests("golden", test, n, NULL, NULL);
+}
