@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "engine/engine.h"
+#include "engine/model_tokenizer.h"
 #include "token/token.h"
 
 enum hd_opt_kind { HD_OPT_FLAG, HD_OPT_INT, HD_OPT_REAL, HD_OPT_TEXT, HD_OPT_LIST };     /* LIST: text, may be repeated */
@@ -72,9 +73,6 @@ int hd_out_flush(struct hd_err *err);
 
 /* --exact, --threads, --cpu, --ctx, --kv, --chunk as engine options. */
 int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_err *err);
-
-/* A model's tokenizer, without its weights. */
-int hd_cli_tokenizer(struct hd_tokenizer **out, const char *model, struct hd_err *err);
 
 /* Ids from "1,2,3" or "@FILE". */
 int hd_cli_ids(const char *text, struct hd_ids *out, struct hd_err *err);

@@ -309,7 +309,7 @@ static int run(struct hd_args *a, struct hd_err *err)
         goto out;
     if (j.show_progress)
         fprintf(stderr, "\033[K");
-    rc = hd_cli_tokenizer(&j.tok, a->positional[0], err);
+    rc = hd_model_tokenizer(&j.tok, a->positional[0], err);
     if (rc == HD_OK && hd_tokenizer_size(j.tok) > j.engine.model.hp.n_vocab)
         rc = hd_err_set(err, HD_ERR_FORMAT, "%s: the tokenizer has %lld tokens, the model %lld", a->positional[0], (long long)hd_tokenizer_size(j.tok),
                         (long long)j.engine.model.hp.n_vocab);

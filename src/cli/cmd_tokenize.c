@@ -80,7 +80,7 @@ static int run(struct hd_args *a, struct hd_err *err)
 
     if (n_what != 1)
         return hd_err_set(err, HD_ERR_USAGE, "one of -p TEXT, --text-file FILE, --decode or --chat FILE is expected");
-    HD_TRY(hd_cli_tokenizer(&t, a->positional[0], err));
+    HD_TRY(hd_model_tokenizer(&t, a->positional[0], err));
     if (hd_args_has(a, "decode")) {
         rc = decode(a, t, err);
     } else if (hd_args_has(a, "chat")) {
