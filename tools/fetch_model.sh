@@ -3,7 +3,7 @@
 # into models/cache. Does nothing, silently, when it is there. HD_MODEL_CACHE may point at a directory that holds it.
 set -eu
 name=SmolLM2-135M-Instruct.Q4_1.gguf
-sum=SHA256SUM
+sum=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 dir=models/cache
 [ ! -f "$dir/$name" ] || exit 0
 mkdir -p "$dir"

@@ -112,9 +112,12 @@ static int run(struct hd_args *a, struct hd_err *err)
     }
     if (!o.n_ctx)
         o.n_ctx = (int64_t)ids.n;
-    if ((rc = hd_engine_open(&e, a->positional[0], &o, err)) < 0) {
-        if (rc == HD_ERR_USAGE && !hd_args_has(a, "ctx") && strstr(err->msg, "--ctx"))
-            rc = hd_err_set(err, HD_ERR_LIMIT, "%zu tokens exceed the model's context (%s)", ids.n, strchr(err->msg, ':') + 2);
+    if ((rc = hd_engine_open(&e, a->positional[0], &o, err)) < 0)
+        goto out;
+    if ((int64_t)ids.n > e.model.hp.n_ctx || (int64_t)ids.n > e.opt.n_ctx) {
+        rc = hd_err_set(err, HD_ERR_LIMIT, "context overflow: %zu tokens; %s %lld", ids.n, (int64_t)ids.n > e.model.hp.n_ctx ? "the model's context is" : "--ctx makes room for",
+                        (long long)((int64_t)ids.n > e.model.hp.n_ctx ? e.model.hp.n_ctx : e.opt.n_ctx));
+        hd_engine_close(&e);
         goto out;
     }
     if (hd_args_has(a, "trace")) {

@@ -309,7 +309,11 @@ static int run(struct hd_args *a, struct hd_err *err)
         goto out;
     if (j.show_progress)
         fprintf(stderr, "\033[K");
-    rc = hd_model_tokenizer(&j.tok, a->positional[0], err);
+    rc = o.n_ctx > j.engine.model.hp.n_ctx ? hd_err_set(err, HD_ERR_USAGE, "--ctx %lld: the model's context is %lld tokens", (long long)o.n_ctx,
+                                                        (long long)j.engine.model.hp.n_ctx)
+                                           : HD_OK;
+    if (rc == HD_OK)
+        rc = hd_model_tokenizer(&j.tok, a->positional[0], err);
     if (rc == HD_OK && hd_tokenizer_size(j.tok) > j.engine.model.hp.n_vocab)
         rc = hd_err_set(err, HD_ERR_FORMAT, "%s: the tokenizer has %lld tokens, the model %lld", a->positional[0], (long long)hd_tokenizer_size(j.tok),
                         (long long)j.engine.model.hp.n_vocab);

@@ -83,10 +83,6 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     hd_arena_init(&e->batch, 0);
     HD_TRY(hd_backend_cpu_init(opt->cpu, err));
     HD_TRY(hd_model_open(&e->model, path, opt->kv_type, false, err));
-    if (opt->n_ctx > e->model.hp.n_ctx) {
-        rc = hd_err_set(err, HD_ERR_USAGE, "--ctx %lld: the model's context is %lld tokens", (long long)opt->n_ctx, (long long)e->model.hp.n_ctx);
-        goto fail;
-    }
     defaults(&e->opt, &e->model.hp);
     if ((rc = hd_engine_plan(&e->model, &e->opt, 1, &e->plan, err)) < 0 || (rc = check_memory(e, err)) < 0 ||
         (rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 ||

@@ -14,7 +14,8 @@ struct hd_engine_options {
     int n_thread;                     /* 0: physical cores */
     const char *cpu;                  /* ISA level, NULL: best */
     enum hd_exact exact;
-    int64_t n_ctx;                    /* tokens of cache, all sessions together; 0: the model's context, at most 8192 */
+    int64_t n_ctx;                    /* tokens of cache, all sessions together; 0: the model's context, at most 8192; may exceed the
+                                         model's context, which bounds each session */
     int64_t chunk;                    /* most tokens of a step; 0: 512 */
     enum hd_dtype kv_type;            /* F32 or F16 */
 };

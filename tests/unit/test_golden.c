@@ -48,7 +48,7 @@ static void unload(struct golden *g)
 
 static void open_engine(struct hd_engine *e, const struct golden *g, enum hd_exact exact, int n_thread, const char *cpu)
 {
-    struct hd_engine_options o = {.n_thread = n_thread, .cpu = cpu, .exact = exact, .n_ctx = 4 * g->n < 256 ? 4 * g->n : 256, .kv_type = HD_F32};
+    struct hd_engine_options o = {.n_thread = n_thread, .cpu = cpu, .exact = exact, .n_ctx = 4 * g->n + 256, .kv_type = HD_F32};
 
     assert_ok(hd_engine_open(e, g->file, &o, &test_err));
     assert_int_equal(e->model.hp.n_vocab, g->n_vocab);

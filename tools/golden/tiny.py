@@ -94,8 +94,10 @@ def make(name, cls, config, seed, dtype=torch.float32, n_shard=1, n_tok=48, quan
     torch.manual_seed(seed)
     model = cls(config)
     randomise(model, seed)
-    model = model.to(dtype)
-    state = {k: v for k, v in model.state_dict().items() if not (config.tie_word_embeddings and k == "lm_head.weight")}
+    with torch.no_grad():
+        for p in model.parameters():      # rounded as stored, computed in f32: buffers (inv_freq) stay f32, as from_pretrained keeps them
+            p.copy_(p.to(dtype).float())
+    state = {k: v.to(dtype) for k, v in model.state_dict().items() if not (config.tie_word_embeddings and k == "lm_head.weight")}
     config.dtype = dtype
     if quant:
         state = quantise(model, state, quant)
