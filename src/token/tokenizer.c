@@ -300,9 +300,11 @@ static int count_ids(const json_t *vocab, const json_t *added, int64_t limit, in
     *n = 0;
     json_object_foreach((json_t *)vocab, piece, v)
     {
-        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= limit)
-            return hd_err_set(err, HD_ERR_FORMAT, "%s: vocab: \"%.60s\": id %lld; expected 0 to %lld", what, piece, (long long)json_integer_value(v),
-                              (long long)limit - 1);
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= limit) {
+            char brief[64];
+
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: vocab: \"%.60s\": found id %s; expected 0 to %lld", what, piece, hd_json_brief(v, brief), (long long)limit - 1);
+        }
         if (json_integer_value(v) >= *n)
             *n = json_integer_value(v) + 1;
     }
@@ -379,7 +381,18 @@ static int read_merges(struct hd_tokenizer *t, const json_t *merges, const char 
     return rc;
 }
 
-static int read_added(struct hd_tokenizer *t, const json_t *added, const char *what, struct hd_err *err)
+/* An added token may be in the vocabulary too, then under the same id; otherwise its id must be its own. */
+static int check_added_id(const struct hd_tokenizer *t, const json_t *vocab, const struct hd_added *a, size_t i, const char *what, struct hd_err *err)
+{
+    const json_t *v = json_object_getn(vocab, a->text.p, a->text.n);
+
+    if (v ? json_integer_value(v) == a->id : !t->piece[a->id].p)
+        return HD_OK;
+    return hd_err_set(err, HD_ERR_FORMAT, "%s: added_tokens[%zu]: \"%.60s\": found id %d, which %s", what, i, a->text.p, a->id,
+                      v ? "differs from the vocabulary's" : "another piece has");
+}
+
+static int read_added(struct hd_tokenizer *t, const json_t *added, const json_t *vocab, const char *what, struct hd_err *err)
 {
     const json_t *v;
     size_t i;
@@ -395,6 +408,7 @@ static int read_added(struct hd_tokenizer *t, const json_t *added, const char *w
         if (!json_is_string(text))
             return hd_err_set(err, HD_ERR_FORMAT, "%s: added_tokens[%zu]: content: expected a string", what, i);
         a.text = (struct hd_view){json_string_value(text), json_string_length(text)};
+        HD_TRY(check_added_id(t, vocab, &a, i, what, err));
         HD_TRY(hd_json_bool_or(v, "special", false, &a.special, what, err));
         HD_TRY(hd_json_bool_or(v, "lstrip", false, &a.lstrip, what, err));
         HD_TRY(hd_json_bool_or(v, "rstrip", false, &a.rstrip, what, err));
@@ -429,7 +443,7 @@ static int read_json(struct hd_tokenizer *t, const json_t *j, const char *what, 
     if (unk)
         t->unk = hd_piece_find(t, unk, strlen(unk));
     t->spm_strip = t->spelling == HD_SPELL_SPM && t->spm_prefix;
-    return read_added(t, added, what, err);
+    return read_added(t, added, vocab, what, err);
 }
 
 static struct hd_tokenizer *create(void)

@@ -1,0 +1,453 @@
+/* test_hostile.c: files that lie. Every one must be refused with one line that names what is wrong, or be harmless.
+ *
+ * A golden checkpoint is copied, one thing in it is broken, and it is opened. Then the same with random damage: whatever the
+ * answer, no crash and no unbounded memory (run under asan and ubsan by check-all).
+ */
+#include "support.h"
+
+#include <limits.h>
+
+#include "base/rng.h"
+#include "engine/model_tokenizer.h"
+
+static char dir[400];
+
+static void put(const char *name, const void *p, size_t n)
+{
+    char path[512];
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    write_file(path, p, n);
+}
+
+static void clear_dir(void)
+{
+    DIR *d;
+    struct dirent *de;
+    char path[800];
+
+    snprintf(dir, sizeof dir, "%s", tmp_path("hostile"));
+    mkdir(dir, 0700);
+    d = opendir(dir);
+    while (d && (de = readdir(d))) {
+        snprintf(path, sizeof path, "%s/%s", dir, de->d_name);
+        unlink(path);
+    }
+    if (d)
+        closedir(d);
+}
+
+static char *slurp(const char *path, size_t *n)
+{
+    char *p = NULL;
+
+    assert_ok(hd_file_read(path, (size_t)1 << 26, &p, n, &test_err));
+    return p;
+}
+
+/* A fresh copy of llama-a (single file), config edited by replacing the first from by to. */
+static void fresh(const char *from, const char *to)
+{
+    size_t n;
+    char *config = slurp("tests/golden/llama-a/config.json", &n), *w, *at;
+
+    clear_dir();
+    if (from) {
+        char *edited = hd_malloc(n + strlen(to) + 1);
+
+        if (!(at = strstr(config, from)))
+            fail_msg("config.json does not have %s", from);
+        snprintf(edited, n + strlen(to) + 1, "%.*s%s%s", (int)(at - config), config, to, at + strlen(from));
+        put("config.json", edited, strlen(edited));
+        hd_free(edited);
+    } else {
+        put("config.json", config, n);
+    }
+    hd_free(config);
+    w = slurp("tests/golden/llama-a/model.safetensors", &n);
+    put("model.safetensors", w, n);
+    hd_free(w);
+}
+
+static int try_open(const char *path)
+{
+    struct hd_engine_options o = {.n_thread = 1, .kv_type = HD_F32};
+    struct hd_engine e;
+    int rc;
+
+    test_err = (struct hd_err){0};
+    rc = hd_engine_open(&e, path, &o, &test_err);
+    if (rc == HD_OK)
+        hd_engine_close(&e);
+    return rc;
+}
+
+static void refused(const char *path, const char *says, const char *what)
+{
+    int rc = try_open(path);
+
+    if (rc >= 0)
+        fail_msg("%s: was taken", what);
+    if (!strstr(test_err.msg, says))
+        fail_msg("%s: \"%s\" does not say \"%s\"", what, test_err.msg, says);
+    assert_null(strchr(test_err.msg, '\n'));
+}
+
+static void test_config(void **state)
+{
+    static const struct {
+        const char *from, *to, *says;
+    } bad[] = {
+        {"\"model_type\": \"llama\"", "\"model_type\": \"llamma\"", "llamma"},
+        {"\"model_type\": \"llama\"", "\"model_type\": 7", "model_type"},
+        {"\"model_type\": \"llama\",", "", "model_type"},
+        {"\"hidden_size\": 64", "\"hidden_size\": 0", "hidden_size"},
+        {"\"hidden_size\": 64", "\"hidden_size\": -64", "hidden_size"},
+        {"\"hidden_size\": 64", "\"hidden_size\": 1e300", "hidden_size"},
+        {"\"hidden_size\": 64", "\"hidden_size\": 9223372036854775807", "hidden_size"},
+        {"\"hidden_size\": 64", "\"hidden_size\": 99999999999999999999999999", ""},
+        {"\"hidden_size\": 64", "\"hidden_size\": \"64\"", "hidden_size"},
+        {"\"hidden_size\": 64", "\"hidden_size\": [64]", "hidden_size"},
+        {"\"hidden_size\": 64", "\"hidden_size\": 128", "misshapen"},
+        {"\"hidden_size\": 64", "\"hidden_size\": 64, \"hidden_size\": 64", ""},
+        {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "layers.2"},
+        {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", "unknown"},
+        {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1000000000", "num_hidden_layers"},
+        {"\"num_attention_heads\": 4", "\"num_attention_heads\": 0", "num_attention_heads"},
+        {"\"num_attention_heads\": 4", "\"num_attention_heads\": 5", ""},
+        {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "multiple"},
+        {"\"vocab_size\": 128", "\"vocab_size\": 129", "misshapen"},
+        {"\"intermediate_size\": 96", "\"intermediate_size\": 97", "misshapen"},
+        {"\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": -1", "rms_norm_eps"},
+        {"\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": null", ""},
+        {"\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "gelu"},
+        {"\"rope_type\": \"llama3\"", "\"rope_type\": \"magic\"", "magic"},
+        {"\"factor\": 8.0", "\"factor\": 0", "factor"},
+        {"\"max_position_embeddings\": 256", "\"max_position_embeddings\": 0", "max_position_embeddings"},
+        {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": 3", "tie_word_embeddings"},
+        {"{", "{{", ""},
+        {"{", "", ""},
+    };
+
+    for (int i = 0; i < HD_LEN(bad); i++) {
+        fresh(bad[i].from, bad[i].to);
+        if (!strcmp(bad[i].to, "\"rms_norm_eps\": null"))
+            try_open(dir);                     /* null counts as absent: either answer will do */
+        else
+            refused(dir, bad[i].says, bad[i].to);
+    }
+    fresh(NULL, NULL);
+    assert_ok(try_open(dir));
+    clear_dir();
+    refused(dir, "config.json", "empty directory");
+    put("config.json", "", 0);
+    refused(dir, "config.json", "empty config");
+    put("config.json", "{\"model_type\": \"llama\xff\"}", 24);
+    refused(dir, "", "malformed UTF-8");
+    {
+        size_t n = (size_t)4 << 20;
+        char *deep = hd_malloc(n);
+
+        memset(deep, '[', n);
+        put("config.json", deep, n);
+        refused(dir, "config.json", "deep JSON");
+        hd_free(deep);
+    }
+}
+
+/* A safetensors file from a header text and n zero bytes of data. */
+static void put_header(const char *header, uint64_t claimed, size_t n_data)
+{
+    size_t n = strlen(header);
+    char *file = hd_calloc(1, 8 + n + n_data);
+
+    for (int i = 0; i < 8; i++)
+        file[i] = (char)((claimed ? claimed : n) >> 8 * i);
+    memcpy(file + 8, header, n);
+    put("model.safetensors", file, 8 + n + n_data);
+    hd_free(file);
+}
+
+static void test_safetensors(void **state)
+{
+    static const struct {
+        const char *header;
+        uint64_t claimed;
+        size_t n_data;
+        const char *says;
+    } bad[] = {
+        {"{}", (uint64_t)1 << 63, 0, "header"},
+        {"{}", UINT64_MAX, 0, "header"},
+        {"{}", 3, 0, "header"},
+        {"", 0, 0, ""},
+        {"[]", 0, 0, "header"},
+        {"{\"a\": 5}", 0, 0, "a"},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [0, 4]}}", 0, 4, "8"},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [0, 8]}}", 0, 4, "data"},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}}", 0, 8, "cover"},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [4, 8]}}", 0, 8, "begins"},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [0, 8]}, \"b\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [4, 8]}}", 0, 8, "begins"},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [8, 4]}}", 0, 8, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [-1], \"data_offsets\": [0, 4]}}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [4294967296, 4294967296], \"data_offsets\": [0, 4]}}", 0, 4, "overflow"},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [9223372036854775808], \"data_offsets\": [0, 4]}}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 1e3]}}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F33\", \"shape\": [1], \"data_offsets\": [0, 4]}}", 0, 4, "F33"},
+        {"{\"a\": {\"shape\": [1], \"data_offsets\": [0, 4]}}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"data_offsets\": [0, 4]}}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1]}}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0]}}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}, \"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [4, 8]}}", 0, 8, "twice"},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}} x", 0, 4, ""},
+        {"{\"a\\u0000b\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}}", 0, 4, ""},
+        {"{\"\xff\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1], \"data_offsets\": [0, 4]}}", 0, 4, ""},
+        {"{\"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}}", 0, 4, "missing"},
+    };
+
+    fresh(NULL, NULL);
+    for (int i = 0; i < HD_LEN(bad); i++) {
+        put_header(bad[i].header, bad[i].claimed, bad[i].n_data);
+        refused(dir, bad[i].says, bad[i].header);
+    }
+    put("model.safetensors", "", 0);
+    refused(dir, "8", "empty file");
+    put("model.safetensors", "1234567", 7);
+    refused(dir, "8", "seven bytes");
+    {
+        size_t n = (size_t)2 << 20;
+        char *deep = hd_malloc(n + 1);
+
+        memset(deep, '{', n);
+        for (size_t i = 0; i + 5 < n; i += 5)
+            memcpy(deep + i, "{\"a\":", 5);
+        deep[n] = 0;
+        put_header(deep, 0, 0);
+        refused(dir, "", "deep header");
+        hd_free(deep);
+    }
+    /* cut anywhere, the file is refused */
+    fresh(NULL, NULL);
+    {
+        char path[512];
+        size_t n;
+        char *w;
+
+        snprintf(path, sizeof path, "%s/model.safetensors", dir);
+        w = slurp(path, &n);
+        for (size_t cut = 0; cut < n; cut += n / 60 + 1) {
+            put("model.safetensors", w, cut);
+            refused(dir, "", "truncated");
+        }
+        hd_free(w);
+    }
+}
+
+static void test_index(void **state)
+{
+    static const struct {
+        const char *index, *says;
+    } bad[] = {
+        {"{}", "weight_map"},
+        {"{\"weight_map\": {}}", "weight_map"},
+        {"{\"weight_map\": []}", "weight_map"},
+        {"{\"weight_map\": {\"a\": 5}}", "a"},
+        {"{\"weight_map\": {\"a\": \"../model.safetensors\"}}", "inside the directory"},
+        {"{\"weight_map\": {\"a\": \"/etc/passwd\"}}", "inside the directory"},
+        {"{\"weight_map\": {\"a\": \"..\"}}", "inside the directory"},
+        {"{\"weight_map\": {\"a\": \"\"}}", "inside the directory"},
+        {"{\"weight_map\": {\"a\": \"x\\u0000y\"}}", ""},
+        {"{\"weight_map\": {\"a\": \"missing.safetensors\"}}", "missing.safetensors"},
+        {"{\"weight_map\": {\"nobody\": \"model.safetensors\"}}", "nobody"},
+        {"{\"weight_map\": {\"a\": \"config.json\"}}", "config.json"},
+        {"nonsense", "index"},
+    };
+
+    fresh(NULL, NULL);
+    for (int i = 0; i < HD_LEN(bad); i++) {
+        put("model.safetensors.index.json", bad[i].index, strlen(bad[i].index));
+        refused(dir, bad[i].says, bad[i].index);
+    }
+}
+
+static void test_not_files(void **state)
+{
+    char path[600], target[PATH_MAX];
+
+    fresh(NULL, NULL);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    unlink(path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    refused(dir, "model.safetensors", "a pipe");
+    unlink(path);
+    assert_int_equal(symlink("/dev/zero", path), 0);
+    refused(dir, "model.safetensors", "a device");
+    unlink(path);
+    assert_int_equal(symlink("model.safetensors", path), 0);
+    refused(dir, "model.safetensors", "a loop");
+    unlink(path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    refused(dir, "model.safetensors", "a directory");
+    rmdir(path);
+    /* download caches link checkpoint files: that is fine */
+    assert_non_null(realpath("tests/golden/llama-a/model.safetensors", target));
+    assert_int_equal(symlink(target, path), 0);
+    assert_ok(try_open(dir));
+    unlink(path);
+    refused("/dev/null", "", "a device as MODEL");
+    refused("/nonexistent/model", "/nonexistent/model", "nothing");
+}
+
+/* Weights that do not fit their description. */
+static void test_weights(void **state)
+{
+    size_t n;
+    char *w = slurp("tests/golden/llama-a/model.safetensors", &n), *at;
+
+    fresh(NULL, NULL);
+    at = memmem(w, n, "\"F32\"", 5);
+    memcpy(at, "\"I32\"", 5);
+    put("model.safetensors", w, n);
+    refused(dir, "I32", "an integer matrix");
+    memcpy(at, "\"F32\"", 5);
+    at = memmem(w, n, "model.norm.weight", 17);
+    at[0] = 'M';
+    put("model.safetensors", w, n);
+    refused(dir, "Model.norm.weight", "a misnamed tensor");
+    refused(dir, "model.norm.weight", "a misnamed tensor");
+    hd_free(w);
+    /* a norm that is not a number */
+    fresh(NULL, NULL);
+    w = slurp("tests/golden/llama-a/model.safetensors", &n);
+    {
+        struct hd_store st;
+        const struct hd_entry *e;
+
+        open_tensors(&st, "tests/golden/llama-a/model.safetensors");
+        e = get_tensor(&st, "model.norm.weight");
+        memset(w + ((const char *)e->data - (const char *)st.files[0].data) + 8, 0xFF, 4);
+        hd_store_close(&st);
+    }
+    put("model.safetensors", w, n);
+    refused(dir, "model.norm.weight", "NaN in a norm");
+    hd_free(w);
+}
+
+/* Damage at random places: any answer but a crash. Damaged weights may load; then they must also run. */
+static void damage(const char *source, const char *name, bool tokenizer)
+{
+    size_t n, span;
+    char *w = slurp(source, &n), *copy = hd_malloc(n);
+    struct hd_rng rng;
+    char path[600];
+
+    hd_rng_seed(&rng, 99);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    for (int k = 0; k < 300; k++) {
+        int hits = 1 + (int)(hd_rng_next(&rng) % 4);
+
+        memcpy(copy, w, n);
+        span = k % 3 && n > 4096 ? 4096 : n;          /* mostly the header */
+        for (int h = 0; h < hits; h++)
+            copy[hd_rng_next(&rng) % span] = k % 2 ? (char)hd_rng_next(&rng) : "0123456789-,:[]{}\"\\ \x7f\xff"[hd_rng_next(&rng) % 21];
+        put(name, copy, k % 5 ? n : hd_rng_next(&rng) % n);
+        if (tokenizer) {
+            struct hd_tokenizer *t;
+
+            if (hd_model_tokenizer(&t, strstr(name, ".gguf") ? path : dir, &test_err) == HD_OK)
+                hd_tokenizer_free(t);
+        } else {
+            try_open(strstr(name, ".gguf") ? path : dir);
+        }
+    }
+    hd_free(copy);
+    hd_free(w);
+}
+
+static void test_damage(void **state)
+{
+    fresh(NULL, NULL);
+    damage("tests/golden/llama-a/model.safetensors", "model.safetensors", false);
+    fresh(NULL, NULL);
+    damage("tests/golden/llama-a/config.json", "config.json", false);
+    damage("tests/golden/gguf-legacy/model.gguf", "m.gguf", false);
+    damage("tests/golden/gguf-qwen2/model.gguf", "m.gguf", true);
+    damage("tests/golden/tokenizer/llama3/tokenizer.json", "tokenizer.json", true);
+}
+
+/* GGUF fields, one by one. */
+static void test_gguf(void **state)
+{
+    static const struct {
+        size_t at;
+        uint64_t value;
+        int bytes;
+        const char *says;
+    } bad[] = {{0, 0x47475546, 4, ""},       {4, 1, 4, "version"},         {4, 4, 4, "version"},        {4, 0x03000000, 4, "big-endian"},
+               {8, 1ull << 62, 8, "tensors"}, {8, UINT64_MAX, 8, "tensors"}, {16, 1ull << 62, 8, "keys"}, {16, UINT64_MAX, 8, "keys"},
+               {24, 1ull << 63, 8, ""},       {24, 0, 8, ""},                {8, 0, 8, ""},              {16, 1, 8, ""}};
+    size_t n;
+    char *w = slurp("tests/golden/gguf-legacy/model.gguf", &n), *copy = hd_malloc(n), path[600];
+
+    clear_dir();
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    for (int i = 0; i < HD_LEN(bad); i++) {
+        memcpy(copy, w, n);
+        memcpy(copy + bad[i].at, &bad[i].value, (size_t)bad[i].bytes);
+        put("m.gguf", copy, n);
+        refused(path, bad[i].says, "GGUF field");
+    }
+    for (size_t cut = 0; cut < n; cut += n / 80 + 1) {
+        put("m.gguf", w, cut);
+        refused(path, "", "truncated GGUF");
+    }
+    hd_free(copy);
+    hd_free(w);
+}
+
+/* A model that could never fit: the plan says no before anything is read or allocated. */
+static void test_memory(void **state)
+{
+    struct hd_engine_options o = {.n_thread = 1, .kv_type = HD_F32, .n_ctx = (int64_t)1 << 40};
+    struct hd_engine e;
+
+    assert_int_equal(hd_engine_open(&e, "tests/golden/llama-a", &o, &test_err), HD_ERR_MEMORY);
+    assert_non_null(strstr(test_err.msg, "not enough memory"));
+    assert_non_null(strstr(test_err.msg, "cache"));
+}
+
+static void test_requests(void **state)
+{
+    struct hd_engine_options o = {.n_thread = 1, .kv_type = HD_F32, .n_ctx = 64};
+    struct hd_engine e;
+    struct hd_session s;
+    int32_t ids[300] = {0};
+    const float *lg;
+
+    assert_ok(hd_engine_open(&e, "tests/golden/llama-a", &o, &test_err));
+    assert_ok(hd_session_open(&s, &e, &test_err));
+    ids[5] = 128;
+    assert_true(hd_session_feed(&s, ids, 10, NULL, NULL, &lg, &test_err) < 0);
+    assert_non_null(strstr(test_err.msg, "128"));
+    ids[5] = -1;
+    assert_true(hd_session_feed(&s, ids, 10, NULL, NULL, &lg, &test_err) < 0);
+    ids[5] = 0;
+    assert_int_equal(s.n, 0);
+    assert_true(hd_session_feed(&s, ids, 200, NULL, NULL, &lg, &test_err) < 0);
+    assert_ok(hd_session_rewind(&s, 0, &test_err));
+    assert_ok(hd_session_feed(&s, ids, 64, NULL, NULL, &lg, &test_err));
+    assert_int_equal(s.n, 64);
+    assert_true(hd_session_rewind(&s, 65, &test_err) < 0);
+    hd_session_close(&s);
+    hd_engine_close(&e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_config),  cmocka_unit_test(test_safetensors), cmocka_unit_test(test_index),
+                                       cmocka_unit_test(test_not_files), cmocka_unit_test(test_weights),   cmocka_unit_test(test_gguf),
+                                       cmocka_unit_test(test_damage),  cmocka_unit_test(test_memory),      cmocka_unit_test(test_requests)};
+
+    return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
+}
