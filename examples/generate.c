@@ -39,6 +39,7 @@ int main(int argc, char **argv)
     }
     messages(json, sizeof json, argc > 2 ? argv[2] : "What lives in the deep sea?");
     hadal_sampling_init(&sampling);
+    sampling.temperature = 0;
     if (hadal_open(&model, argv[1], NULL, &err) < 0) {
         fprintf(stderr, "%s\n", err.msg);
         return 1;

@@ -191,9 +191,19 @@ const char *hd_fmt_bytes(char buf[32], int64_t n)
 
 const char *hd_fmt_count(char buf[32], int64_t n)
 {
-    static const char *const unit[] = {"", "K", "M", "B", "T"};
+    static const char unit[] = " KMBT";
+    double v = (double)n;
+    int u = 0;
 
-    return scaled(buf, (double)n, 1000, unit, 5);
+    while (v >= 999.95 && unit[u + 1]) {
+        v /= 1000;
+        u++;
+    }
+    if (u)
+        snprintf(buf, 32, "%.1f%c", v, unit[u]);
+    else
+        snprintf(buf, 32, "%lld", (long long)n);
+    return buf;
 }
 
 bool hd_parse_i64(const char *s, int64_t lo, int64_t hi, int64_t *out)
