@@ -90,7 +90,7 @@ int hd_model_tokenizer(struct hd_tokenizer **out, const char *model, struct hd_e
         HD_TRY(vocab_size(model, &n_vocab, err));
         return hd_tokenizer_open(out, model, n_vocab, err);
     }
-    HD_TRY(hd_store_open(&st, model, true, err));
+    HD_TRY(hd_store_open(&st, model, HD_STORE_PLAN, err));
     rc = from_gguf(out, &st, err);
     hd_store_close(&st);
     return rc;

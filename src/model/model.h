@@ -39,8 +39,8 @@ struct hd_model {
     bool planned;                     /* no weights: shapes only */
 };
 
-/* plan: a directory with nothing but a config.json will do; its weights have shapes and no data. */
-int hd_model_open(struct hd_model *m, const char *path, enum hd_dtype kv_type, bool plan, struct hd_err *err);
+/* flags: of enum hd_store_flags. PLAN: a directory with nothing but a config.json will do; its weights have shapes and no data. */
+int hd_model_open(struct hd_model *m, const char *path, enum hd_dtype kv_type, int flags, struct hd_err *err);
 void hd_model_close(struct hd_model *m);
 
 const struct hd_arch *hd_arch_find(const char *name);      /* NULL when unknown */

@@ -13,6 +13,7 @@
 #define CONFIG_MAX ((size_t)16 << 20)
 #define INDEX_MAX ((size_t)256 << 20)
 #define FILES_MAX 4096
+#define RESIDENT_MIN ((int64_t)4 << 20)       /* smaller files stay mapped: the caches hold them anyway */
 
 static size_t slot_of(const struct hd_store *st, const char *name, size_t n)
 {
@@ -91,6 +92,8 @@ static int add_file(struct hd_store *st, const char *path, struct hd_err *err)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", path);
     st->file_names = names;
     HD_TRY(hd_file_map(&st->files[st->n_file], path, err));
+    if ((int64_t)st->files[st->n_file].n >= RESIDENT_MIN && (int64_t)st->files[st->n_file].n <= st->resident_left && hd_file_settle(&st->files[st->n_file]))
+        st->resident_left -= (int64_t)st->files[st->n_file].n;
     if (!(names[st->n_file] = hd_strdup(path))) {
         hd_file_unmap(&st->files[st->n_file]);
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", path);
@@ -242,18 +245,19 @@ static int open_gguf(struct hd_store *st, struct hd_err *err)
     return rc < 0 ? hd_err_prepend(err, "%s", st->path) : HD_OK;
 }
 
-int hd_store_open(struct hd_store *st, const char *path, bool plan, struct hd_err *err)
+int hd_store_open(struct hd_store *st, const char *path, int flags, struct hd_err *err)
 {
     struct hd_err local = {0};
     int rc;
 
     memset(st, 0, sizeof *st);
     hd_arena_init(&st->arena, 0);
+    st->resident_left = flags & HD_STORE_RESIDENT ? hd_mem_available() / 4 : 0;
     if (!(st->path = hd_strdup(path))) {
         rc = hd_err_set(&local, HD_ERR_MEMORY, "%s: no memory", path);
     } else if (hd_file_is_dir(path)) {
         st->kind = HD_STORE_DIR;
-        rc = open_dir(st, plan, &local);
+        rc = open_dir(st, flags & HD_STORE_PLAN, &local);
     } else {
         st->kind = HD_STORE_GGUF;
         rc = open_gguf(st, &local);

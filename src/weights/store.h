@@ -50,11 +50,14 @@ struct hd_store {
     size_t n_hash;
     struct hd_gguf_kv *kv;        /* HD_STORE_GGUF only */
     size_t n_kv;
+    int64_t resident_left;        /* bytes that may still be copied */
     struct hd_arena arena;
 };
 
-/* plan: weights need not be there. Errors: IO, FORMAT, LIMIT, MEMORY; the store is released on failure. */
-int hd_store_open(struct hd_store *st, const char *path, bool plan, struct hd_err *err);
+/* PLAN: weights need not be there. RESIDENT: files that fit into the memory at hand several times over are copied into huge
+ * pages rather than mapped (see hd_file_settle). Errors: IO, FORMAT, LIMIT, MEMORY; the store is released on failure. */
+enum hd_store_flags { HD_STORE_PLAN = 1, HD_STORE_RESIDENT = 2 };
+int hd_store_open(struct hd_store *st, const char *path, int flags, struct hd_err *err);
 void hd_store_close(struct hd_store *st);
 
 struct hd_entry *hd_store_find(const struct hd_store *st, const char *name);

@@ -9,6 +9,10 @@
 
 #define TOK_BLOCK 48
 #define TILE_BYTES (24 * 1024)        /* weights of a tile of rows */
+/* One token only streams weights: tiles are long, so that what is prefetched at a tile's end is not another worker's, and
+ * still several a worker, so that a slow one is not waited for. */
+#define STREAM_MIN (16 * 1024)
+#define STREAM_MAX (256 * 1024)
 
 struct job {
     const struct hd_call *c;
@@ -16,6 +20,11 @@ struct job {
     int64_t first[4];                 /* first tile of each weight; [n_out] is the total */
     int64_t tok_blocks;
 };
+
+static int64_t clamp(int64_t x, int64_t lo, int64_t hi)
+{
+    return x < lo ? lo : x > hi ? hi : x;
+}
 
 static void matmul_tile(const struct job *j, int64_t index)
 {
@@ -49,14 +58,16 @@ void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     struct hd_cpu *cpu = self;
     struct job j = {.c = c};
-    int64_t n_tok = hd_rows(c->in[0]);
+    int64_t n_tok = hd_rows(c->in[0]), bytes = 0;
 
     j.tok_blocks = (n_tok + TOK_BLOCK - 1) / TOK_BLOCK;
+    for (int i = 0; i < c->n_out; i++)
+        bytes += hd_tensor_bytes(c->in[2 + i]);
+    bytes = n_tok > 1 ? TILE_BYTES : clamp(bytes / (4 * hd_pool_threads(cpu->pool)), STREAM_MIN, STREAM_MAX);
     for (int i = 0; i < c->n_out; i++) {
         const struct hd_tensor *w = c->in[2 + i];
-        int64_t rows = TILE_BYTES / w->row_bytes / 8 * 8;
 
-        j.tile[i] = rows < 8 ? 8 : rows > 256 ? 256 : rows;
+        j.tile[i] = clamp(bytes / w->row_bytes / 8 * 8, 8, n_tok > 1 ? 256 : hd_rows(w));
         j.first[i + 1] = j.first[i] + (hd_rows(w) + j.tile[i] - 1) / j.tile[i];
     }
     hd_pool_for(cpu->pool, j.first[c->n_out] * j.tok_blocks, 1, matmul_range, &j);

@@ -21,6 +21,7 @@ static inline float hsum(__m256 v)
 
 #define R_MAX 2
 #define T_MAX 4
+#define AHEAD 2048                    /* bytes between a load and its prefetch, at least */
 
 static inline __attribute__((always_inline)) void tile(enum hd_dtype t, int R, int T, int64_t n_block, const struct hd_wrows *w, int64_t row0, const char *x,
                                                        int64_t x_bytes, float *out, int64_t ld_out)
@@ -30,6 +31,7 @@ static inline __attribute__((always_inline)) void tile(enum hd_dtype t, int R, i
     int64_t base[R_MAX] = {0};
     __m256 acc[R_MAX][T_MAX];
     float min[R_MAX][T_MAX];
+    int64_t ahead = R * w->row_bytes > AHEAD ? R * w->row_bytes : AHEAD, block_bytes = w->row_bytes / n_block;
 
     for (int r = 0; r < R; r++) {
         row[r] = (const uint8_t *)w->data + (row0 + r) * w->row_bytes;
@@ -46,6 +48,8 @@ static inline __attribute__((always_inline)) void tile(enum hd_dtype t, int R, i
         for (int r = 0; r < R; r++) {
             struct block b;
 
+            if (T == 1)                   /* the next rows: streams of a few hundred bytes are too short for the hardware's prefetchers */
+                _mm_prefetch((const char *)row[r] + i * block_bytes + ahead, _MM_HINT_T0);
             get_block(t, row[r], w->scale, base[r], i, &b);
             for (int k = 0; k < T; k++) {
                 const struct hd_q16 *q = &xq[k][i];
