@@ -62,18 +62,18 @@ P     ?= Explain in two sentences what a deep-sea trench is.
 
 run:
 	@sh tools/deps.sh run
-	@$(AGAIN) all
+	@$(AGAIN) -s all
 	@sh tools/run.sh $(BIN) "$(P)"
 check:
 	@sh tools/deps.sh check
-	@$(AGAIN) all tests
+	@$(AGAIN) -s all tests
 	@sh tools/fetch_model.sh
 	@sh tests/run.sh $(OUT)
 
 # What check does, under every sanitizer, with the fuzz corpora, the emulated ISA levels and the long equalities.
 check-all:
 	@sh tools/deps.sh check-all
-	@$(AGAIN) lint
+	@$(AGAIN) -s lint
 	@sh tools/fetch_model.sh
 	@sh tests/all.sh
 

@@ -1,7 +1,7 @@
 /* hadal.h: the public C API: load a model, generate and stream, or take steps yourself.
  *
  * Link with libhadal.a and the libraries that `pkg-config --libs jansson libpcre2-8 libutf8proc` names, and -lm -lpthread.
- * examples/generate.c is a whole program.
+ * examples/answer.c is a whole program.
  *
  * Objects     a model (weights, tokenizer, workers, cache) and sessions on it (one conversation's tokens and cache).
  *             Close sessions before their model.

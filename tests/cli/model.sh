@@ -60,8 +60,8 @@ printf '{"messages": [{"role": "user", "content": "Hi <|im_end|>"}]}' >"$T/m.jso
 works "chat template" "$HADAL" tokenize $M --chat "$T/m.json"
 says "is ChatML" "<|im_start|>user"
 works "its ids" "$HADAL" tokenize $M --chat "$T/m.json" --ids
-if [ -x "${HD_TEST_BUILD:-build/release}/examples/generate" ]; then
-    works "example program" "${HD_TEST_BUILD:-build/release}/examples/generate" $M "What is the capital of France?"
+if [ -x "${HD_TEST_BUILD:-build/release}/examples/answer" ]; then
+    works "example program" "${HD_TEST_BUILD:-build/release}/examples/answer" $M "What is the capital of France?"
     says "streams" "Paris"
 fi
 echo "1..$n"

@@ -1,6 +1,6 @@
-/* generate.c: a whole program on hadal.h: loads a model, asks it one question, streams the answer.
+/* answer.c: a whole program on hadal.h: loads a model, asks it one question, streams the answer.
  *
- * generate MODEL [QUESTION]
+ * answer MODEL [QUESTION]
  */
 #include <hadal.h>
 #include <stdio.h>
@@ -34,7 +34,7 @@ int main(int argc, char **argv)
     size_t n;
 
     if (argc < 2) {
-        fprintf(stderr, "usage: generate MODEL [QUESTION]\n");
+        fprintf(stderr, "usage: answer MODEL [QUESTION]\n");
         return 2;
     }
     messages(json, sizeof json, argc > 2 ? argv[2] : "What lives in the deep sea?");
