@@ -17,8 +17,10 @@ CFLAGS_asan    := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 CFLAGS_ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined
 CFLAGS_tsan    := -O1 -g -fsanitize=thread
 CFLAGS_cov     := -O0 -g --coverage
+CFLAGS_emulate := -O2 -g -DHD_EMULATE
+CFLAGS_aarch64 := -O2 -g -static
 ifeq ($(CFLAGS_$(B)),)
-$(error B=$(B): one of release debug asan ubsan tsan cov expected)
+$(error B=$(B): one of release debug asan ubsan tsan cov emulate aarch64 expected)
 endif
 
 # No -ffast-math, and no contraction of a*b+c either: where an FMA is wanted, the code says fma.
@@ -35,6 +37,11 @@ isa = $(lastword $(subst _, ,$(basename $(notdir $(1)))))
 ISA_avx2       := -mavx2 -mfma -mf16c
 ISA_avx512     := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd -mavx2 -mfma -mf16c
 ISA_avx512vnni := $(ISA_avx512) -mavx512vnni
+ifeq ($(B),emulate)                   # every x86 level through SIMDe, on any CPU
+ISA_avx2       :=
+ISA_avx512     :=
+ISA_avx512vnni :=
+endif
 ISA_neon       := $(if $(filter aarch64,$(ARCH)),-march=armv8.2-a+dotprod)
 
 FOREIGN := $(if $(filter x86_64,$(ARCH)),%_neon.c,$(if $(filter aarch64,$(ARCH)),%_avx2.c %_avx512.c %_avx512vnni.c,%_neon.c %_avx2.c %_avx512.c %_avx512vnni.c))
@@ -48,7 +55,7 @@ BIN     := $(OUT)/hadal
 LIB     := $(OUT)/libhadal.a
 
 .DEFAULT_GOAL := all
-.PHONY: all lib run check check-all bench deps deps-dev lint clean help print-bin tests man install ready model
+.PHONY: checkkern all lib run check check-all bench deps deps-dev lint clean help print-bin tests man install ready model
 all: $(BIN)
 lib: $(LIB)
 tests: $(TESTS) $(CHECKS) $(EXAMPLES)
@@ -129,6 +136,13 @@ $(LIB): $(LIB_OBJ)
 $(BIN): $(CLI_OBJ) $(LIB)
 	$(SAY) LD $@
 	$(Q)$(CC) $(CFLAGS) $^ -o $@ $(LDLIBS)
+# Kernels and number formats alone: what a cross compiler without libraries can build.
+CORE_OBJ := $(filter $(OUT)/src/kernels/% $(OUT)/src/tensor/% $(OUT)/src/base/err.o,$(LIB_OBJ))
+$(OUT)/tests/checkkern: tests/checkkern.c $(CORE_OBJ) Makefile
+	@mkdir -p $(@D)
+	$(SAY) CC $@
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $< $(CORE_OBJ) -o $@ -lm -lpthread
+checkkern: $(OUT)/tests/checkkern
 $(OUT)/examples/%: examples/%.c $(LIB) Makefile
 	@mkdir -p $(@D)
 	$(SAY) CC $@

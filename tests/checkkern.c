@@ -1,0 +1,318 @@
+/* checkkern.c: every kernel of every instruction-set level this CPU (or emulation) has, against the scalar definitions.
+ *
+ * One case list: products of every format with f32 and q16 activations, row decoders, row kernels. Beside the distance from
+ * scalar it is checked that an element's bits depend on neither its neighbours nor the tile: single rows and tokens give what
+ * the whole gives. --bench times the cases. Builds alone (kernels, tensor, a little of base), so that it runs under qemu too.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernels/kernels.h"
+#include "tensor/blocks.h"
+
+static int n_pass, n_fail;
+static bool bench;
+
+static void report(bool ok, const char *what, double d, double bound)
+{
+    if (ok) {
+        n_pass++;
+        return;
+    }
+    n_fail++;
+    printf("not ok: %s: distance %.3g, at most %.3g\n", what, d, bound);
+}
+
+static uint64_t seed = 88172645463325252u;
+
+static uint64_t bits(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed;
+}
+
+static float rnd(void)
+{
+    return (float)((double)(bits() >> 11) / 4503599627370496.0 - 1.0);
+}
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double distance(const float *a, const float *b, int64_t n)
+{
+    double d = 0, m = 1e-30;
+
+    for (int64_t i = 0; i < n; i++) {
+        if (isnan(a[i]) != isnan(b[i]))
+            return 1e30;
+        d = fmax(d, fabs((double)a[i] - b[i]));
+        m = fmax(m, fabs((double)b[i]));
+    }
+    return d / m;
+}
+
+/* ---- weights ---- */
+
+struct weights {
+    uint8_t *data;
+    struct hd_scale scale;
+    struct hd_wrows rows;
+};
+
+static void put16(uint8_t *p, float v)
+{
+    uint16_t h = hd_f32_f16(v);
+
+    memcpy(p, &h, 2);
+}
+
+/* Random bytes are random weights; only the places that scale a block get sensible values. */
+static void make_weights(struct weights *w, enum hd_dtype t, int64_t n_row, int64_t n, int block_rows, int block_cols, enum hd_dtype scale)
+{
+    static const struct {
+        enum hd_dtype t;
+        int at[2];
+    } f16_at[] = {{HD_Q4_0, {0, -1}}, {HD_Q4_1, {0, 2}}, {HD_Q5_0, {0, -1}}, {HD_Q5_1, {0, 2}}, {HD_Q8_0, {0, -1}}, {HD_Q2_K, {80, 82}},
+                  {HD_Q3_K, {108, -1}}, {HD_Q4_K, {0, 2}}, {HD_Q5_K, {0, 2}}, {HD_Q6_K, {208, -1}}};
+    int64_t row_bytes = hd_row_bytes(t, n), block = hd_dtypes[t].block_bytes, n_block = n_row * row_bytes / block;
+
+    memset(w, 0, sizeof *w);
+    w->data = malloc((size_t)(n_row * row_bytes) + 64);
+    for (int64_t i = 0; i < n_row * row_bytes; i++)
+        w->data[i] = (uint8_t)(bits() >> 24);
+    for (int64_t b = 0; b < n_block; b++) {
+        uint8_t *p = w->data + b * block;
+        float v = rnd();
+        uint32_t u;
+
+        memcpy(&u, &v, 4);
+        switch (t) {
+        case HD_F32: memcpy(p, &v, 4); break;
+        case HD_F64: memcpy(p, &(double){(double)v}, 8); break;
+        case HD_F16: put16(p, v); break;
+        case HD_BF16: memcpy(p, (uint8_t *)&u + 2, 2); break;
+        case HD_F8_E4M3: *p = (*p & 0x7F) == 0x7F ? 0x30 : *p; break;
+        case HD_MXFP4: *p = (uint8_t)(122 + *p % 6); break;
+        default:
+            for (size_t i = 0; i < sizeof f16_at / sizeof f16_at[0]; i++)
+                for (int k = 0; k < 2 && f16_at[i].t == t; k++)
+                    if (f16_at[i].at[k] >= 0)
+                        put16(p + f16_at[i].at[k], 0.05f * (b % 37 == 3 ? 1e-5f : 1) * rnd());      /* subnormal ones among them */
+        }
+    }
+    w->rows = (struct hd_wrows){w->data, row_bytes, NULL, 0};
+    if (block_rows) {
+        int64_t sr = (n_row + block_rows - 1) / block_rows, sc = (n + block_cols - 1) / block_cols, sb = hd_row_bytes(scale, 1);
+        uint8_t *s = malloc((size_t)(sr * sc * sb));
+
+        for (int64_t i = 0; i < sr * sc; i++) {
+            float v = 0.5f + 0.4f * rnd();
+            uint32_t u;
+
+            memcpy(&u, &v, 4);
+            if (scale == HD_F32)
+                memcpy(s + 4 * i, &v, 4);
+            else if (scale == HD_BF16)
+                memcpy(s + 2 * i, (uint8_t *)&u + 2, 2);
+            else
+                s[i] = scale == HD_F8_E8M0 ? (uint8_t)(120 + bits() % 10) : (uint8_t)(0x28 + bits() % 20);
+        }
+        w->scale = (struct hd_scale){scale, s, sr, sc, block_rows, block_cols, 1.5f};
+        if (scale != HD_F8_E4M3)
+            w->scale.global = 1;
+        w->rows.scale = &w->scale;
+    }
+}
+
+static void free_weights(struct weights *w)
+{
+    free(w->data);
+    free((void *)w->scale.data);
+}
+
+/* ---- products ---- */
+
+struct product {
+    enum hd_dtype type;
+    int64_t n, n_row, n_tok;
+    int block_rows, block_cols;
+    enum hd_dtype scale;
+};
+
+static void time_product(const char *what, const struct product *c, hd_matmul_fn fn, const struct weights *w, const void *x, int64_t x_bytes, float *out)
+{
+    double best = 1e9;
+
+    for (int rep = 0; rep < 30; rep++) {
+        double t0 = now();
+
+        fn(c->n, &w->rows, c->n_row, x, x_bytes, c->n_tok, out, c->n_row);
+        best = fmin(best, now() - t0);
+    }
+    printf("%-56s %9.2f us %8.2f GF/s %7.2f GB/s\n", what, best * 1e6, 2e-9 * (double)(c->n * c->n_row * c->n_tok) / best,
+           1e-9 * (double)(c->n_row * w->rows.row_bytes) / best);
+}
+
+static void check_fn(const struct product *c, const char *kind, hd_matmul_fn fn, hd_matmul_fn def, const struct weights *w, const void *x, int64_t x_bytes, double bound)
+{
+    int64_t n = c->n_row * c->n_tok, ld = c->n_row;
+    float *ref = malloc((size_t)n * 4), *all = malloc((size_t)n * 4), *part = malloc((size_t)n * 4);
+    char what[128];
+    double d;
+
+    snprintf(what, sizeof what, "%s %s %s K=%lld N=%lld T=%lld", hd_isa_name(hd_k.isa), hd_dtypes[c->type].name, kind, (long long)c->n, (long long)c->n_row,
+             (long long)c->n_tok);
+    def(c->n, &w->rows, c->n_row, x, x_bytes, c->n_tok, ref, ld);
+    fn(c->n, &w->rows, c->n_row, x, x_bytes, c->n_tok, all, ld);
+    d = distance(all, ref, n);
+    report(d <= bound, what, d, bound);
+    for (int64_t t = 0; t < c->n_tok; t += 1 + t % 3)             /* uneven tiles */
+        for (int64_t r = 0; r < c->n_row; r += 1 + r % 5) {
+            struct hd_wrows rows = w->rows;
+            int64_t nr = 1 + r % 5 < c->n_row - r ? 1 + r % 5 : c->n_row - r, nt = 1 + t % 3 < c->n_tok - t ? 1 + t % 3 : c->n_tok - t;
+
+            rows.row0 += r;
+            fn(c->n, &rows, nr, (const char *)x + t * x_bytes, x_bytes, nt, part + t * ld + r, ld);
+        }
+    report(!memcmp(part, all, (size_t)n * 4), what, distance(part, all, n), 0);
+    if (bench)
+        time_product(what, c, fn, w, x, x_bytes, all);
+    free(ref);
+    free(all);
+    free(part);
+}
+
+static void check_product(const struct product *c, const struct hd_kernels *def)
+{
+    struct weights w;
+    float *x = malloc((size_t)(c->n * c->n_tok) * 4), *row = malloc((size_t)c->n * 4), *want = malloc((size_t)c->n * 4);
+    char what[96];
+
+    make_weights(&w, c->type, c->n_row, c->n, c->block_rows, c->block_cols, c->scale);
+    for (int64_t i = 0; i < c->n * c->n_tok; i++)
+        x[i] = rnd() * (i % 11 == 0 ? 20 : 1);
+    /* sums of n products in different orders: n rounding errors at most, far fewer in fact */
+    check_fn(c, "f32", hd_k.matmul_f32[c->type], def->matmul_f32[c->type], &w, x, c->n * 4, 3e-6);
+    if (hd_k.matmul_q16[c->type] && c->n % 32 == 0) {
+        struct hd_q16 *q = malloc((size_t)(c->n / 32 * c->n_tok) * sizeof *q);
+
+        hd_k.q16_encode(x, c->n * c->n_tok, q);
+        check_fn(c, "q16", hd_k.matmul_q16[c->type], def->matmul_q16[c->type], &w, q, c->n / 32 * (int64_t)sizeof *q, 3e-6);
+        free(q);
+    }
+    snprintf(what, sizeof what, "%s decode %s", hd_isa_name(hd_k.isa), hd_dtypes[c->type].name);
+    for (int64_t r = 0; r < c->n_row; r++) {
+        struct hd_wrows rows = w.rows;
+
+        rows.row0 = r;
+        hd_k.decode[c->type](&rows, c->n, row);
+        hd_decode_row(c->type, w.data, w.rows.row_bytes, w.rows.scale, r, c->n, want);
+        report(!memcmp(row, want, (size_t)c->n * 4), what, distance(row, want, c->n), 0);
+    }
+    free_weights(&w);
+    free(x);
+    free(row);
+    free(want);
+}
+
+/* ---- rows ---- */
+
+static void check_rows(const struct hd_kernels *def, int64_t n)
+{
+    float *a = malloc((size_t)n * 4), *b = malloc((size_t)n * 4), *x = malloc((size_t)n * 4), *y = malloc((size_t)n * 4);
+    uint16_t *h = malloc((size_t)n * 2), *h2 = malloc((size_t)n * 2);
+    char what[96];
+
+    for (int64_t i = 0; i < n; i++) {
+        a[i] = 8 * rnd();
+        b[i] = rnd();
+        h[i] = hd_f32_f16(rnd());
+    }
+#define CASE(name, bound, run)                                                                \
+    {                                                                                         \
+        const struct hd_kernels *k = def;                                                     \
+        double d;                                                                             \
+        memcpy(y, a, (size_t)n * 4);                                                          \
+        { float *o = y; run; }                                                                \
+        memcpy(x, a, (size_t)n * 4);                                                          \
+        k = &hd_k;                                                                            \
+        { float *o = x; run; }                                                                \
+        d = distance(x, y, n);                                                                \
+        snprintf(what, sizeof what, "%s %s n=%lld", hd_isa_name(hd_k.isa), name, (long long)n); \
+        report(d <= (bound), what, d, bound);                                                 \
+    }
+    CASE("rmsnorm", 3e-7, k->rmsnorm(n, a, b, 1e-5f, o))
+    CASE("silu_mul", 1e-6, k->silu_mul(n, a, b, o))
+    CASE("exp_sum", 1e-6, o[0] += k->exp_sum(n, o, 8.0f))
+    CASE("dot_f32", 1e-6, o[0] += k->dot_f32(n, a, b))
+    CASE("dot_f16", 1e-6, o[0] += k->dot_f16(n, h, b))
+#if defined(HD_EMULATE)
+    const double fused = 3e-7;        /* SIMDe rounds twice where the hardware fuses */
+#else
+    const double fused = 0;
+#endif
+    CASE("axpy_f32", fused, k->axpy_f32(n, 0.7f, b, o))
+    CASE("axpy_f16", fused, k->axpy_f16(n, 0.7f, h, o))
+    CASE("scale", 0, k->scale(n, 0.7f, o))
+    CASE("add", 0, k->add(n, a, b, o))
+    hd_k.f32_to_f16(n, a, h);
+    def->f32_to_f16(n, a, h2);
+    report(!memcmp(h, h2, (size_t)n * 2), "f32_to_f16", 0, 0);
+    if (n % 32 == 0) {
+        struct hd_q16 *q = calloc((size_t)(n / 32), sizeof *q), *q2 = calloc((size_t)(n / 32), sizeof *q2);
+
+        hd_k.q16_encode(a, n, q);
+        def->q16_encode(a, n, q2);
+        report(!memcmp(q, q2, (size_t)(n / 32) * sizeof *q), "q16_encode", 0, 0);
+        free(q);
+        free(q2);
+    }
+    free(a);
+    free(b);
+    free(x);
+    free(y);
+    free(h);
+    free(h2);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct product cases[] = {
+        {HD_F32, 576, 9, 1, 0, 0, 0},       {HD_F32, 100, 7, 5, 0, 0, 0},       {HD_F16, 160, 9, 7, 0, 0, 0},       {HD_BF16, 160, 9, 50, 0, 0, 0},
+        {HD_F64, 64, 3, 2, 0, 0, 0},        {HD_Q4_0, 576, 13, 1, 0, 0, 0},     {HD_Q4_0, 96, 6, 9, 0, 0, 0},       {HD_Q4_1, 576, 13, 1, 0, 0, 0},
+        {HD_Q4_1, 1536, 70, 7, 0, 0, 0},    {HD_Q4_1, 32, 3, 3, 0, 0, 0},       {HD_Q5_0, 96, 6, 9, 0, 0, 0},       {HD_Q5_1, 96, 6, 9, 0, 0, 0},
+        {HD_Q8_0, 576, 13, 1, 0, 0, 0},     {HD_Q8_0, 96, 6, 9, 0, 0, 0},       {HD_Q2_K, 512, 6, 5, 0, 0, 0},      {HD_Q3_K, 512, 6, 5, 0, 0, 0},
+        {HD_Q4_K, 512, 6, 5, 0, 0, 0},      {HD_Q4_K, 2048, 9, 1, 0, 0, 0},     {HD_Q5_K, 512, 6, 5, 0, 0, 0},      {HD_Q6_K, 512, 6, 5, 0, 0, 0},
+        {HD_Q6_K, 2048, 9, 1, 0, 0, 0},     {HD_MXFP4, 96, 6, 9, 0, 0, 0},      {HD_MXFP4, 2048, 9, 1, 0, 0, 0},    {HD_F8_E4M3, 288, 140, 3, 128, 128, HD_F32},
+        {HD_F8_E4M3, 96, 40, 1, 32, 32, HD_F8_E8M0}, {HD_F8_E4M3, 96, 5, 4, 1, 32, HD_F8_E8M0}, {HD_F8_E4M3, 1500, 130, 2, 128, 128, HD_BF16}, {HD_F8_E4M3, 64, 4, 2, 0, 0, 0},
+        {HD_F4_E2M1, 96, 6, 9, 1, 32, HD_F8_E8M0}, {HD_F4_E2M1, 2048, 6, 1, 1, 32, HD_F8_E8M0}, {HD_F4_E2M1, 96, 6, 9, 1, 16, HD_F8_E4M3}};
+    struct hd_kernels def;
+
+    bench = argc > 1 && !strcmp(argv[1], "--bench");
+    hd_kernels_init("scalar");
+    def = hd_k;
+    for (int isa = 0; isa < HD_N_ISA; isa++) {
+        if (!hd_isa_available((enum hd_isa)isa))
+            continue;
+        hd_kernels_init(hd_isa_name((enum hd_isa)isa));
+        printf("# %s\n", hd_isa_name((enum hd_isa)isa));
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+            check_product(&cases[i], &def);
+        for (int64_t n = 1; n < 130; n += n < 20 ? 1 : 11)
+            check_rows(&def, n);
+        check_rows(&def, 1024);
+    }
+    printf("%d passed, %d failed\n", n_pass, n_fail);
+    return n_fail != 0;
+}
