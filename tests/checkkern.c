@@ -239,6 +239,11 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
         b[i] = rnd();
         h[i] = hd_f32_f16(rnd());
     }
+#if defined(HD_EMULATE)
+    const double fused = 3e-7;        /* SIMDe rounds twice where the hardware fuses */
+#else
+    const double fused = 0;
+#endif
 #define CASE(name, bound, run)                                                                \
     {                                                                                         \
         const struct hd_kernels *k = def;                                                     \
@@ -253,15 +258,10 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
         report(d <= (bound), what, d, bound);                                                 \
     }
     CASE("rmsnorm", 3e-7, k->rmsnorm(n, a, b, 1e-5f, o))
-    CASE("silu_mul", 1e-6, k->silu_mul(n, a, b, o))
-    CASE("exp_sum", 1e-6, o[0] += k->exp_sum(n, o, 8.0f))
-    CASE("dot_f32", 1e-6, o[0] += k->dot_f32(n, a, b))
-    CASE("dot_f16", 1e-6, o[0] += k->dot_f16(n, h, b))
-#if defined(HD_EMULATE)
-    const double fused = 3e-7;        /* SIMDe rounds twice where the hardware fuses */
-#else
-    const double fused = 0;
-#endif
+    CASE("silu_mul", fused > 0 ? 5e-6 : 1e-6, k->silu_mul(n, a, b, o))
+    CASE("exp_sum", fused > 0 ? 5e-6 : 1e-6, o[0] += k->exp_sum(n, o, 8.0f))
+    CASE("dot_f32", 3e-6, o[0] += k->dot_f32(n, a, b))
+    CASE("dot_f16", 3e-6, o[0] += k->dot_f16(n, h, b))
     CASE("axpy_f32", fused, k->axpy_f32(n, 0.7f, b, o))
     CASE("axpy_f16", fused, k->axpy_f16(n, 0.7f, h, o))
     CASE("scale", 0, k->scale(n, 0.7f, o))

@@ -19,7 +19,7 @@ bool hd_isa_available(enum hd_isa isa)
 {
 #if defined(HD_EMULATE)
     return isa != HD_ISA_NEON;                  /* checkkern through SIMDe: every x86 level runs, emulated */
-#elif defined(__x86_64__)
+#elif HD_HAVE_X86
     /* __builtin_cpu_supports() asks XGETBV too: a system that does not save the wide registers counts as without them */
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
@@ -32,7 +32,7 @@ bool hd_isa_available(enum hd_isa isa)
     case HD_ISA_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
     default: return false;
     }
-#elif defined(__aarch64__)
+#elif HD_HAVE_ARM
     return isa == HD_ISA_SCALAR || isa == HD_ISA_NEON;
 #else
     return isa == HD_ISA_SCALAR;
@@ -53,7 +53,7 @@ bool hd_kernels_init(const char *level)
     hd_fill_matmul_f32_scalar(&hd_k);
     hd_fill_matmul_q16_scalar(&hd_k);
     hd_fill_vec_scalar(&hd_k);
-#if defined(__x86_64__)
+#if HD_HAVE_X86
     if (want >= HD_ISA_AVX2 && want <= HD_ISA_AVX512VNNI) {
         hd_fill_matmul_f32_avx2(&hd_k);
         hd_fill_matmul_q16_avx2(&hd_k);
@@ -67,7 +67,7 @@ bool hd_kernels_init(const char *level)
         hd_fill_matmul_q16_avx512vnni(&hd_k);
     if (want >= HD_ISA_AVX2 && want <= HD_ISA_AVX512VNNI)
         hd_fill_matmul_nib_avx2(&hd_k);
-#elif defined(__aarch64__)
+#elif HD_HAVE_ARM
     if (want == HD_ISA_NEON) {
         hd_fill_matmul_f32_neon(&hd_k);
         hd_fill_matmul_q16_neon(&hd_k);

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
-#if defined(__x86_64__) && !defined(HD_EMULATE)
+#include "kernels/table.h"
+#if HD_HAVE_X86 && !defined(HD_EMULATE)
 #include "kernels/probe_avx2.h"
 #endif
 
@@ -13,7 +13,7 @@ uint64_t hd_probe_read(const void *p, int64_t n)
 {
     uint64_t sum[4] = {0};
 
-#if defined(__x86_64__) && !defined(HD_EMULATE)
+#if HD_HAVE_X86 && !defined(HD_EMULATE)
     if (hd_k.isa >= HD_ISA_AVX2)
         return hd_probe_read_avx2(p, n);
 #endif
@@ -33,7 +33,7 @@ int64_t hd_probe_fma(int64_t n)
     volatile float x = 1e-9f, keep;
     float xv = x;
 
-#if defined(__x86_64__) && !defined(HD_EMULATE)
+#if HD_HAVE_X86 && !defined(HD_EMULATE)
     if (hd_k.isa >= HD_ISA_AVX2)
         return hd_probe_fma_avx2(n);
 #endif
@@ -55,7 +55,7 @@ int64_t hd_probe_int8(int64_t n)
     volatile int32_t keep;
     int8_t xv = x;
 
-#if defined(__x86_64__) && !defined(HD_EMULATE)
+#if HD_HAVE_X86 && !defined(HD_EMULATE)
     if (hd_k.isa >= HD_ISA_AVX2)
         return hd_probe_int8_avx2(n);
 #endif

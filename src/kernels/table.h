@@ -4,10 +4,17 @@
 
 #include "kernels/kernels.h"
 
+/* HD_SCALAR_ONLY: no instruction set but C's, for builds that compile no other file (fuzzing). */
+#if defined(__x86_64__) && !defined(HD_SCALAR_ONLY)
+#define HD_HAVE_X86 1
+#elif defined(__aarch64__) && !defined(HD_SCALAR_ONLY)
+#define HD_HAVE_ARM 1
+#endif
+
 void hd_fill_matmul_f32_scalar(struct hd_kernels *k);
 void hd_fill_matmul_q16_scalar(struct hd_kernels *k);
 void hd_fill_vec_scalar(struct hd_kernels *k);
-#if defined(__x86_64__)
+#if HD_HAVE_X86
 void hd_fill_matmul_f32_avx2(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx2(struct hd_kernels *k);
 void hd_fill_matmul_nib_avx2(struct hd_kernels *k);       /* after the q16 ones, which take what it does not */
@@ -15,7 +22,7 @@ void hd_fill_vec_avx2(struct hd_kernels *k);
 void hd_fill_matmul_f32_avx512(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx512(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx512vnni(struct hd_kernels *k);
-#elif defined(__aarch64__)
+#elif HD_HAVE_ARM
 void hd_fill_matmul_f32_neon(struct hd_kernels *k);
 void hd_fill_matmul_q16_neon(struct hd_kernels *k);
 void hd_fill_vec_neon(struct hd_kernels *k);

@@ -1,0 +1,15 @@
+#!/bin/sh
+# seed.sh DIR: writes the seeds that fuzzing starts from: small valid inputs of every format, made from tests/golden.
+set -eu
+dir=$1
+mkdir -p "$dir"
+put() { { printf %s "$1"; cat; } >"$dir/$2"; }
+put c config-llama <tests/golden/llama-a/config.json
+put c config-yarn <tests/golden/llama-yarn/config.json
+put c config-qwen2 <tests/golden/qwen2-window/config.json
+for t in gpt2 llama3 deepseek; do put t tokenizer-$t <tests/golden/tokenizer/$t/tokenizer.json; done
+head -c 3000 tests/golden/llama-a/model.safetensors | put s safetensors-cut
+printf '\100\000\000\000\000\000\000\000{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}          12345678' | put s safetensors-small
+head -c 4000 tests/golden/gguf-qwen2/model.gguf | put g gguf-cut
+printf 'GGUF\003\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000' | put g gguf-empty
+printf '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}' | put m messages
