@@ -231,7 +231,7 @@ static void attend_way(const struct attend_case *c, const struct attend_data *a,
         for (int j = 0; j < N_PAGE; j++)
             page[i][j] = calloc(2 * PAGE_ROWS, (size_t)row_bytes);
         for (int p = 0; p < 2; p++)
-            part[i * 2 + p] = (struct hd_paged){page[i], PAGE_ROWS, p * PAGE_ROWS * row_bytes, row_bytes, c->type};
+            part[i * 2 + p] = (struct hd_paged){.page = page[i], .page_rows = PAGE_ROWS, .offset = p * PAGE_ROWS * row_bytes, .row_bytes = row_bytes, .ratio = 1, .type = c->type};
     }
     world_open(&wd, n_thread);
     while (done[0] < seq_len[0] || done[1] < seq_len[1]) {

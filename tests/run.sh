@@ -8,6 +8,7 @@ out=$1
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT INT TERM
 passed=0 failed=0
+export UBSAN_OPTIONS=halt_on_error=1
 export HADAL="$PWD/$out/hadal" CMOCKA_MESSAGE_OUTPUT=TAP HD_TEST_OUT="$log" HD_TEST_BUILD="$PWD/$out"
 
 one() { # name command...

@@ -75,7 +75,7 @@ int hd_seq_rewind(struct hd_seq *s, int64_t len, int64_t *reached, struct hd_err
 
 int hd_seq_fork(struct hd_seq *s, struct hd_seq **out, struct hd_err *err);
 
-/* The rows of a PAGED part as ops see them. Valid until the sequence changes. */
+/* The rows of a part as ops see them. Valid until the sequence changes. */
 void hd_seq_paged(struct hd_seq *s, int part, struct hd_paged *out);
 /* A row of any part for reading: PAGED row index, WINDOW position, STATE 0. */
 void *hd_seq_row(struct hd_seq *s, int part, int64_t row);

@@ -163,8 +163,15 @@ void hd_seq_paged(struct hd_seq *s, int part, struct hd_paged *out)
 {
     const struct hd_cache_part *p = &s->cache->spec->part[part];
 
-    HD_ASSERT(p->kind == HD_PART_PAGED);
-    *out = (struct hd_paged){s->data, s->cache->page_tokens / p->ratio, s->cache->offset[part], hd_row_bytes(p->type, p->row_len), p->type};
+    *out = (struct hd_paged){.row_bytes = hd_row_bytes(p->type, p->row_len), .ratio = p->ratio, .type = p->type};
+    if (p->kind == HD_PART_PAGED) {
+        out->page = s->data;
+        out->page_rows = s->cache->page_tokens / p->ratio;
+        out->offset = s->cache->offset[part];
+    } else {
+        out->own = s->own + s->cache->offset[part];
+        out->ring = p->kind == HD_PART_WINDOW ? p->window + p->slack : 1;
+    }
 }
 
 void *hd_seq_row(struct hd_seq *s, int part, int64_t row)

@@ -176,7 +176,8 @@ int hd_decoder_bind(struct hd_model *m, struct hd_decoder *d, const struct hd_we
     float *f;
 
     memcpy(d->sym, sym, sizeof sym);
-    d->list = (struct hd_weight_list){rows, n_row, d->sym, HD_LEN(sym), d->n_layer, d, d->layer, sizeof *d->layer};
+    d->list = (struct hd_weight_list){.row = rows, .n_row = n_row, .sym = d->sym, .n_sym = HD_LEN(sym), .n_layer = d->n_layer, .globals = d, .layers = d->layer,
+                                      .layer_bytes = sizeof *d->layer};
     HD_TRY(hd_bind(&m->store, &d->list, &m->arena, m->planned, err));
     if (!d->output.n_dim) {
         if (!d->tied && !m->planned)

@@ -1,11 +1,12 @@
 /* ops.c: the front end of every op: shape rule, cost, then whoever is behind the stream. */
 #include "ops/ops.h"
+#include "ops/dispatch.h"
 
 #include <string.h>
 
 #include "base/mem.h"
 
-static void dispatch(struct hd_stream *s, const struct hd_call *c)
+void hd_dispatch(struct hd_stream *s, const struct hd_call *c)
 {
     if (!hd_stream_ok(s))
         return;
@@ -21,8 +22,7 @@ static void dispatch(struct hd_stream *s, const struct hd_call *c)
         s->be->run[c->op](s->be->self, s, c);
 }
 
-/* Shape rules speak through this: one sentence with the op's name. */
-static bool require(struct hd_stream *s, bool ok, enum hd_op op, const struct hd_tensor *a, const struct hd_tensor *b)
+bool hd_require(struct hd_stream *s, bool ok, enum hd_op op, const struct hd_tensor *a, const struct hd_tensor *b)
 {
     char sa[96], sb[96];
 
@@ -48,27 +48,27 @@ static double weight_bytes(const struct hd_tensor *w)
 
 void hd_embed(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *w, const struct hd_ragged *b)
 {
-    if (!require(s, hd_cols(out) == hd_cols(w) && hd_rows(out) == b->n_tok, HD_OP_EMBED, out, w))
+    if (!hd_require(s, hd_cols(out) == hd_cols(w) && hd_rows(out) == b->n_tok, HD_OP_EMBED, out, w))
         return;
     s->cost.weight_bytes += (double)b->n_tok * (double)hd_row_bytes(w->type, hd_cols(w));
-    dispatch(s, &(struct hd_call){.op = HD_OP_EMBED, .n_out = 1, .out = {out}, .in = {w}, .batch = b});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_EMBED, .n_out = 1, .out = {out}, .in = {w}, .batch = b});
 }
 
 void hd_gather(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const int32_t *rows)
 {
-    if (require(s, hd_cols(out) == hd_cols(x), HD_OP_GATHER, out, x))
-        dispatch(s, &(struct hd_call){.op = HD_OP_GATHER, .n_out = 1, .out = {out}, .in = {x}, .rows = rows});
+    if (hd_require(s, hd_cols(out) == hd_cols(x), HD_OP_GATHER, out, x))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_GATHER, .n_out = 1, .out = {out}, .in = {x}, .rows = rows});
 }
 
 void hd_rmsnorm(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, float eps)
 {
-    if (!require(s, same_shape(out, x) && hd_cols(x) % hd_cols(w) == 0 && w->type == HD_F32, HD_OP_RMSNORM, x, w))
+    if (!hd_require(s, same_shape(out, x) && hd_cols(x) % hd_cols(w) == 0 && w->type == HD_F32, HD_OP_RMSNORM, x, w))
         return;
     s->cost.flops += 4.0 * (double)hd_elems(x);
-    dispatch(s, &(struct hd_call){.op = HD_OP_RMSNORM, .n_out = 1, .out = {out}, .in = {x, w}, .f = {eps}});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_RMSNORM, .n_out = 1, .out = {out}, .in = {x, w}, .f = {eps}});
 }
 
-void hd_matmul_n(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w)
+static void matmul_at(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w, int64_t row0)
 {
     struct hd_call c = {.op = HD_OP_MATMUL, .n_out = n};
     struct hd_stream_mark mark = hd_stream_mark(s);
@@ -76,10 +76,10 @@ void hd_matmul_n(struct hd_stream *s, int n, struct hd_tensor *const *out, const
 
     HD_ASSERT(n >= 1 && n <= 3);
     for (int i = 0; i < n; i++) {
-        if (!require(s, hd_cols(w[i]) == hd_cols(x) && hd_rows(out[i]) == hd_rows(x) && hd_cols(out[i]) == hd_rows(w[i]), HD_OP_MATMUL, x, w[i]))
+        if (!hd_require(s, hd_cols(w[i]) == hd_cols(x) && hd_rows(out[i]) == hd_rows(x) && (row0 < 0 ? hd_cols(out[i]) == hd_rows(w[i]) : row0 + hd_cols(out[i]) <= hd_rows(w[i])), HD_OP_MATMUL, x, w[i]))
             return;
-        s->cost.flops += 2.0 * (double)hd_rows(x) * (double)hd_elems(w[i]);
-        s->cost.weight_bytes += weight_bytes(w[i]);
+        s->cost.flops += 2.0 * (double)hd_rows(x) * (double)(hd_cols(out[i]) * hd_cols(x));
+        s->cost.weight_bytes += weight_bytes(w[i]) * (double)hd_cols(out[i]) / (double)hd_rows(w[i]);
         c.out[i] = out[i];
         c.in[i + 2] = w[i];
         /* a dry run without a backend reserves for q16: it is the larger of the two needs */
@@ -90,14 +90,25 @@ void hd_matmul_n(struct hd_stream *s, int n, struct hd_tensor *const *out, const
     }
     c.in[0] = x;
     c.i[0] = f32;
+    c.i[1] = row0 < 0 ? 0 : row0;
     if (q16) {
         struct hd_tensor *xq = hd_new(s, HD_Q16, hd_rows(x), hd_cols(x));
 
-        dispatch(s, &(struct hd_call){.op = HD_OP_Q16, .n_out = 1, .out = {xq}, .in = {x}});
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_Q16, .n_out = 1, .out = {xq}, .in = {x}});
         c.in[1] = xq;
     }
-    dispatch(s, &c);
+    hd_dispatch(s, &c);
     hd_stream_rewind(s, mark);
+}
+
+void hd_matmul_n(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w)
+{
+    matmul_at(s, n, out, x, w, -1);
+}
+
+void hd_matmul_rows(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t row0)
+{
+    matmul_at(s, 1, &out, x, &w, row0);
 }
 
 void hd_matmul(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w)
@@ -107,48 +118,53 @@ void hd_matmul(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
 
 void hd_add_row(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *b)
 {
-    if (!require(s, hd_cols(x) == hd_elems(b) && b->type == HD_F32, HD_OP_ADD_ROW, x, b))
+    if (!hd_require(s, hd_cols(x) == hd_elems(b) && b->type == HD_F32, HD_OP_ADD_ROW, x, b))
         return;
     s->cost.flops += (double)hd_elems(x);
-    dispatch(s, &(struct hd_call){.op = HD_OP_ADD_ROW, .n_out = 1, .out = {x}, .in = {b}});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ADD_ROW, .n_out = 1, .out = {x}, .in = {b}});
 }
 
 void hd_add(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *a, const struct hd_tensor *b)
 {
-    if (!require(s, same_shape(a, b) && same_shape(out, a), HD_OP_ADD, a, b))
+    if (!hd_require(s, same_shape(a, b) && same_shape(out, a), HD_OP_ADD, a, b))
         return;
     s->cost.flops += (double)hd_elems(a);
-    dispatch(s, &(struct hd_call){.op = HD_OP_ADD, .n_out = 1, .out = {out}, .in = {a, b}});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ADD, .n_out = 1, .out = {out}, .in = {a, b}});
 }
 
 void hd_silu_mul(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *gate, const struct hd_tensor *up)
 {
-    if (!require(s, same_shape(gate, up) && same_shape(out, gate), HD_OP_SILU_MUL, gate, up))
+    if (!hd_require(s, same_shape(gate, up) && same_shape(out, gate), HD_OP_SILU_MUL, gate, up))
         return;
     s->cost.flops += 6.0 * (double)hd_elems(gate);
-    dispatch(s, &(struct hd_call){.op = HD_OP_SILU_MUL, .n_out = 1, .out = {out}, .in = {gate, up}});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_SILU_MUL, .n_out = 1, .out = {out}, .in = {gate, up}});
 }
 
 void hd_rope_table(struct hd_stream *s, struct hd_tensor *out, const struct hd_ragged *b, const struct hd_tensor *inv_freq, float scale)
 {
-    if (require(s, hd_rows(out) == b->n_tok && hd_cols(out) == 2 * hd_elems(inv_freq), HD_OP_ROPE_TABLE, out, inv_freq))
-        dispatch(s, &(struct hd_call){.op = HD_OP_ROPE_TABLE, .n_out = 1, .out = {out}, .in = {inv_freq}, .batch = b, .f = {scale}});
+    if (hd_require(s, hd_rows(out) == b->n_tok && hd_cols(out) == 2 * hd_elems(inv_freq), HD_OP_ROPE_TABLE, out, inv_freq))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_ROPE_TABLE, .n_out = 1, .out = {out}, .in = {inv_freq}, .batch = b, .f = {scale}});
+}
+
+void hd_rope_at(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *table, int64_t head_dim, bool interleaved, int64_t first, bool inverse)
+{
+    if (!hd_require(s, hd_rows(x) == hd_rows(table) && hd_cols(x) % head_dim == 0 && first + hd_cols(table) <= head_dim, HD_OP_ROPE, x, table))
+        return;
+    s->cost.flops += 3.0 * (double)(hd_rows(x) * (hd_cols(x) / head_dim) * hd_cols(table));
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ROPE, .n_out = 1, .out = {x}, .in = {table}, .i = {head_dim, interleaved, first, inverse}});
 }
 
 void hd_rope(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *table, int64_t head_dim, bool interleaved)
 {
-    if (!require(s, hd_rows(x) == hd_rows(table) && hd_cols(x) % head_dim == 0 && hd_cols(table) <= head_dim, HD_OP_ROPE, x, table))
-        return;
-    s->cost.flops += 3.0 * (double)(hd_rows(x) * (hd_cols(x) / head_dim) * hd_cols(table));
-    dispatch(s, &(struct hd_call){.op = HD_OP_ROPE, .n_out = 1, .out = {x}, .in = {table}, .i = {head_dim, interleaved}});
+    hd_rope_at(s, x, table, head_dim, interleaved, 0, false);
 }
 
 void hd_kv_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_ragged *b, int part, enum hd_dtype type)
 {
-    if (!require(s, hd_rows(x) == b->n_tok && (type == HD_F32 || type == HD_F16), HD_OP_KV_PUT, x, x))
+    if (!hd_require(s, hd_rows(x) == b->n_tok && (type == HD_F32 || type == HD_F16), HD_OP_KV_PUT, x, x))
         return;
     s->cost.kv_bytes += (double)(b->n_tok * hd_row_bytes(type, hd_cols(x)));
-    dispatch(s, &(struct hd_call){.op = HD_OP_KV_PUT, .in = {x}, .batch = b, .i = {part}});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_KV_PUT, .in = {x}, .batch = b, .i = {part}});
 }
 
 void hd_attend(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_ragged *b, int part_k, int part_v,
@@ -156,7 +172,7 @@ void hd_attend(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
 {
     double seen = 0;
 
-    if (!require(s, same_shape(out, q) && hd_rows(q) == b->n_tok && hd_cols(q) % (n_kv_head * head_dim) == 0, HD_OP_ATTEND, out, q))
+    if (!hd_require(s, same_shape(out, q) && hd_rows(q) == b->n_tok && hd_cols(q) % (n_kv_head * head_dim) == 0, HD_OP_ATTEND, out, q))
         return;
     for (int64_t i = 0; i < b->n_seq; i++) {
         double len = (double)(b->span[i].pos0 + b->span[i].n_tok), mean = (double)b->span[i].pos0 + ((double)b->span[i].n_tok + 1) / 2;
@@ -167,7 +183,7 @@ void hd_attend(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
         s->cost.kv_bytes += 2 * (window > 0 && len > (double)window ? (double)window : len) * (double)hd_row_bytes(type, n_kv_head * head_dim);
     }
     s->cost.flops += 4.0 * seen * (double)hd_cols(q);
-    dispatch(s, &(struct hd_call){.op = HD_OP_ATTEND,
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ATTEND,
                                   .n_out = 1,
                                   .out = {out},
                                   .in = {q},

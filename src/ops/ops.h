@@ -7,6 +7,7 @@
 #define HD_OPS_OPS_H
 
 #include "ops/stream.h"
+#include "tensor/simulate.h"
 
 /* out[T, D] f32 = row ids[t] of w[V, D]; ids are checked by the caller. */
 void hd_embed(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *w, const struct hd_ragged *b);
@@ -30,8 +31,15 @@ void hd_rope_table(struct hd_stream *s, struct hd_tensor *out, const struct hd_r
 
 /* Rotates the first 2 n dims of every head of x[T, n_head * head_dim] in place. interleaved: pairs (2i, 2i + 1), else (i, i + n). */
 void hd_rope(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *table, int64_t head_dim, bool interleaved);
+/* The same for 2 n dims from first on; inverse: the other way round. */
+void hd_rope_at(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *table, int64_t head_dim, bool interleaved, int64_t first, bool inverse);
 
-/* Rows x[T, n] into the sequences' part; the row of token t is its position. Converts to the part's format (f32 or f16). */
+/* out[T, N] = x[T, K] times rows row0 .. row0 + N of w: a matrix that holds several. x and out may be columns of something wider. */
+void hd_matmul_rows(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t row0);
+/* Columns col0 .. col0 + n of x as a view. */
+struct hd_tensor *hd_slice(struct hd_stream *s, const struct hd_tensor *x, int64_t col0, int64_t n);
+
+/* Rows x[T, n] into the sequences' part; the row of token t is its position / the part's ratio. Converts to the part's format (f32 or f16). */
 void hd_kv_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_ragged *b, int part, enum hd_dtype type);
 
 /* Causal grouped-query attention: out[T, n_head * head_dim], q the same; keys and values are rows of n_kv_head * head_dim in
@@ -39,5 +47,103 @@ void hd_kv_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_r
  * Blocks of positions are cut at absolute multiples of 64, so that results do not depend on how the tokens were batched. */
 void hd_attend(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_ragged *b, int part_k, int part_v,
                enum hd_dtype type, int64_t n_kv_head, int64_t head_dim, int64_t window, float scale);
+
+/* ---- official rounding: these do nothing unless the stream is in the official mode ---- */
+
+/* n columns from first on of every head_dim columns of x, rounded in blocks. */
+void hd_sim(struct hd_stream *s, struct hd_tensor *x, enum hd_sim kind, int64_t block, int64_t head_dim, int64_t first, int64_t n);
+void hd_bf16(struct hd_stream *s, struct hd_tensor *x);
+/* out = x w^T as an official linear layer: in the official mode the input is rounded to fp8 in blocks of act_block (0: not),
+ * the result to bf16; otherwise hd_matmul(). */
+void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t act_block);
+
+void hd_scale(struct hd_stream *s, struct hd_tensor *x, float a);
+/* x *= rsqrt(mean(x^2) + eps) over every head; official: each step rounded to bf16, as on bf16 tensors. */
+void hd_head_norm(struct hd_stream *s, struct hd_tensor *x, int64_t head_dim, float eps);
+/* Walsh-Hadamard in natural order over every head, times head_dim^-1/2; head_dim a power of two. */
+void hd_hadamard(struct hd_stream *s, struct hd_tensor *x, int64_t head_dim);
+
+/* ---- hyper-connections: n_hc streams X[T, n_hc D]; mix[T, n_hc (2 + n_hc)]: pre, post, comb (row-major, source first) ---- */
+
+struct hd_mhc_hp {
+    int64_t n_hc, n_iter;
+    float norm_eps, eps;
+};
+
+void hd_copies(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *h);
+/* fn[n, n_hc D], base[n], scale f32: n = n_hc (2 + n_hc) with scale[3], or (a head) n = n_hc, pre only, with scale[1]. */
+void hd_mhc_mix(struct hd_stream *s, struct hd_tensor *mix, const struct hd_tensor *x, const struct hd_tensor *fn, const struct hd_tensor *base,
+                const struct hd_tensor *scale, const struct hd_mhc_hp *hp);
+/* u[T, D] = sum_j mix[j] X[j]; mix NULL: stream 0. */
+void hd_mhc_pre(struct hd_stream *s, struct hd_tensor *u, const struct hd_tensor *x, const struct hd_tensor *mix, int64_t n_hc);
+void hd_mhc_post(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *a, const struct hd_tensor *mix, int64_t n_hc);
+
+/* ---- compressed and sparse attention ---- */
+
+/* The groups of ratio tokens that the batch completes, as a batch of their own: token e is a group, its position the group's
+ * first. Lives in the step arena. */
+const struct hd_ragged *hd_entries(struct hd_stream *s, const struct hd_ragged *b, int64_t ratio);
+
+/* Rows x[T, n] into a WINDOW part (the last ones, when there are more than it holds). */
+void hd_ring_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_ragged *b, int part);
+
+/* e[groups, n] = per channel softmax(g) . z over a group's tokens. z and g [T, n], or [T, 2 n] with overlap: the first half
+ * serves the next group, the second its own. ape f32 [ratio, cols] is added to g (may be NULL). part: a WINDOW of rows
+ * [2 cols] f32 that carries z and g of the last groups from step to step. */
+void hd_pool(struct hd_stream *s, struct hd_tensor *e, struct hd_tensor *z, struct hd_tensor *g, const struct hd_tensor *ape, const struct hd_ragged *b, int part,
+             int64_t ratio, bool overlap);
+
+struct hd_index_hp {
+    int64_t n_head, head_dim, ratio, top_k;
+    bool ascending;                   /* selected entries by position; otherwise best first */
+    int64_t block, n_block;           /* candidate blocks: their size and how many are kept */
+};
+
+/* sel[T, 2 top_k] i32: in the first half the entries G < (pos + 1) / ratio with the largest sum_h w[h] relu(q[h] . key[G]), -1 behind them; the second half is
+ * scratch. cand_out[T, 2 n_block] (likewise; may be NULL): the best blocks by their best entry, the newest always among them. cand_in (may be
+ * NULL): entries outside these blocks come last. */
+void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor *q, const struct hd_tensor *w, const struct hd_ragged *b, int part,
+              const struct hd_index_hp *hp, struct hd_tensor *cand_out, const struct hd_tensor *cand_in);
+
+struct hd_attend_sel_hp {
+    int64_t n_head, head_dim, window, ratio;
+    int part_window, part_entry;      /* part_entry -1: the window only */
+    float scale;
+};
+
+/* out[T, n_head head_dim]: one vector per token is key and value of all heads: kv[T, head_dim] of this step and the window
+ * part for the last `window` positions, then entries of part_entry: those of sel, or all G < (pos + 1) / ratio when sel is
+ * NULL. sink f32 [n_head] is one more logit without a value. */
+void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
+                   const struct hd_tensor *sink, const struct hd_ragged *b, const struct hd_attend_sel_hp *hp);
+
+/* ---- experts ---- */
+
+enum hd_gate_fn { HD_GATE_SOFTMAX, HD_GATE_SIGMOID, HD_GATE_SQRTSOFTPLUS };
+
+struct hd_gate_hp {
+    int64_t n_expert, n_used, n_group, n_group_used;      /* n_group 0 or 1: no groups */
+    enum hd_gate_fn fn;
+    bool norm, group_top2;            /* weights normalised; a group counts by its two best (V3) rather than its best (V2) */
+    float norm_eps, scale, temp;
+};
+
+/* idx[T, n_used] i32 and weight[T, n_used] f32 from logits[T, E]. bias f32 [E] (may be NULL) changes the choice only; table
+ * i64 [V, n_used] (may be NULL) makes the choice by token id. */
+void hd_gate(struct hd_stream *s, struct hd_tensor *idx, struct hd_tensor *weight, const struct hd_tensor *logits, const struct hd_tensor *bias,
+             const struct hd_tensor *table, const struct hd_ragged *b, const struct hd_gate_hp *hp);
+
+struct hd_moe_hp {
+    int64_t n_expert, act_block;      /* act_block: of the official mode's inputs */
+    float limit;                      /* clamps gate from above and up on both sides; 0: not */
+    bool weight_first;                /* the routing weight multiplies before the down projection (V4) or after (V2, V3) */
+};
+
+/* out[T, D] = sum over the chosen experts, ascending, of down(silu(gate x) * up x); gate, up [F, D] and down [D, F]: arrays [E]. */
+void hd_moe(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *idx, const struct hd_tensor *weight,
+            const struct hd_tensor *gate, const struct hd_tensor *up, const struct hd_tensor *down, const struct hd_moe_hp *hp);
+
+/* act = silu(min(gate, limit)) * clamp(up, limit): hd_silu_mul() with a limit (0: none). */
+void hd_swiglu(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *gate, const struct hd_tensor *up, float limit);
 
 #endif

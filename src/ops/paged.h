@@ -6,15 +6,20 @@
 
 #include "tensor/dtype.h"
 
-/* Rows of one part of one sequence: row r lies at page[r / page_rows] + offset + (r % page_rows) * row_bytes. */
+/* Rows of one part of one sequence. Paged: row r lies at page[r / page_rows] + offset + (r % page_rows) * row_bytes, and holds
+ * ratio tokens from r * ratio on. A window: the row of position r lies at own + r % ring * row_bytes, page is NULL. */
 struct hd_paged {
     void *const *page;
-    int64_t page_rows, offset, row_bytes;
+    char *own;
+    int64_t page_rows, offset, row_bytes, ring;
+    int ratio;
     enum hd_dtype type;
 };
 
 static inline void *hd_paged_row(const struct hd_paged *p, int64_t r)
 {
+    if (!p->page)
+        return p->own + r % p->ring * p->row_bytes;
     return (char *)p->page[r / p->page_rows] + p->offset + r % p->page_rows * p->row_bytes;
 }
 

@@ -36,7 +36,8 @@ struct hd_call {
     const struct hd_tensor *in[5];
     const struct hd_ragged *batch;
     const int32_t *rows;              /* GATHER */
-    int64_t i[6];
+    const struct hd_tensor *const *list;      /* MOE: x, idx, weight, then scratch */
+    int64_t i[12];
     float f[4];
 };
 

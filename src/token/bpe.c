@@ -202,6 +202,18 @@ static int bpe_long(const struct hd_tokenizer *t, const char *word, size_t n, st
     return rc < 0 ? hd_err_set(err, rc, "no memory to tokenize a word of %zu bytes", n) : HD_OK;
 }
 
+/* The cache's slot of a short word: three words of eight bytes, mixed; reads no byte behind the word. */
+static size_t cache_slot(const char *word, size_t n)
+{
+    uint64_t v[3] = {0}, h;
+
+    memcpy(v, word, n);
+    h = (v[0] ^ n) * 0x9E3779B97F4A7C15u;
+    h = (h ^ h >> 29 ^ v[1]) * 0xBF58476D1CE4E5B9u;
+    h = (h ^ h >> 32 ^ v[2]) * 0x94D049BB133111EBu;
+    return (h >> 40) & (HD_CACHE_SLOTS - 1);
+}
+
 int hd_bpe(struct hd_tokenizer *t, const char *word, size_t n, struct hd_ids *out, struct hd_err *err)
 {
     struct hd_cached_word *c = NULL;
@@ -209,7 +221,7 @@ int hd_bpe(struct hd_tokenizer *t, const char *word, size_t n, struct hd_ids *ou
     int32_t id[SHORT], k;
 
     if (n <= HD_CACHE_WORD && t->cache) {
-        c = &t->cache[(hd_hash(HD_HASH_INIT, word, n) * 0x9E3779B97F4A7C15u) >> 40 & (HD_CACHE_SLOTS - 1)];
+        c = &t->cache[cache_slot(word, n)];
         if (c->n == n && !memcmp(c->word, word, n)) {
             if (!HD_GROW(out->id, out->cap, out->n + HD_CACHE_IDS, (size_t)1 << 31))
                 return hd_err_set(err, HD_ERR_MEMORY, "no memory for %zu token ids", out->n);

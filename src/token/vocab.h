@@ -20,7 +20,7 @@ enum hd_spelling { HD_SPELL_BYTES, HD_SPELL_SPM };   /* byte-level, or character
 
 #define HD_CACHE_WORD 24              /* longest word that the cache holds */
 #define HD_CACHE_IDS 6
-#define HD_CACHE_SLOTS 32768
+#define HD_CACHE_SLOTS 65536
 
 struct hd_cached_word {
     char word[HD_CACHE_WORD];

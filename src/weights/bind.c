@@ -64,7 +64,8 @@ static bool eval_shape(const struct hd_weight_list *list, const char *s, int *n_
 }
 
 /* The entry for a row: the first of its "a|b" names that exists; name gets the first one for messages. */
-static struct hd_entry *find_entry(const struct hd_store *st, const struct hd_weight_row *row, int64_t layer, char name[256])
+static struct hd_entry *find_entry(const struct hd_store *st, const struct hd_weight_list *list, const struct hd_weight_row *row, int64_t layer, int64_t expert,
+                                   char name[256])
 {
     const char *alt = st->kind == HD_STORE_GGUF ? row->gguf_name : row->st_name;
     struct hd_entry *e = NULL;
@@ -73,11 +74,12 @@ static struct hd_entry *find_entry(const struct hd_store *st, const struct hd_we
     while (alt && *alt && !e) {
         char pattern[256], full[256];
         size_t n = strcspn(alt, "|");
+        bool prefix = alt[0] == '@';
 
-        snprintf(pattern, sizeof pattern, "%.*s", (int)n, alt);
+        snprintf(pattern, sizeof pattern, "%s%.*s", prefix ? list->prefix : "", (int)n - prefix, alt + prefix);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        snprintf(full, sizeof full, pattern, (int)layer);
+        snprintf(full, sizeof full, pattern, (int)layer, (int)expert);
 #pragma GCC diagnostic pop
         if (!name[0])
             memcpy(name, full, sizeof full);
@@ -283,63 +285,105 @@ static int bind_row(struct hd_store *st, const struct hd_weight_row *row, struct
     return HD_OK;
 }
 
-static int bind_all(struct hd_store *st, const struct hd_weight_list *list, struct hd_arena *arena, bool plan, struct complaint *missing, struct complaint *shape,
+static bool row_exists(const struct hd_weight_list *list, const struct hd_weight_row *row, int64_t layer)
+{
+    return !row->when || (list->exists ? list->exists(list->arg, row->when, layer) : symbol(list, row->when, strlen(row->when)) != 0);
+}
+
+static struct hd_tensor *row_field(const struct hd_weight_list *list, const struct hd_weight_row *row, int64_t layer)
+{
+    char *base = row->flags & HD_W_GLOBAL ? list->globals : (char *)list->layers + (size_t)layer * list->layer_bytes;
+
+    return row->flags & HD_W_EXPERT ? *(struct hd_tensor **)(base + row->field) : (struct hd_tensor *)(base + row->field);
+}
+
+static bool make_experts(const struct hd_weight_list *list, const struct hd_weight_row *row, int64_t layer, struct hd_arena *arena)
+{
+    char *base = (char *)list->layers + (size_t)layer * list->layer_bytes;
+    struct hd_tensor **field = (struct hd_tensor **)(base + row->field);
+
+    return *field || (*field = hd_arena_zalloc(arena, (size_t)list->n_expert * sizeof **field));
+}
+
+struct bound {
+    struct hd_store *st;
+    struct hd_arena *arena;
+    bool plan;
+    struct complaint missing, shape;
+};
+
+static int bind_one(struct bound *b, const struct hd_weight_list *list, const struct hd_weight_row *row, int64_t layer, int64_t expert, int n_dim, const int64_t *dim,
                     struct hd_err *err)
+{
+    char name[256];
+    struct hd_entry *e = find_entry(b->st, list, row, layer, expert, name);
+    struct hd_tensor *t;
+
+    if (row->flags & HD_W_STORED_ONLY) {
+        if (e)
+            e->used = true;
+        return HD_OK;
+    }
+    t = row_field(list, row, layer) + expert;
+    if (e)
+        return bind_row(b->st, row, e, t, n_dim, dim, b->arena, &b->shape, err);
+    if (b->plan && !b->st->n_entry && name[0] && !(row->flags & HD_W_OPTIONAL)) {
+        set_shape(t, row->class == HD_W_MATRIX ? HD_BF16 : row->class == HD_W_VECTOR ? HD_F32 : HD_I64, n_dim, dim);
+        t->name = hd_arena_strdup(b->arena, name, strlen(name));
+    } else if (name[0] && !(row->flags & HD_W_OPTIONAL)) {
+        complain(&b->missing, "%s", name);
+    }
+    return HD_OK;
+}
+
+static int bind_all(struct bound *b, const struct hd_weight_list *list, struct hd_err *err)
 {
     for (int r = 0; r < list->n_row; r++) {
         const struct hd_weight_row *row = &list->row[r];
-        bool exists = !row->when || symbol(list, row->when, strlen(row->when)) != 0;
         int n_dim = 0;
         int64_t dim[HD_MAX_DIM];
 
-        if (exists && !(row->flags & HD_W_STORED_ONLY) && !eval_shape(list, row->shape, &n_dim, dim))
+        if (!(row->flags & HD_W_STORED_ONLY) && (list->exists || row_exists(list, row, 0)) && !eval_shape(list, row->shape, &n_dim, dim))
             return hd_err_set(err, HD_ERR_FORMAT, "%s: shape %s overflows", row->st_name ? row->st_name : row->gguf_name, row->shape);
         for (int64_t layer = 0; layer < (row->flags & HD_W_GLOBAL ? 1 : list->n_layer); layer++) {
-            char *base = row->flags & HD_W_GLOBAL ? list->globals : (char *)list->layers + (size_t)layer * list->layer_bytes;
-            struct hd_tensor *t = (struct hd_tensor *)(base + row->field);
-            char name[256];
-            struct hd_entry *e = find_entry(st, row, layer, name);
-
-            if (row->flags & HD_W_STORED_ONLY) {
-                if (e)
-                    e->used = true;
+            if (!(row->flags & HD_W_STORED_ONLY) && !row_exists(list, row, layer))
                 continue;
-            }
-            if (!exists)
-                continue;
-            if (e) {
-                HD_TRY(bind_row(st, row, e, t, n_dim, dim, arena, shape, err));
-            } else if (plan && !st->n_entry && name[0] && !(row->flags & HD_W_OPTIONAL)) {
-                set_shape(t, row->class == HD_W_MATRIX ? HD_BF16 : row->class == HD_W_VECTOR ? HD_F32 : HD_I64, n_dim, dim);
-                t->name = hd_arena_strdup(arena, name, strlen(name));
-            } else if (name[0] && !(row->flags & HD_W_OPTIONAL)) {
-                complain(missing, "%s", name);
-            }
+            if (row->flags & HD_W_EXPERT && !make_experts(list, row, layer, b->arena))
+                return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld experts", b->st->path, (long long)list->n_expert);
+            for (int64_t x = 0; x < (row->flags & HD_W_EXPERT ? list->n_expert : 1); x++)
+                HD_TRY(bind_one(b, list, row, layer, x, n_dim, dim, err));
         }
     }
     return HD_OK;
 }
 
-int hd_bind(struct hd_store *st, const struct hd_weight_list *list, struct hd_arena *arena, bool plan, struct hd_err *err)
+int hd_bind_lists(struct hd_store *st, const struct hd_weight_list *list, int n_list, struct hd_arena *arena, bool plan, struct hd_err *err)
 {
-    struct complaint missing = {0}, extra = {0}, shape = {0};
+    struct bound b = {.st = st, .arena = arena, .plan = plan};
+    struct complaint extra = {0};
     char text[480] = "";
     size_t n = 0;
 
-    HD_TRY(bind_all(st, list, arena, plan, &missing, &shape, err));
+    for (int i = 0; i < n_list; i++)
+        HD_TRY(bind_all(&b, &list[i], err));
     for (size_t i = 0; i < st->n_entry; i++)
         if (!st->entry[i].used)
             complain(&extra, "%s", st->entry[i].name.p);
     struct {
         const struct complaint *c;
         const char *what;
-    } all[] = {{&missing, "missing"}, {&shape, "misshapen"}, {&extra, "unknown"}};
+    } all[] = {{&b.missing, "missing"}, {&b.shape, "misshapen"}, {&extra, "unknown"}};
 
     for (int i = 0; i < 3; i++)
         if (all[i].c->n && n < sizeof text)
             n += (size_t)snprintf(text + n, sizeof text - n, "%s%d tensor%s %s: %.*s%s", n ? "; " : "", all[i].c->n, all[i].c->n > 1 ? "s" : "", all[i].what,
                                   n ? 90 : 250, all[i].c->text, all[i].c->n > 3 ? ", ..." : "");
     return n ? hd_err_set(err, HD_ERR_FORMAT, "%s: %s", st->path, text) : HD_OK;
+}
+
+int hd_bind(struct hd_store *st, const struct hd_weight_list *list, struct hd_arena *arena, bool plan, struct hd_err *err)
+{
+    return hd_bind_lists(st, list, 1, arena, plan, err);
 }
 
 void hd_bind_each(const struct hd_weight_list *list, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
@@ -350,11 +394,13 @@ void hd_bind_each(const struct hd_weight_list *list, void (*fn)(void *arg, const
         if (row->flags & HD_W_STORED_ONLY)
             continue;
         for (int64_t layer = 0; layer < (row->flags & HD_W_GLOBAL ? 1 : list->n_layer); layer++) {
-            const char *base = row->flags & HD_W_GLOBAL ? list->globals : (const char *)list->layers + (size_t)layer * list->layer_bytes;
-            const struct hd_tensor *t = (const struct hd_tensor *)(base + row->field);
+            const struct hd_tensor *t;
 
-            if (t->n_dim)
-                fn(arg, t);
+            if (!row_exists(list, row, layer) || !(t = row_field(list, row, layer)))
+                continue;
+            for (int64_t x = 0; x < (row->flags & HD_W_EXPERT ? list->n_expert : 1); x++)
+                if (t[x].n_dim)
+                    fn(arg, &t[x]);
         }
     }
 }

@@ -17,12 +17,14 @@ enum hd_weight_class {
 enum hd_weight_flags {
     HD_W_GLOBAL = 1,          /* once, not per layer */
     HD_W_OPTIONAL = 2,        /* may be absent: the field's dims stay 0 */
-    HD_W_STORED_ONLY = 4      /* known by name, ignored: rotary tables and the like */
+    HD_W_STORED_ONLY = 4,     /* known by name, ignored: rotary tables and the like */
+    HD_W_EXPERT = 8           /* one per expert: the field is a struct hd_tensor *, an array that binding allocates */
 };
 
-/* {field, class, flags, safetensors name, GGUF name, shape}: names hold at most one %d, the layer; "a|b" offers two names.
- * shape: dimensions separated by commas, each a product of symbols and numbers: "H*Dh,D". when: a symbol that must not
- * be 0 for the row to exist (NULL: always). */
+/* {field, class, flags, safetensors name, GGUF name, shape}: names hold at most one %d, the layer (experts' a second one, the
+ * expert); "a|b" offers two names; '@' at a name's begin is the list's prefix. shape: dimensions separated by commas, each a
+ * product of symbols and numbers: "H*Dh,D". when: what must hold for the row to exist (NULL: always): a symbol that must not
+ * be 0, or, when the list has exists(), whatever that makes of it. */
 struct hd_weight_row {
     size_t field;             /* offsetof a struct hd_tensor in the globals' or the layer's struct */
     enum hd_weight_class class;
@@ -45,11 +47,17 @@ struct hd_weight_list {
     int64_t n_layer;
     void *globals, *layers;   /* layers: n_layer structs, layer_bytes apart; both zeroed before */
     size_t layer_bytes;
+    const char *prefix;       /* "layers.%d.": what '@' stands for */
+    int64_t n_expert;         /* of HD_W_EXPERT rows */
+    bool (*exists)(const void *arg, const char *when, int64_t layer);      /* may be NULL */
+    const void *arg;
 };
 
 /* Fills every field. plan: rows get shapes, format BF16 (f32 for vectors) and no data unless the store has them.
  * Errors: FORMAT, one line that counts and names what is missing, extra or misshapen; MEMORY. */
 int hd_bind(struct hd_store *st, const struct hd_weight_list *list, struct hd_arena *arena, bool plan, struct hd_err *err);
+/* The same for several lists that share a checkpoint: a model and its draft module. */
+int hd_bind_lists(struct hd_store *st, const struct hd_weight_list *list, int n_list, struct hd_arena *arena, bool plan, struct hd_err *err);
 
 /* Calls fn for every bound (or planned) weight, in the list's order. */
 void hd_bind_each(const struct hd_weight_list *list, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);

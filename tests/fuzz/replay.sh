@@ -9,6 +9,6 @@ libs="-ljansson -lpcre2-8 -lutf8proc -lm -lpthread"
 sh tests/fuzz/seed.sh $out/seeds
 for b in asan ubsan; do
     san=$([ $b = asan ] && echo address || echo undefined)
-    gcc $flags -fsanitize=$san -fno-sanitize-recover=all tests/fuzz/fuzz_target.c tests/fuzz/fuzz_replay.c build/$b/libhadal.a -o $out/replay_$b $libs
-    timeout 300 $out/replay_$b $out/seeds/* $(ls tests/fuzz/corpus/* 2>/dev/null)
+    UBSAN_OPTIONS=halt_on_error=1 gcc $flags -fsanitize=$san tests/fuzz/fuzz_target.c tests/fuzz/fuzz_replay.c build/$b/libhadal.a -o $out/replay_$b $libs
+    UBSAN_OPTIONS=halt_on_error=1 timeout 300 $out/replay_$b $out/seeds/* $(ls tests/fuzz/corpus/* 2>/dev/null)
 done

@@ -7,7 +7,7 @@
 #define HD_BACKEND_CPU_CPU_H
 
 #include "base/pool.h"
-#include "ops/stream.h"
+#include "ops/ops.h"
 
 struct hd_cpu {
     struct hd_pool *pool;
@@ -30,5 +30,32 @@ void hd_cpu_rope_table(void *self, struct hd_stream *s, const struct hd_call *c)
 void hd_cpu_rope(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_kv_put(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_attend(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_simulate(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_scale(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_head_norm(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_hadamard(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_copies(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_mhc_mix(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_mhc_pre(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_mhc_post(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_ring_put(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_pool(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_index(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_attend_sel(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_gate(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c);
+
+static inline float *hd_cpu_row(const struct hd_tensor *t, int64_t r)
+{
+    return (float *)((char *)t->data + r * t->row_bytes);
+}
+
+/* The sequence that token t of the batch belongs to, searching from *seq on. */
+static inline const struct hd_span *hd_cpu_span(const struct hd_ragged *b, int64_t t, int64_t *seq)
+{
+    while (t >= b->span[*seq].tok0 + b->span[*seq].n_tok)
+        ++*seq;
+    return &b->span[*seq];
+}
 
 #endif

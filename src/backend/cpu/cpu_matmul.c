@@ -35,9 +35,9 @@ static void matmul_tile(const struct job *j, int64_t index)
     while (tile >= j->first[i + 1])
         i++;
     const struct hd_tensor *w = c->in[2 + i], *x = c->in[0];
-    int64_t row0 = (tile - j->first[i]) * j->tile[i], n_row = hd_rows(w) - row0 < j->tile[i] ? hd_rows(w) - row0 : j->tile[i];
+    int64_t row0 = (tile - j->first[i]) * j->tile[i], n_out = hd_cols(c->out[i]), n_row = n_out - row0 < j->tile[i] ? n_out - row0 : j->tile[i];
     int64_t t1 = t0 + TOK_BLOCK < n_tok ? t0 + TOK_BLOCK : n_tok, ld = c->out[i]->row_bytes / 4;
-    struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row0};
+    struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row0 + c->i[1]};
     float *out = (float *)c->out[i]->data + t0 * ld + row0;
     hd_matmul_fn fn = hd_k.matmul_f32[w->type];
 
@@ -67,8 +67,8 @@ void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
     for (int i = 0; i < c->n_out; i++) {
         const struct hd_tensor *w = c->in[2 + i];
 
-        j.tile[i] = clamp(bytes / w->row_bytes / 8 * 8, 8, n_tok > 1 ? 256 : hd_rows(w));
-        j.first[i + 1] = j.first[i] + (hd_rows(w) + j.tile[i] - 1) / j.tile[i];
+        j.tile[i] = clamp(bytes / w->row_bytes / 8 * 8, 8, n_tok > 1 ? 256 : hd_cols(c->out[i]));
+        j.first[i + 1] = j.first[i] + (hd_cols(c->out[i]) + j.tile[i] - 1) / j.tile[i];
     }
     hd_pool_for(cpu->pool, j.first[c->n_out] * j.tok_blocks, 1, matmul_range, &j);
 }

@@ -95,8 +95,18 @@ static void silu_mul_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_call *c = arg;
 
-    for (int64_t t = begin; t < end; t++)
-        hd_k.silu_mul(hd_cols(c->out[0]), row_f32(c->in[0], t), row_f32(c->in[1], t), row_f32(c->out[0], t));
+    int64_t n = hd_cols(c->out[0]);
+
+    for (int64_t t = begin; t < end; t++) {
+        float *gate = row_f32(c->in[0], t), *up = row_f32(c->in[1], t);
+
+        if (c->f[0] > 0)
+            for (int64_t i = 0; i < n; i++) {
+                gate[i] = fminf(gate[i], c->f[0]);
+                up[i] = fminf(fmaxf(up[i], -c->f[0]), c->f[0]);
+            }
+        hd_k.silu_mul(n, gate, up, row_f32(c->out[0], t));
+    }
 }
 
 void hd_cpu_silu_mul(void *self, struct hd_stream *s, const struct hd_call *c)
@@ -132,18 +142,19 @@ static void rope_range(void *arg, int64_t begin, int64_t end)
     const struct hd_call *c = arg;
     int64_t n = hd_cols(c->in[0]) / 2, head_dim = c->i[0], cols = hd_cols(c->out[0]);
     int64_t step = c->i[1] ? 2 : 1, far = c->i[1] ? 1 : n;
+    float turn = c->i[3] ? -1 : 1;
 
     for (int64_t t = begin; t < end; t++) {
         const float *cs = row_f32(c->in[0], t), *sn = cs + n;
 
         for (int64_t h = 0; h < cols; h += head_dim) {
-            float *x = row_f32(c->out[0], t) + h;
+            float *x = row_f32(c->out[0], t) + h + c->i[2];
 
             for (int64_t i = 0; i < n; i++) {
                 float a = x[i * step], b = x[i * step + far];
 
-                x[i * step] = a * cs[i] - b * sn[i];
-                x[i * step + far] = b * cs[i] + a * sn[i];
+                x[i * step] = a * cs[i] - b * (turn * sn[i]);
+                x[i * step + far] = b * cs[i] + a * (turn * sn[i]);
             }
         }
     }
@@ -167,7 +178,7 @@ static void kv_put_range(void *arg, int64_t begin, int64_t end)
         while (t >= b->span[seq].tok0 + b->span[seq].n_tok)
             seq++;
         p = &b->part[seq * b->n_part + c->i[0]];
-        row = hd_paged_row(p, b->pos[t]);
+        row = hd_paged_row(p, b->pos[t] / p->ratio);
         if (p->type == HD_F16)
             hd_k.f32_to_f16(n, row_f32(c->in[0], t), row);
         else

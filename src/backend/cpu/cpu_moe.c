@@ -1,0 +1,319 @@
+/* cpu_moe.c: choosing experts, and their sum.
+ *
+ * Tokens are grouped by expert, so that an expert's weights are read once a step however many tokens chose it. The rows of
+ * all experts that somebody chose form one list of tiles, shared by the team: first gate and up of every slot, then (after
+ * the activation) down. A token's experts are added in ascending order: who else is in the batch does not change a bit.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "kernels/kernels.h"
+#include "tensor/simulate.h"
+
+#define TILE_BYTES (48 * 1024)
+#define MAX_EXPERT 4096
+
+/* ---- the gate ---- */
+
+static float score_of(enum hd_gate_fn fn, float x)
+{
+    return fn == HD_GATE_SIGMOID ? 1 / (1 + expf(-x)) : sqrtf(x > 20 ? x : log1pf(expf(x)));
+}
+
+static void scores(const struct hd_call *c, const float *logit, float *s)
+{
+    int64_t n = c->i[0];
+
+    if (c->i[4] == HD_GATE_SOFTMAX) {
+        float top = logit[0], sum = 0;
+
+        for (int64_t e = 1; e < n; e++)
+            top = fmaxf(top, logit[e]);
+        for (int64_t e = 0; e < n; e++)
+            sum += s[e] = expf(logit[e] / c->f[2] - top / c->f[2]);
+        for (int64_t e = 0; e < n; e++)
+            s[e] /= sum;
+        return;
+    }
+    for (int64_t e = 0; e < n; e++)
+        s[e] = score_of((enum hd_gate_fn)c->i[4], logit[e] / c->f[2]);
+}
+
+/* The k largest of v[n], best first, the earlier among equals; chosen ones become -inf. */
+static void take_best(float *v, int64_t n, int64_t k, int32_t *idx)
+{
+    for (int64_t i = 0; i < k; i++) {
+        int64_t best = -1;
+
+        for (int64_t e = 0; e < n; e++)
+            if (!isnan(v[e]) && (best < 0 || v[e] > v[best]))
+                best = e;
+        idx[i] = (int32_t)(best < 0 ? i : best);
+        if (best >= 0)
+            v[best] = NAN;
+    }
+}
+
+/* Experts outside the best groups cannot be chosen. */
+static void limit_groups(const struct hd_call *c, float *v)
+{
+    int64_t n_group = c->i[2], size = c->i[0] / n_group;
+    float best[MAX_EXPERT];
+    int32_t keep[MAX_EXPERT];
+    bool kept[MAX_EXPERT] = {false};
+
+    for (int64_t g = 0; g < n_group; g++) {
+        float one = -INFINITY, two = -INFINITY;
+
+        for (int64_t e = g * size; e < (g + 1) * size; e++) {
+            if (v[e] > one) {
+                two = one;
+                one = v[e];
+            } else if (v[e] > two) {
+                two = v[e];
+            }
+        }
+        best[g] = c->i[6] ? one + two : one;
+    }
+    take_best(best, n_group, c->i[3], keep);
+    for (int64_t i = 0; i < c->i[3]; i++)
+        kept[keep[i]] = true;
+    for (int64_t e = 0; e < c->i[0]; e++)
+        if (!kept[e / size])
+            v[e] = -INFINITY;
+}
+
+static void gate_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    int64_t n = c->i[0], k = c->i[1];
+    float s[MAX_EXPERT], v[MAX_EXPERT];
+
+    for (int64_t t = begin; t < end; t++) {
+        int32_t *idx = (int32_t *)hd_cpu_row(c->out[0], t);
+        float *w = hd_cpu_row(c->out[1], t), sum = 0;
+
+        scores(c, hd_cpu_row(c->in[0], t), s);
+        if (c->in[2]) {
+            const struct hd_tensor *table = c->in[2];
+            const char *row = (const char *)table->data + c->batch->ids[t] * table->row_bytes;
+
+            for (int64_t i = 0; i < k; i++) {
+                int64_t e = table->type == HD_I64 ? ((const int64_t *)row)[i] : ((const int32_t *)row)[i];
+
+                idx[i] = (int32_t)(e < 0 || e >= n ? 0 : e);      /* validated when loaded; never out of bounds */
+            }
+        } else {
+            memcpy(v, s, (size_t)n * sizeof *v);
+            if (c->in[1])
+                hd_k.add(n, v, c->in[1]->data, v);
+            if (c->i[2] > 1)
+                limit_groups(c, v);
+            take_best(v, n, k, idx);
+        }
+        for (int64_t i = 0; i < k; i++)
+            sum += w[i] = s[idx[i]];
+        for (int64_t i = 0; i < k; i++)
+            w[i] = (c->i[5] ? w[i] / (sum + c->f[0]) : w[i]) * c->f[1];
+    }
+}
+
+void hd_cpu_gate(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    HD_ASSERT(c->i[0] <= MAX_EXPERT);
+    hd_cpu_rows(self, c->batch->n_tok, 16 * c->i[0], gate_range, (void *)c);
+}
+
+/* ---- the experts ---- */
+
+enum { X, IDX, WEIGHT, ORDER, XS, XQ, H, U, HQ, Y };
+
+struct job {
+    const struct hd_call *c;
+    const int32_t *first;             /* [E + 1]: an expert's slots */
+    const int32_t *slot_tok, *slot_of;/* token of a sorted slot; sorted slot of (token, choice) */
+    const float *slot_weight;
+    int64_t tile, n_out;              /* rows a tile; rows of the product now running */
+    const struct hd_tensor *w[2];
+    const struct hd_tensor *out[2], *in, *in_q;
+    int64_t tiles;                    /* per expert */
+};
+
+static void product_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct job *j = arg;
+
+    for (int64_t i = begin; i < end; i++) {
+        int64_t e = i / j->tiles, row0 = i % j->tiles * j->tile, n = j->first[e + 1] - j->first[e];
+        int64_t n_row = j->n_out - row0 < j->tile ? j->n_out - row0 : j->tile;
+
+        for (int k = 0; k < 2 && n > 0; k++) {
+            const struct hd_tensor *w = j->w[k] ? &j->w[k][e] : NULL, *x = j->in;
+            struct hd_wrows rows;
+            hd_matmul_fn fn;
+
+            if (!w)
+                continue;
+            rows = (struct hd_wrows){w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row0};
+            fn = hd_k.matmul_f32[w->type];
+            if (j->in_q && hd_k.matmul_q16[w->type]) {
+                x = j->in_q;
+                fn = hd_k.matmul_q16[w->type];
+            }
+            fn(hd_cols(w), &rows, n_row, hd_cpu_row(x, j->first[e]), x->row_bytes, n, hd_cpu_row(j->out[k], j->first[e]) + row0, j->out[k]->row_bytes / 4);
+        }
+    }
+}
+
+static void product(struct hd_cpu *cpu, struct job *j, const struct hd_tensor *w0, const struct hd_tensor *w1, const struct hd_tensor *in, const struct hd_tensor *in_q,
+                    const struct hd_tensor *out0, const struct hd_tensor *out1)
+{
+    int64_t tile = TILE_BYTES / (w0->row_bytes > 0 ? w0->row_bytes : 1) / 8 * 8;
+
+    j->n_out = hd_rows(w0);
+    j->tile = tile < 8 ? 8 : tile;
+    j->tiles = (j->n_out + j->tile - 1) / j->tile;
+    j->w[0] = w0;
+    j->w[1] = w1;
+    j->in = in;
+    j->in_q = in_q;
+    j->out[0] = out0;
+    j->out[1] = out1;
+    hd_pool_for(cpu->pool, j->tiles * j->c->i[0], 1, product_range, j);
+}
+
+/* Slots sorted by expert, then by token. order's rows: first[E + 1] | token of a slot | slot of (token, choice). */
+static void sort_slots(struct job *j)
+{
+    const struct hd_call *c = j->c;
+    const struct hd_tensor *const *l = c->list;
+    int64_t n_tok = hd_rows(l[X]), k = hd_cols(l[IDX]), n_expert = c->i[0];
+    int32_t *first = (int32_t *)hd_cpu_row(l[ORDER], 0), *tok = (int32_t *)hd_cpu_row(l[ORDER], 1), *of = (int32_t *)hd_cpu_row(l[ORDER], 2);
+
+    memset(first, 0, (size_t)(n_expert + 1) * sizeof *first);
+    for (int64_t t = 0; t < n_tok; t++)
+        for (int64_t i = 0; i < k; i++)
+            first[((const int32_t *)hd_cpu_row(l[IDX], t))[i] + 1]++;
+    for (int64_t e = 0; e < n_expert; e++)
+        first[e + 1] += first[e];
+    for (int64_t t = 0; t < n_tok; t++)
+        for (int64_t i = 0; i < k; i++) {
+            int32_t e = ((const int32_t *)hd_cpu_row(l[IDX], t))[i], s = first[e]++;
+
+            tok[s] = (int32_t)t;
+            of[t * k + i] = s;
+        }
+    memmove(first + 1, first, (size_t)n_expert * sizeof *first);
+    first[0] = 0;
+    j->first = first;
+    j->slot_tok = tok;
+    j->slot_of = of;
+}
+
+static void gather_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct job *j = arg;
+    const struct hd_tensor *const *l = j->c->list;
+    int64_t d = hd_cols(l[X]);
+
+    for (int64_t s = begin; s < end; s++) {
+        float *x = hd_cpu_row(l[XS], s);
+
+        memcpy(x, hd_cpu_row(l[X], j->slot_tok[s]), (size_t)d * sizeof *x);
+        if (j->c->i[3] && j->c->i[1])
+            hd_simulate(HD_SIM_FP8, j->c->i[1], x, d);
+        if (l[XQ])
+            hd_k.q16_encode(x, d, (struct hd_q16 *)hd_cpu_row(l[XQ], s));
+    }
+}
+
+/* The routing weight of a sorted slot. */
+static float weight_of(const struct job *j, int64_t s)
+{
+    const struct hd_tensor *const *l = j->c->list;
+    int64_t t = j->slot_tok[s], k = hd_cols(l[IDX]);
+
+    for (int64_t i = 0; i < k; i++)
+        if (j->slot_of[t * k + i] == s)
+            return hd_cpu_row(l[WEIGHT], t)[i];
+    return 0;
+}
+
+static void act_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct job *j = arg;
+    const struct hd_tensor *const *l = j->c->list;
+    int64_t f = hd_cols(l[H]);
+    float limit = j->c->f[0];
+    bool official = j->c->i[3];
+
+    for (int64_t s = begin; s < end; s++) {
+        float *h = hd_cpu_row(l[H], s), *u = hd_cpu_row(l[U], s);
+
+        if (official) {
+            hd_simulate(HD_SIM_BF16, 0, h, f);
+            hd_simulate(HD_SIM_BF16, 0, u, f);
+        }
+        if (limit > 0)
+            for (int64_t i = 0; i < f; i++) {
+                h[i] = fminf(h[i], limit);
+                u[i] = fminf(fmaxf(u[i], -limit), limit);
+            }
+        hd_k.silu_mul(f, h, u, h);
+        if (j->c->i[2])
+            hd_k.scale(f, weight_of(j, s), h);
+        if (official) {
+            hd_simulate(HD_SIM_BF16, 0, h, f);
+            if (j->c->i[1])
+                hd_simulate(HD_SIM_FP8, j->c->i[1], h, f);
+        }
+        if (l[HQ])
+            hd_k.q16_encode(h, f, (struct hd_q16 *)hd_cpu_row(l[HQ], s));
+    }
+}
+
+static void sum_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct job *j = arg;
+    const struct hd_tensor *const *l = j->c->list;
+    int64_t d = hd_cols(l[X]), k = hd_cols(l[IDX]);
+
+    for (int64_t t = begin; t < end; t++) {
+        float *out = hd_cpu_row(j->c->out[0], t);
+        int32_t last = -1;
+
+        memset(out, 0, (size_t)d * sizeof *out);
+        for (int64_t i = 0; i < k; i++) {             /* sorted slots ascend with the expert */
+            int32_t next = INT32_MAX;
+            float *y;
+
+            for (int64_t n = 0; n < k; n++)
+                if (j->slot_of[t * k + n] > last && j->slot_of[t * k + n] < next)
+                    next = j->slot_of[t * k + n];
+            y = hd_cpu_row(l[Y], next);
+            if (j->c->i[3])
+                hd_simulate(HD_SIM_BF16, 0, y, d);
+            if (!j->c->i[2])
+                hd_k.scale(d, weight_of(j, next), y);
+            hd_k.add(d, out, y, out);
+            last = next;
+        }
+    }
+}
+
+void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    const struct hd_tensor *const *l = c->list;
+    struct job j = {.c = c};
+    int64_t slots = hd_rows(l[XS]);
+
+    if (!slots)
+        return;
+    sort_slots(&j);
+    hd_cpu_rows(self, slots, 2 * hd_cols(l[XS]), gather_range, &j);
+    product(self, &j, c->in[2], c->in[3], l[XS], l[XQ], l[H], l[U]);
+    hd_cpu_rows(self, slots, 8 * hd_cols(l[H]), act_range, &j);
+    product(self, &j, c->in[4], NULL, l[H], l[HQ], l[Y], NULL);
+    hd_cpu_rows(self, hd_rows(l[X]), hd_cols(l[XS]) * hd_cols(l[IDX]), sum_range, &j);
+}

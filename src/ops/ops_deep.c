@@ -1,0 +1,271 @@
+/* ops_deep.c: front ends of the ops behind DeepSeek's blocks: rounding points, hyper-connections, sparse attention, experts. */
+#include "ops/ops.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/dispatch.h"
+
+struct hd_tensor *hd_slice(struct hd_stream *s, const struct hd_tensor *x, int64_t col0, int64_t n)
+{
+    struct hd_tensor *v = hd_new(s, x->type, 0, n);
+
+    if (!hd_stream_ok(s))
+        return v;
+    *v = hd_view2(x->type, x->data ? (char *)x->data + hd_row_bytes(x->type, col0) : NULL, hd_rows(x), n);
+    v->row_bytes = x->row_bytes;
+    return v;
+}
+
+void hd_sim(struct hd_stream *s, struct hd_tensor *x, enum hd_sim kind, int64_t block, int64_t head_dim, int64_t first, int64_t n)
+{
+    if (s->exact == HD_EXACT_OFFICIAL && hd_require(s, hd_cols(x) % head_dim == 0 && first + n <= head_dim, HD_OP_SIMULATE, x, x))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_SIMULATE, .n_out = 1, .out = {x}, .i = {kind, block, head_dim, first, n}});
+}
+
+void hd_bf16(struct hd_stream *s, struct hd_tensor *x)
+{
+    hd_sim(s, x, HD_SIM_BF16, 0, hd_cols(x), 0, hd_cols(x));
+}
+
+void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t act_block)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+
+    if (s->exact == HD_EXACT_OFFICIAL && act_block) {
+        struct hd_tensor *q = hd_new(s, HD_F32, hd_rows(x), hd_cols(x));
+
+        hd_copies(s, q, x);
+        hd_sim(s, q, HD_SIM_FP8, act_block, hd_cols(x), 0, hd_cols(x));
+        x = q;
+    }
+    hd_matmul(s, out, x, w);
+    hd_bf16(s, out);
+    hd_stream_rewind(s, mark);
+}
+
+void hd_scale(struct hd_stream *s, struct hd_tensor *x, float a)
+{
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_SCALE, .n_out = 1, .out = {x}, .f = {a}});
+}
+
+void hd_head_norm(struct hd_stream *s, struct hd_tensor *x, int64_t head_dim, float eps)
+{
+    if (!hd_require(s, hd_cols(x) % head_dim == 0, HD_OP_HEAD_NORM, x, x))
+        return;
+    s->cost.flops += 3.0 * (double)hd_elems(x);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_HEAD_NORM, .n_out = 1, .out = {x}, .i = {head_dim, s->exact == HD_EXACT_OFFICIAL}, .f = {eps}});
+}
+
+void hd_hadamard(struct hd_stream *s, struct hd_tensor *x, int64_t head_dim)
+{
+    if (hd_require(s, hd_cols(x) % head_dim == 0 && !(head_dim & (head_dim - 1)), HD_OP_HADAMARD, x, x))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_HADAMARD, .n_out = 1, .out = {x}, .i = {head_dim}});
+}
+
+/* ---- hyper-connections ---- */
+
+void hd_copies(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *h)
+{
+    if (hd_require(s, hd_rows(x) == hd_rows(h) && hd_cols(x) % hd_cols(h) == 0, HD_OP_COPIES, x, h))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_COPIES, .n_out = 1, .out = {x}, .in = {h}});
+}
+
+void hd_mhc_mix(struct hd_stream *s, struct hd_tensor *mix, const struct hd_tensor *x, const struct hd_tensor *fn, const struct hd_tensor *base,
+                const struct hd_tensor *scale, const struct hd_mhc_hp *hp)
+{
+    int64_t n = hd_cols(mix);
+
+    if (!hd_require(s, hd_cols(fn) == hd_cols(x) && hd_rows(fn) == n && hd_elems(base) == n && (n == hp->n_hc || n == hp->n_hc * (2 + hp->n_hc)), HD_OP_MHC_MIX, x, fn) ||
+        !hd_require(s, hd_rows(mix) == hd_rows(x) && hp->n_hc <= 8 && hd_elems(scale) >= (n == hp->n_hc ? 1 : 3), HD_OP_MHC_MIX, mix, scale))
+        return;
+    s->cost.flops += 2.0 * (double)(hd_rows(x) * hd_elems(fn));
+    s->cost.weight_bytes += (double)hd_tensor_bytes(fn);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_MHC_MIX, .n_out = 1, .out = {mix}, .in = {x, fn, base, scale}, .i = {hp->n_hc, hp->n_iter}, .f = {hp->norm_eps, hp->eps}});
+}
+
+void hd_mhc_pre(struct hd_stream *s, struct hd_tensor *u, const struct hd_tensor *x, const struct hd_tensor *mix, int64_t n_hc)
+{
+    if (!hd_require(s, hd_rows(u) == hd_rows(x) && hd_cols(u) * n_hc == hd_cols(x) && (!mix || hd_cols(mix) >= n_hc), HD_OP_MHC_PRE, u, x))
+        return;
+    s->cost.flops += 2.0 * (double)hd_elems(x);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_MHC_PRE, .n_out = 1, .out = {u}, .in = {x, mix}, .i = {n_hc}});
+}
+
+void hd_mhc_post(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *a, const struct hd_tensor *mix, int64_t n_hc)
+{
+    if (!hd_require(s, hd_rows(a) == hd_rows(x) && hd_cols(a) * n_hc == hd_cols(x) && hd_cols(mix) == n_hc * (2 + n_hc), HD_OP_MHC_POST, x, a))
+        return;
+    s->cost.flops += 2.0 * (double)((n_hc + 1) * hd_elems(x));
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_MHC_POST, .n_out = 1, .out = {x}, .in = {a, mix}, .i = {n_hc}});
+}
+
+/* ---- compressed and sparse attention ---- */
+
+const struct hd_ragged *hd_entries(struct hd_stream *s, const struct hd_ragged *b, int64_t ratio)
+{
+    static const struct hd_ragged none;
+    struct hd_ragged *e = hd_stream_ok(s) ? hd_arena_alloc(s->step, sizeof *e) : NULL;
+    struct hd_span *span = e ? hd_arena_alloc(s->step, (size_t)b->n_seq * sizeof *span) : NULL;
+    int64_t n = 0;
+    int32_t *pos;
+
+    if (span)
+        for (int64_t i = 0; i < b->n_seq; i++) {
+            int64_t first = b->span[i].pos0 / ratio, end = (b->span[i].pos0 + b->span[i].n_tok) / ratio;
+
+            span[i] = (struct hd_span){n, end - first, first * ratio};
+            n += end - first;
+        }
+    if (!span || !(pos = hd_arena_alloc(s->step, (size_t)(n ? n : 1) * sizeof *pos))) {
+        hd_stream_fail(s, HD_ERR_MEMORY, "step: no memory for the groups of %lld tokens", (long long)b->n_tok);
+        return &none;
+    }
+    for (int64_t i = 0; i < b->n_seq; i++)
+        for (int64_t k = 0; k < span[i].n_tok; k++)
+            pos[span[i].tok0 + k] = (int32_t)(span[i].pos0 + k * ratio);
+    s->used += 3 * 64 + (int64_t)sizeof *e + b->n_seq * (int64_t)sizeof *span + n * 4;
+    if (s->used > s->cost.arena_peak)
+        s->cost.arena_peak = s->used;
+    *e = (struct hd_ragged){.n_tok = n, .n_seq = b->n_seq, .pos = pos, .span = span, .part = b->part, .n_part = b->n_part, .max_pos = b->max_pos};
+    return e;
+}
+
+void hd_ring_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_ragged *b, int part)
+{
+    if (!hd_require(s, hd_rows(x) == b->n_tok, HD_OP_RING_PUT, x, x))
+        return;
+    s->cost.kv_bytes += (double)hd_tensor_bytes(x);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_RING_PUT, .in = {x}, .batch = b, .i = {part}});
+}
+
+void hd_pool(struct hd_stream *s, struct hd_tensor *e, struct hd_tensor *z, struct hd_tensor *g, const struct hd_tensor *ape, const struct hd_ragged *b, int part,
+             int64_t ratio, bool overlap)
+{
+    if (!hd_require(s, hd_cols(z) == hd_cols(g) && hd_rows(z) == b->n_tok && hd_cols(z) == (overlap ? 2 : 1) * hd_cols(e), HD_OP_POOL, z, e) ||
+        !hd_require(s, !ape || hd_elems(ape) == ratio * hd_cols(g), HD_OP_POOL, g, ape ? ape : g))
+        return;
+    s->cost.flops += 8.0 * (double)hd_elems(z);
+    s->cost.kv_bytes += 2.0 * (double)hd_tensor_bytes(z);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_POOL, .n_out = 3, .out = {e, z, g}, .in = {ape}, .batch = b, .i = {part, ratio, overlap}});
+}
+
+void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor *q, const struct hd_tensor *w, const struct hd_ragged *b, int part,
+              const struct hd_index_hp *hp, struct hd_tensor *cand_out, const struct hd_tensor *cand_in)
+{
+    double seen = 0;
+
+    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(w) == hp->n_head && hd_cols(sel) == 2 * hp->top_k, HD_OP_INDEX, q, w))
+        return;
+    for (int64_t i = 0; i < b->n_seq; i++)
+        seen += (double)b->span[i].n_tok * ((double)b->span[i].pos0 + (double)b->span[i].n_tok / 2) / (double)hp->ratio;
+    s->cost.flops += 2.0 * seen * (double)hd_cols(q);
+    s->cost.kv_bytes += 4.0 * (double)b->max_pos / (double)hp->ratio * (double)hp->head_dim * (double)b->n_seq;
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_INDEX,
+                                     .n_out = 2,
+                                     .out = {sel, cand_out},
+                                     .in = {q, w, cand_in},
+                                     .batch = b,
+                                     .i = {part, hp->n_head, hp->head_dim, hp->ratio, hp->top_k, hp->ascending, hp->block, hp->n_block, s->exact == HD_EXACT_OFFICIAL}});
+}
+
+void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
+                   const struct hd_tensor *sink, const struct hd_ragged *b, const struct hd_attend_sel_hp *hp)
+{
+    double seen = 0;
+
+    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(kv) == hp->head_dim, HD_OP_ATTEND_SEL, q, kv) ||
+        !hd_require(s, hd_cols(out) == hd_cols(q) && (!sink || hd_elems(sink) == hp->n_head) && (!sel || hd_rows(sel) == b->n_tok), HD_OP_ATTEND_SEL, out, q))
+        return;
+    for (int64_t i = 0; i < b->n_seq; i++) {
+        double mean = (double)b->span[i].pos0 + ((double)b->span[i].n_tok + 1) / 2, n = fmin(mean, (double)hp->window);
+
+        if (hp->part_entry >= 0)
+            n += fmin(mean / (double)hp->ratio, sel ? (double)hd_cols(sel) / 2 : 1e18);
+        seen += (double)b->span[i].n_tok * n;
+        s->cost.kv_bytes += n * 4 * (double)hp->head_dim;
+    }
+    s->cost.flops += 4.0 * seen * (double)hd_cols(q);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ATTEND_SEL,
+                                     .n_out = 1,
+                                     .out = {out},
+                                     .in = {q, kv, sel, sink},
+                                     .batch = b,
+                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) / 2 : 0},
+                                     .f = {hp->scale}});
+}
+
+/* ---- experts ---- */
+
+void hd_gate(struct hd_stream *s, struct hd_tensor *idx, struct hd_tensor *weight, const struct hd_tensor *logits, const struct hd_tensor *bias,
+             const struct hd_tensor *table, const struct hd_ragged *b, const struct hd_gate_hp *hp)
+{
+    if (!hd_require(s, hd_rows(logits) == b->n_tok && hd_cols(logits) == hp->n_expert && hd_cols(idx) == hp->n_used && hd_cols(weight) == hp->n_used, HD_OP_GATE, logits, idx) ||
+        !hd_require(s, (!bias || hd_elems(bias) == hp->n_expert) && (!table || hd_cols(table) == hp->n_used), HD_OP_GATE, logits, bias ? bias : logits))
+        return;
+    s->cost.flops += 8.0 * (double)hd_elems(logits);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_GATE,
+                                     .n_out = 2,
+                                     .out = {idx, weight},
+                                     .in = {logits, bias, table},
+                                     .batch = b,
+                                     .i = {hp->n_expert, hp->n_used, hp->n_group, hp->n_group_used, hp->fn, hp->norm, hp->group_top2},
+                                     .f = {hp->norm_eps, hp->scale, hp->temp}});
+}
+
+void hd_moe(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *idx, const struct hd_tensor *weight,
+            const struct hd_tensor *gate, const struct hd_tensor *up, const struct hd_tensor *down, const struct hd_moe_hp *hp)
+{
+    int64_t n = hd_rows(x), k = hd_cols(idx), d = hd_cols(x), f = hd_rows(gate), slots = n * k;
+    double share = 1 - pow(1 - (double)k / (double)hp->n_expert, (double)n), bytes = 0;
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *order, *xs, *xq = NULL, *h, *u, *hq = NULL, *y;
+    bool q16;
+
+    if (!hd_require(s, hd_rows(out) == n && hd_cols(out) == d && hd_rows(idx) == n && hd_cols(gate) == d, HD_OP_MOE, x, gate) ||
+        !hd_require(s, hd_cols(down) == f && hd_rows(down) == d && hd_rows(up) == f && hd_cols(up) == d, HD_OP_MOE, up, down))
+        return;
+    q16 = s->exact == HD_EXACT_NONE && d % 32 == 0 && f % 32 == 0 && (!s->be || s->be->wants_q16(s->be->self, gate->type));
+    for (int64_t e = 0; e < hp->n_expert; e++)
+        bytes += (double)(hd_tensor_bytes(&gate[e]) + hd_tensor_bytes(&up[e]) + hd_tensor_bytes(&down[e]));
+    s->cost.flops += 6.0 * (double)slots * (double)(d * f);
+    s->cost.weight_bytes += bytes * share;
+    order = hd_new(s, HD_I32, 3, slots + hp->n_expert + 1);
+    xs = hd_new(s, HD_F32, slots, d);
+    h = hd_new(s, HD_F32, slots, f);
+    u = hd_new(s, HD_F32, slots, f);
+    y = hd_new(s, HD_F32, slots, d);
+    if (q16) {
+        xq = hd_new(s, HD_Q16, slots, d);
+        hq = hd_new(s, HD_Q16, slots, f);
+    }
+    /* scratch goes along as a list of tensors: the backend allocates nothing */
+    const struct hd_tensor **list = hd_stream_ok(s) ? hd_arena_alloc(s->step, 10 * sizeof *list) : NULL;
+
+    if (list) {
+        const struct hd_tensor *all[] = {x, idx, weight, order, xs, xq, h, u, hq, y};
+
+        s->used += 128;
+        if (s->used > s->cost.arena_peak)
+            s->cost.arena_peak = s->used;
+        memcpy(list, all, sizeof all);
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_MOE,
+                                         .n_out = 1,
+                                         .out = {out},
+                                         .in = {x, idx, gate, up, down},
+                                         .list = list,
+                                         .i = {hp->n_expert, hp->act_block, hp->weight_first, s->exact == HD_EXACT_OFFICIAL},
+                                         .f = {hp->limit}});
+    } else {
+        hd_stream_fail(s, HD_ERR_MEMORY, "step: no memory for experts");
+    }
+    hd_stream_rewind(s, mark);
+}
+
+void hd_swiglu(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *gate, const struct hd_tensor *up, float limit)
+{
+    if (!hd_require(s, hd_rows(gate) == hd_rows(up) && hd_cols(gate) == hd_cols(up) && hd_cols(out) == hd_cols(gate), HD_OP_SILU_MUL, gate, up))
+        return;
+    s->cost.flops += 6.0 * (double)hd_elems(gate);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_SILU_MUL, .n_out = 1, .out = {out}, .in = {gate, up}, .f = {limit}});
+}
