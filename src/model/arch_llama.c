@@ -21,4 +21,4 @@ static int load(struct hd_model *m, struct hd_err *err)
     return hd_decoder_bind(m, d, hd_decoder_rows, hd_decoder_n_row, attn_bias, attn_bias, ffn_bias, err);
 }
 
-const struct hd_arch hd_arch_llama = {"llama", load, hd_decoder_forward, hd_decoder_each_weight};
+const struct hd_arch hd_arch_llama = {.name = "llama", .load = load, .forward = hd_decoder_forward, .each_weight = hd_decoder_each_weight};

@@ -42,4 +42,4 @@ static int load(struct hd_model *m, struct hd_err *err)
     return hd_decoder_bind(m, d, hd_decoder_rows, hd_decoder_n_row, 1, 0, 0, err);
 }
 
-const struct hd_arch hd_arch_qwen2 = {"qwen2", load, hd_decoder_forward, hd_decoder_each_weight};
+const struct hd_arch hd_arch_qwen2 = {.name = "qwen2", .load = load, .forward = hd_decoder_forward, .each_weight = hd_decoder_each_weight};

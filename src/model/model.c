@@ -77,5 +77,5 @@ void hd_model_count(const struct hd_model *m, struct hd_counts *c)
 {
     memset(c, 0, sizeof *c);
     m->arch->each_weight(m, count, c);
-    c->active = c->total;             /* dense: a token meets every weight */
+    c->active = c->total - (m->arch->n_idle ? m->arch->n_idle(m) : 0);
 }

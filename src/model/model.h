@@ -26,6 +26,8 @@ struct hd_arch {
     struct hd_tensor *(*forward)(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out);
     /* Calls fn for every weight of the list, bound or only planned. */
     void (*each_weight)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
+    /* Of the weights that each_weight() names, how many elements a token does not meet (experts, table rows). NULL: none. */
+    int64_t (*n_idle)(const struct hd_model *m);
 };
 
 struct hd_model {

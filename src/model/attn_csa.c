@@ -1,0 +1,148 @@
+/* attn_csa.c: see attn_csa.h. */
+#include "model/attn_csa.h"
+
+#include <math.h>
+
+#define SLACK 64                      /* rows that rings keep beyond their need: rewinding that far is exact without recomputation */
+
+enum { PART_WINDOW, PART_ENTRY, PART_STATE, PART_KEY, PART_KEY_STATE };
+
+int hd_csa_parts(const struct hd_csa_hp *hp, int64_t ratio, int layer, struct hd_cache_part *part)
+{
+    int lanes = ratio == 4 ? 2 : 1, n = 0;
+
+    part[n++] = (struct hd_cache_part){.name = "window", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = hp->head_dim, .ratio = 1,
+                                       .window = (int)hp->window, .slack = SLACK};
+    if (!ratio)
+        return n;
+    part[n++] = (struct hd_cache_part){.name = "entries", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->head_dim, .ratio = (int)ratio};
+    part[n++] = (struct hd_cache_part){.name = "groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * lanes * hp->head_dim, .ratio = 1,
+                                       .window = (int)(lanes * ratio), .slack = SLACK};
+    if (ratio != 4)
+        return n;
+    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .ratio = (int)ratio};
+    part[n++] = (struct hd_cache_part){.name = "index groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * lanes * hp->index_dim, .ratio = 1,
+                                       .window = (int)(lanes * ratio), .slack = SLACK};
+    return n;
+}
+
+static void norm(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *w, float eps)
+{
+    hd_rmsnorm(s, x, x, w, eps);
+    hd_bf16(s, x);
+}
+
+/* Rotates the last rope_dim dims of every head. */
+static void rotate(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *table, int64_t head_dim, int64_t rope_dim, bool inverse)
+{
+    hd_rope_at(s, x, table, head_dim, true, head_dim - rope_dim, inverse);
+    hd_bf16(s, x);
+}
+
+/* The entries that this step completes: pooled, normalised, rotated at their first position. */
+static struct hd_tensor *entries(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_pool_weights *w, int64_t ratio, int64_t dim, int state,
+                                 const struct hd_csa_step *st, const struct hd_tensor *u)
+{
+    const struct hd_ragged *e = ratio == 4 ? st->e4 : st->e128;
+    struct hd_tensor *out = hd_new(s, HD_F32, e->n_tok, dim);
+    int64_t cols = hd_rows(&w->wkv);
+    struct hd_tensor *z = hd_new(s, HD_F32, hd_rows(u), cols), *g = hd_new(s, HD_F32, hd_rows(u), cols);
+
+    hd_matmul(s, z, u, &w->wkv);
+    hd_matmul(s, g, u, &w->wgate);
+    hd_pool(s, out, z, g, &w->ape, st->b, state, ratio, ratio == 4);
+    hd_bf16(s, out);
+    norm(s, out, &w->norm, hp->norm_eps);
+    rotate(s, out, ratio == 4 ? st->rope_e4 : st->rope_e128, dim, hp->rope_dim, false);
+    return out;
+}
+
+/* Entries that the queries want to see. */
+static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int part0, const struct hd_csa_step *st,
+                                        const struct hd_tensor *u, const struct hd_tensor *qr, int layer)
+{
+    int64_t n = hd_rows(u), dim = hp->index_dim;
+    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 4, .top_k = hp->index_top_k};
+    struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k), *q, *wt, *key;
+    struct hd_stream_mark mark = hd_stream_mark(s);
+
+    q = hd_new(s, HD_F32, n, hp->index_heads * dim);
+    wt = hd_new(s, HD_F32, n, hp->index_heads);
+    key = entries(s, hp, &w->index_comp, 4, dim, part0 + PART_KEY_STATE, st, u);
+    hd_linear(s, q, qr, &w->index_wq_b, hp->act_block);
+    rotate(s, q, st->rope_comp, dim, hp->rope_dim, false);
+    if (!(dim & (dim - 1)) && s->exact != HD_EXACT_F32) {
+        hd_hadamard(s, q, dim);               /* orthogonal on both sides: it matters to the rounding only */
+        hd_bf16(s, q);
+        hd_hadamard(s, key, dim);
+        hd_bf16(s, key);
+    }
+    hd_sim(s, q, HD_SIM_FP4, 32, dim, 0, dim);
+    hd_sim(s, key, HD_SIM_FP4, 32, dim, 0, dim);
+    hd_trace(s, key, "layers.%d.attn.index.k", layer);
+    hd_trace(s, q, "layers.%d.attn.index.q", layer);
+    hd_kv_put(s, key, st->e4, part0 + PART_KEY, HD_F32);
+    hd_linear(s, wt, u, &w->index_weights, 0);
+    hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
+    hd_bf16(s, wt);
+    hd_trace(s, wt, "layers.%d.attn.index.weights", layer);
+    hd_index(s, sel, q, wt, st->b, part0 + PART_KEY, &ih, NULL, NULL);
+    hd_stream_rewind(s, mark);
+    return sel;
+}
+
+void hd_grouped_out(struct hd_stream *s, const struct hd_tensor *o, const struct hd_tensor *wo_a, const struct hd_tensor *wo_b, int64_t n_group, int64_t act_block,
+                    struct hd_tensor *y, int layer)
+{
+    int64_t rank = hd_rows(wo_a) / n_group, cols = hd_cols(o) / n_group;
+    struct hd_tensor *r = hd_new(s, HD_F32, hd_rows(o), n_group * rank);
+
+    for (int64_t g = 0; g < n_group; g++)
+        hd_matmul_rows(s, hd_slice(s, r, g * rank, rank), hd_slice(s, o, g * cols, cols), wo_a, g * rank);
+    hd_bf16(s, r);
+    hd_trace(s, r, "layers.%d.attn.o_a", layer);
+    hd_linear(s, y, r, wo_b, act_block);
+}
+
+void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int64_t ratio, int part0, const struct hd_csa_step *st,
+                 const struct hd_tensor *u, struct hd_tensor *out, int layer)
+{
+    int64_t n = hd_rows(u), d = hp->head_dim, plain = d - hp->rope_dim;
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o, *sel = NULL;
+    struct hd_tensor *rope = ratio ? st->rope_comp : st->rope;
+    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d))};
+
+    hd_linear(s, qr, u, &w->wq_a, hp->act_block);
+    norm(s, qr, &w->q_norm, hp->norm_eps);
+    hd_trace(s, qr, "layers.%d.attn.q_a_norm", layer);
+    hd_linear(s, q, qr, &w->wq_b, hp->act_block);
+    hd_head_norm(s, q, d, hp->norm_eps);
+    rotate(s, q, rope, d, hp->rope_dim, false);
+    hd_trace(s, q, "layers.%d.attn.q", layer);
+    hd_linear(s, kv, u, &w->wkv, hp->act_block);
+    norm(s, kv, &w->kv_norm, hp->norm_eps);
+    rotate(s, kv, rope, d, hp->rope_dim, false);
+    hd_sim(s, kv, HD_SIM_FP8, hp->kv_block, d, 0, plain);
+    hd_trace(s, kv, "layers.%d.attn.kv", layer);
+    if (ratio) {
+        struct hd_stream_mark inner = hd_stream_mark(s);
+        struct hd_tensor *e = entries(s, hp, &w->comp, ratio, d, part0 + PART_STATE, st, u);
+
+        hd_sim(s, e, HD_SIM_FP8, hp->kv_block, d, 0, plain);
+        hd_trace(s, e, "layers.%d.attn.ckv", layer);
+        hd_kv_put(s, e, ratio == 4 ? st->e4 : st->e128, part0 + PART_ENTRY, HD_F32);
+        hd_stream_rewind(s, inner);
+    }
+    if (ratio == 4)
+        sel = select_entries(s, hp, w, part0, st, u, qr, layer);
+    o = hd_new(s, HD_F32, n, hp->n_head * d);
+    hd_attend_sel(s, o, q, kv, sel, &w->sink, st->b, &ah);
+    hd_bf16(s, o);
+    hd_trace(s, o, "layers.%d.attn.o_rope", layer);
+    hd_ring_put(s, kv, st->b, part0 + PART_WINDOW);
+    rotate(s, o, rope, d, hp->rope_dim, true);
+    hd_grouped_out(s, o, &w->wo_a, &w->wo_b, hp->o_groups, hp->act_block, out, layer);
+    hd_trace(s, out, "layers.%d.attn.out", layer);
+    hd_stream_rewind(s, mark);
+}

@@ -1,0 +1,53 @@
+/* attn_csa.h: DeepSeek-V4's attention: one latent vector per token is key and value of all heads; a window of raw ones, and
+ * behind it compressed entries of 4 tokens (chosen by an indexer) or of 128 (all of them).
+ *
+ * Math     q = norm_head(Wq_b norm(Wq_a u)), kv = norm(Wkv u), RoPE on the last dims; o = softmax(q kv^T, sink) kv over window
+ *          and entries; inverse RoPE on o; grouped output projection
+ * Source   DeepSeek-V4 technical report; the published inference code
+ * Traps    entries are rotated at their group's first position, outputs back at the query's; a group of 4 also pools the group
+ *          before it, from the other half of the channels
+ */
+#ifndef HD_MODEL_ATTN_CSA_H
+#define HD_MODEL_ATTN_CSA_H
+
+#include "cache/cache.h"
+#include "ops/ops.h"
+
+struct hd_csa_hp {
+    int64_t n_head, head_dim, rope_dim, q_rank, o_rank, o_groups, window;
+    int64_t index_heads, index_dim, index_top_k;
+    float norm_eps;
+    int64_t act_block, kv_block;      /* official rounding: inputs of linear layers, the latent's unrotated dims */
+};
+
+struct hd_pool_weights {
+    struct hd_tensor ape, wkv, wgate, norm;           /* f32 [m, C], [C, D], [C, D], f32 [c]; C = 2 c for groups of 4 */
+};
+
+struct hd_csa_weights {
+    struct hd_tensor wq_a, q_norm, wq_b, wkv, kv_norm, sink, wo_a, wo_b;
+    struct hd_pool_weights comp;                      /* ratio > 0 */
+    struct hd_tensor index_wq_b, index_weights;       /* ratio 4: [ih id, q_rank], [ih, D] */
+    struct hd_pool_weights index_comp;
+};
+
+#define HD_CSA_PARTS 5
+
+/* The cache parts of a layer, appended to part[]; how many. */
+int hd_csa_parts(const struct hd_csa_hp *hp, int64_t ratio, int layer, struct hd_cache_part *part);
+
+/* What the layers of a step share. */
+struct hd_csa_step {
+    const struct hd_ragged *b, *e4, *e128;            /* the tokens; the groups that they complete */
+    struct hd_tensor *rope, *rope_comp, *rope_e4, *rope_e128;
+};
+
+/* out[T, D] from u[T, D]; parts from part0 on. */
+void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int64_t ratio, int part0, const struct hd_csa_step *st,
+                 const struct hd_tensor *u, struct hd_tensor *out, int layer);
+
+/* y[T, D] = wo_b(concat_g wo_a[g] o[g]): o in o_groups column blocks. Shared with attn_csa2.c. */
+void hd_grouped_out(struct hd_stream *s, const struct hd_tensor *o, const struct hd_tensor *wo_a, const struct hd_tensor *wo_b, int64_t n_group, int64_t act_block,
+                    struct hd_tensor *y, int layer);
+
+#endif

@@ -1,0 +1,37 @@
+/* moe.c: see moe.h. */
+#include "model/moe.h"
+
+static const struct hd_tensor *maybe(const struct hd_tensor *t)
+{
+    return t->n_dim ? t : NULL;
+}
+
+void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *w, const struct hd_ragged *b, const struct hd_tensor *x,
+                  struct hd_tensor *out, int layer)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    int64_t n = hd_rows(x), k = hp->gate.n_used;
+    struct hd_tensor *logits = hd_new(s, HD_F32, n, hp->gate.n_expert), *idx = hd_new(s, HD_I32, n, k), *weight = hd_new(s, HD_F32, n, k);
+
+    hd_matmul(s, logits, x, &w->gate_inp);
+    hd_trace(s, logits, "layers.%d.ffn.router_logits", layer);
+    hd_gate(s, idx, weight, logits, maybe(&w->gate_bias), maybe(&w->gate_table), b, &hp->gate);
+    hd_trace(s, weight, "layers.%d.ffn.weights", layer);
+    hd_moe(s, out, x, idx, weight, w->gate, w->up, w->down, &hp->moe);
+    hd_trace(s, out, "layers.%d.ffn.routed", layer);
+    if (w->sh_gate.n_dim) {
+        int64_t f = hd_rows(&w->sh_gate), block = hp->moe.act_block;
+        struct hd_tensor *gate = hd_new(s, HD_F32, n, f), *up = hd_new(s, HD_F32, n, f), *y = hd_new(s, HD_F32, n, hd_cols(out));
+
+        hd_linear(s, gate, x, &w->sh_gate, block);
+        hd_linear(s, up, x, &w->sh_up, block);
+        hd_swiglu(s, gate, gate, up, hp->moe.limit);
+        hd_bf16(s, gate);
+        hd_linear(s, y, gate, &w->sh_down, block);
+        hd_trace(s, y, "layers.%d.ffn.shared", layer);
+        hd_add(s, out, out, y);
+    }
+    hd_bf16(s, out);
+    hd_trace(s, out, "layers.%d.ffn.out", layer);
+    hd_stream_rewind(s, mark);
+}

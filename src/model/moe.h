@@ -1,0 +1,28 @@
+/* moe.h: a mixture of experts with a shared one: y = sum_e w_e expert_e(x) + shared(x); experts are SwiGLU.
+ *
+ * Source   DeepSeekMoE (Dai et al. 2024), DeepSeek-V3 and V4 inference code
+ * Traps    the bias changes who is chosen, never the weight; V4 multiplies the routing weight before the down projection,
+ *          V2 and V3 after; the shared expert's clamp is the routed ones'
+ */
+#ifndef HD_MODEL_MOE_H
+#define HD_MODEL_MOE_H
+
+#include "ops/ops.h"
+
+struct hd_moe_weights {
+    struct hd_tensor gate_inp;                        /* [E, D] */
+    struct hd_tensor gate_bias, gate_table;           /* f32 [E], i64 [V, k]; dim 0 when absent */
+    struct hd_tensor *gate, *up, *down;               /* arrays [E]: [F, D], [F, D], [D, F] */
+    struct hd_tensor sh_gate, sh_up, sh_down;         /* the shared expert; dim 0 when absent */
+};
+
+struct hd_moe_block_hp {
+    struct hd_gate_hp gate;
+    struct hd_moe_hp moe;
+};
+
+/* out[T, D] from x[T, D]. */
+void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *w, const struct hd_ragged *b, const struct hd_tensor *x,
+                  struct hd_tensor *out, int layer);
+
+#endif
