@@ -5,10 +5,34 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "engine/model_tokenizer.h"
+#include "token/token_classes.h"
 
 #define CHUNK_DEFAULT 512
 #define CTX_DEFAULT 8192
 #define HEADROOM ((int64_t)64 << 20)          /* what the program itself may need beside the plan */
+
+/* Architectures that hash n-grams want to know which tokens are alike: the tokenizer says so. */
+static int give_classes(struct hd_model *m, const char *path, struct hd_err *err)
+{
+    int64_t n_class, n = m->hp.n_vocab;
+    struct hd_tokenizer *t;
+    int32_t *map;
+    int rc;
+
+    if (!m->arch->take_classes)
+        return HD_OK;
+    rc = hd_model_tokenizer(&t, path, err);
+    if (rc < 0)
+        return hd_err_prepend(err, "the model's n-gram memory needs its tokenizer");
+    map = hd_malloc((size_t)n * sizeof *map);
+    rc = map ? hd_token_classes(t, n, map, &n_class, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for the classes of %lld tokens", (long long)n);
+    if (rc == HD_OK)
+        rc = m->arch->take_classes(m, map, n, n_class, err);
+    hd_free(map);
+    hd_tokenizer_free(t);
+    return rc;
+}
 
 static void defaults(struct hd_engine_options *o, const struct hd_hparams *hp)
 {
@@ -84,7 +108,7 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     HD_TRY(hd_backend_cpu_init(opt->cpu, err));
     HD_TRY(hd_model_open(&e->model, path, opt->kv_type, HD_STORE_RESIDENT, err));
     defaults(&e->opt, &e->model.hp);
-    if ((rc = hd_engine_plan(&e->model, &e->opt, 1, &e->plan, err)) < 0 || (rc = check_memory(e, err)) < 0 ||
+    if ((rc = give_classes(&e->model, path, err)) < 0 || (rc = hd_engine_plan(&e->model, &e->opt, 1, &e->plan, err)) < 0 || (rc = check_memory(e, err)) < 0 ||
         (rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 ||
         (rc = hd_cache_init(&e->cache, &e->model.spec, e->opt.n_ctx, err)) < 0)
         goto fail;

@@ -28,6 +28,9 @@ struct hd_arch {
     void (*each_weight)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
     /* Of the weights that each_weight() names, how many elements a token does not meet (experts, table rows). NULL: none. */
     int64_t (*n_idle)(const struct hd_model *m);
+    /* Classes of token ids (token/token_classes.h), for architectures that hash them; called once, after loading. NULL: not
+     * wanted. map[n] is copied. */
+    int (*take_classes)(struct hd_model *m, const int32_t *map, int64_t n, int64_t n_class, struct hd_err *err);
 };
 
 struct hd_model {

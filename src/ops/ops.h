@@ -146,4 +146,25 @@ void hd_moe(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *
 /* act = silu(min(gate, limit)) * clamp(up, limit): hd_silu_mul() with a limit (0: none). */
 void hd_swiglu(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *gate, const struct hd_tensor *up, float limit);
 
+/* ---- n-gram memory ---- */
+
+struct hd_ngram {
+    int64_t n_order, n_head, n_map;   /* orders 2 .. n_order + 1 */
+    const int32_t *map;               /* [V] id to class */
+    int32_t pad;                      /* the class before a sequence's begin */
+    const int64_t *mult;              /* [n_order + 1] */
+    const int64_t *prime, *offset;    /* [n_order n_head] */
+};
+
+/* rows[T, n_order n_head] i32: offset + (xor_j class[t - j] mult[j]) mod prime. part: a WINDOW of i32 with the classes of the
+ * tokens before the step. class_out[T, 1] i32 is what belongs there afterwards (hd_ring_put). */
+void hd_ngram_rows(struct hd_stream *s, struct hd_tensor *rows, struct hd_tensor *class_out, const struct hd_ragged *b, int part, const struct hd_ngram *g);
+
+/* out[T, n D] f32 = the n rows of w[N, D] that rows[T, n] names. */
+void hd_table(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *rows, const struct hd_tensor *w);
+
+/* X[T, C D]: X[c] += sigmoid(sign(d) sqrt(max(|d|, 1e-6))) value, d = sum X[c] q[c] k[c] key[c] / (|X[c]| |key[c]| sqrt(D)) with
+ * root mean squares for norms. kv[T, (C + 1) D]: keys, then the value. */
+void hd_engram(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *kv, const struct hd_tensor *q, const struct hd_tensor *k, int64_t n_hc, float eps);
+
 #endif

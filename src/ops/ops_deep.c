@@ -269,3 +269,27 @@ void hd_swiglu(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
     s->cost.flops += 6.0 * (double)hd_elems(gate);
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_SILU_MUL, .n_out = 1, .out = {out}, .in = {gate, up}, .f = {limit}});
 }
+
+/* ---- n-gram memory ---- */
+
+void hd_ngram_rows(struct hd_stream *s, struct hd_tensor *rows, struct hd_tensor *class_out, const struct hd_ragged *b, int part, const struct hd_ngram *g)
+{
+    if (hd_require(s, hd_rows(rows) == b->n_tok && hd_cols(rows) == g->n_order * g->n_head && hd_rows(class_out) == b->n_tok, HD_OP_NGRAM, rows, class_out))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_NGRAM, .n_out = 2, .out = {rows, class_out}, .batch = b, .ngram = g, .i = {part}});
+}
+
+void hd_table(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *rows, const struct hd_tensor *w)
+{
+    if (!hd_require(s, hd_rows(out) == hd_rows(rows) && hd_cols(out) == hd_cols(rows) * hd_cols(w), HD_OP_TABLE, out, w))
+        return;
+    s->cost.weight_bytes += (double)hd_elems(rows) * (double)hd_row_bytes(w->type, hd_cols(w));
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_TABLE, .n_out = 1, .out = {out}, .in = {rows, w}});
+}
+
+void hd_engram(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *kv, const struct hd_tensor *q, const struct hd_tensor *k, int64_t n_hc, float eps)
+{
+    if (!hd_require(s, hd_rows(x) == hd_rows(kv) && hd_cols(kv) * n_hc == hd_cols(x) * (n_hc + 1) && hd_elems(q) == hd_cols(x) && hd_elems(k) == hd_cols(x), HD_OP_ENGRAM, x, kv))
+        return;
+    s->cost.flops += 10.0 * (double)hd_elems(x);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ENGRAM, .n_out = 1, .out = {x}, .in = {kv, q, k}, .i = {n_hc}, .f = {eps}});
+}

@@ -28,6 +28,8 @@ enum hd_op {
 enum hd_need { HD_NEED_MUST, HD_NEED_FUSED };
 enum hd_shard { HD_SHARD_LOCAL, HD_SHARD_ROWS, HD_SHARD_OUT_IN, HD_SHARD_HEADS, HD_SHARD_VOCAB, HD_SHARD_NONE };
 
+struct hd_ngram;
+
 /* One call of an op, whatever the op: what a backend gets and a tape keeps. Unused fields are zero. */
 struct hd_call {
     enum hd_op op;
@@ -37,6 +39,7 @@ struct hd_call {
     const struct hd_ragged *batch;
     const int32_t *rows;              /* GATHER */
     const struct hd_tensor *const *list;      /* MOE: x, idx, weight, then scratch */
+    const struct hd_ngram *ngram;     /* NGRAM */
     int64_t i[12];
     float f[4];
 };

@@ -70,6 +70,9 @@ int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd
             [HD_OP_ATTEND_SEL] = hd_cpu_attend_sel,
             [HD_OP_GATE] = hd_cpu_gate,
             [HD_OP_MOE] = hd_cpu_moe,
+            [HD_OP_NGRAM] = hd_cpu_ngram,
+            [HD_OP_TABLE] = hd_cpu_table,
+            [HD_OP_ENGRAM] = hd_cpu_engram,
         },
     };
     for (int op = 0; op < HD_N_OP; op++)

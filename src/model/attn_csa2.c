@@ -1,0 +1,129 @@
+/* attn_csa2.c: see attn_csa2.h. */
+#include "model/attn_csa2.h"
+
+#include <math.h>
+
+#include "model/attn_csa.h"
+
+#define SLACK 64
+
+enum { PART_WINDOW, PART_ENTRY, PART_KEY, PART_GROUP };
+
+int hd_csa2_parts(const struct hd_csa2_hp *hp, const struct hd_csa2_layer *l, int layer, struct hd_cache_part *part)
+{
+    int n = 0;
+
+    part[n++] = (struct hd_cache_part){.name = "window", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = hp->head_dim, .ratio = 1,
+                                       .window = (int)hp->window, .slack = SLACK};
+    if (l->owner != layer)
+        return n;
+    part[n++] = (struct hd_cache_part){.name = "entries", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->head_dim, .ratio = (int)l->ratio};
+    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .ratio = (int)l->ratio};
+    if (l->ratio > 1)
+        part[n++] = (struct hd_cache_part){.name = "groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * hp->head_dim, .ratio = 1,
+                                           .window = (int)l->ratio, .slack = SLACK};
+    return n;
+}
+
+static void norm(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *w, float eps)
+{
+    hd_rmsnorm(s, x, x, w, eps);
+    hd_bf16(s, x);
+}
+
+static void rotate(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *table, int64_t head_dim, int64_t rope_dim, bool inverse)
+{
+    hd_rope_at(s, x, table, head_dim, true, head_dim - rope_dim, inverse);
+    hd_bf16(s, x);
+}
+
+/* An owner's entries and index keys of this step, into the cache. */
+static void own_entries(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *l, const struct hd_csa2_step *st,
+                        const struct hd_tensor *u, int layer)
+{
+    int k = st->ratio[0] == l->ratio ? 0 : 1;
+    const struct hd_ragged *eb = st->e[k];
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *e = hd_new(s, HD_F32, eb->n_tok, hp->head_dim), *key = hd_new(s, HD_F32, eb->n_tok, hp->index_dim);
+
+    if (l->ratio == 1) {
+        hd_linear(s, e, u, &w->comp_wkv, 0);
+    } else {
+        struct hd_tensor *z = hd_new(s, HD_F32, hd_rows(u), hp->head_dim), *g = hd_new(s, HD_F32, hd_rows(u), hp->head_dim);
+
+        hd_matmul(s, z, u, &w->comp_wkv);
+        hd_matmul(s, g, u, &w->comp_wgate);
+        hd_pool(s, e, z, g, NULL, st->b, l->part0 + PART_GROUP, l->ratio, false);
+        hd_bf16(s, e);
+    }
+    norm(s, e, &w->comp_norm, hp->norm_eps);
+    hd_trace(s, e, "layers.%d.attn.comp.norm", layer);
+    hd_linear(s, key, e, &w->index_wk, 0);
+    norm(s, key, &w->index_k_norm, hp->norm_eps);
+    rotate(s, key, st->rope_e[k], hp->index_dim, hp->rope_dim, false);
+    hd_sim(s, key, HD_SIM_FP4, 32, hp->index_dim, 0, hp->index_dim);
+    hd_trace(s, key, "layers.%d.attn.index.k", layer);
+    hd_kv_put(s, key, eb, l->part0 + PART_KEY, HD_F32);
+    rotate(s, e, st->rope_e[k], hp->head_dim, hp->rope_dim, false);
+    hd_sim(s, e, HD_SIM_FP4_E4M3, 16, hp->head_dim, 0, hp->head_dim);
+    hd_trace(s, e, "layers.%d.attn.ckv", layer);
+    hd_kv_put(s, e, eb, l->part0 + PART_ENTRY, HD_F32);
+    hd_stream_rewind(s, mark);
+}
+
+static void choose(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
+                   const struct hd_tensor *u, const struct hd_tensor *qr)
+{
+    int64_t n = hd_rows(u), dim = hp->index_dim;
+    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = all[layer].ratio, .top_k = hp->index_top_k, .ascending = true,
+                             .block = hp->cand_block, .n_block = hp->n_cand};
+    bool behind = hp->cand_source >= 0 && layer > hp->cand_source && all[layer].owner == all[hp->cand_source].owner;
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
+
+    hd_linear(s, q, qr, &w->index_wq_b, hp->act_block);
+    rotate(s, q, st->rope_comp, dim, hp->rope_dim, false);
+    hd_sim(s, q, HD_SIM_FP4, 32, dim, 0, dim);
+    hd_trace(s, q, "layers.%d.attn.index.q", layer);
+    hd_linear(s, wt, u, &w->index_weights, 0);
+    hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
+    hd_bf16(s, wt);
+    hd_index(s, st->sel, q, wt, st->b, all[all[layer].owner].part0 + PART_KEY, &ih, layer == hp->cand_source ? st->cand : NULL, behind ? st->cand : NULL);
+    hd_stream_rewind(s, mark);
+}
+
+void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
+                  const struct hd_tensor *u, struct hd_tensor *out)
+{
+    const struct hd_csa2_layer *l = &all[layer];
+    int64_t n = hd_rows(u), d = hp->head_dim;
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o;
+    struct hd_tensor *rope = l->ratio ? st->rope_comp : st->rope;
+    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, l->ratio, l->part0 + PART_WINDOW, l->ratio ? all[l->owner].part0 + PART_ENTRY : -1,
+                                  (float)(1 / sqrt((double)d))};
+
+    hd_linear(s, qr, u, &w->wq_a, hp->act_block);
+    norm(s, qr, &w->q_norm, hp->norm_eps);
+    hd_linear(s, q, qr, &w->wq_b, hp->act_block);
+    rotate(s, q, rope, d, hp->rope_dim, false);
+    hd_trace(s, q, "layers.%d.attn.q", layer);
+    hd_linear(s, kv, u, &w->wkv, hp->act_block);
+    norm(s, kv, &w->kv_norm, hp->norm_eps);
+    rotate(s, kv, rope, d, hp->rope_dim, false);
+    hd_sim(s, kv, HD_SIM_FP8, 32, d, 0, d);
+    hd_trace(s, kv, "layers.%d.attn.kv", layer);
+    if (l->owner == layer)
+        own_entries(s, hp, w, l, st, u, layer);
+    if (l->source == layer)
+        choose(s, hp, w, all, layer, st, u, qr);
+    o = hd_new(s, HD_F32, n, hp->n_head * d);
+    hd_attend_sel(s, o, q, kv, l->ratio ? st->sel : NULL, &w->sink, st->b, &ah);
+    hd_bf16(s, o);
+    hd_trace(s, o, "layers.%d.attn.o_rope", layer);
+    hd_ring_put(s, kv, st->b, l->part0 + PART_WINDOW);
+    rotate(s, o, rope, d, hp->rope_dim, true);
+    hd_grouped_out(s, o, &w->wo_a, &w->wo_b, hp->o_groups, hp->act_block, out, layer);
+    hd_trace(s, out, "layers.%d.attn.out", layer);
+    hd_stream_rewind(s, mark);
+}

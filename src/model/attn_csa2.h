@@ -1,0 +1,52 @@
+/* attn_csa2.h: DeepSeek-V4.1's attention: a window per layer, and compressed entries that several layers share: an owner makes
+ * them, an index source chooses among them, the layers behind use both.
+ *
+ * Math     as attn_csa.h without the per-head norm; entries pool `ratio` tokens without overlap (ratio 1: one token each)
+ * Source   the published V4.1 inference code and report
+ * Traps    index keys come from the latent before its rotation; the candidate source itself chooses among all entries, the
+ *          sources behind it among its candidates; an owner's keys are its own at every step
+ */
+#ifndef HD_MODEL_ATTN_CSA2_H
+#define HD_MODEL_ATTN_CSA2_H
+
+#include "cache/cache.h"
+#include "ops/ops.h"
+
+struct hd_csa2_hp {
+    int64_t n_head, head_dim, rope_dim, q_rank, o_rank, o_groups, window;
+    int64_t index_heads, index_dim, index_top_k;
+    int64_t cand_source, cand_block, n_cand;          /* cand_source -1: none */
+    float norm_eps;
+    int64_t act_block;
+};
+
+struct hd_csa2_weights {
+    struct hd_tensor wq_a, q_norm, wq_b, wkv, kv_norm, sink, wo_a, wo_b;
+    struct hd_tensor comp_wkv, comp_wgate, comp_norm; /* owners; wgate when ratio > 1 */
+    struct hd_tensor index_wk, index_k_norm;          /* owners */
+    struct hd_tensor index_wq_b, index_weights;       /* index sources */
+};
+
+struct hd_csa2_layer {
+    int64_t ratio;
+    int owner, source;                                /* layers whose entries and whose selection are used; -1 */
+    int part0;                                        /* window; owners: entries, index keys, groups (ratio > 1) */
+};
+
+#define HD_CSA2_PARTS 4
+int hd_csa2_parts(const struct hd_csa2_hp *hp, const struct hd_csa2_layer *l, int layer, struct hd_cache_part *part);
+
+/* What the layers of a step share. */
+struct hd_csa2_step {
+    const struct hd_ragged *b;
+    struct hd_tensor *rope, *rope_comp;
+    const struct hd_ragged *e[2];                     /* entries of the ratios in use, and their tables */
+    struct hd_tensor *rope_e[2];
+    int64_t ratio[2];
+    struct hd_tensor *sel, *cand;                     /* the latest selection; candidate blocks */
+};
+
+void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
+                  const struct hd_tensor *u, struct hd_tensor *out);
+
+#endif
