@@ -313,7 +313,7 @@ static int find_draft(struct hd_model *m, struct v4 *d, struct hd_err *err)
 /* The fused form's matrices as views of one expert each. */
 static int split_experts(struct hd_model *m, struct v4 *d, struct hd_err *err)
 {
-    int64_t n = d->moe.gate.n_expert, f = d->d_expert;
+    int64_t n = d->moe.gate.n_expert;
 
     for (int64_t i = 0; i < d->n_layer && d->fused; i++) {
         struct layer *l = &d->layer[i];
@@ -325,16 +325,7 @@ static int split_experts(struct hd_model *m, struct v4 *d, struct hd_err *err)
             return hd_err_set(err, HD_ERR_FORMAT, "%s: layer %lld: experts.gate_up_proj or down_proj is missing", m->store.path, (long long)i);
         if (l->gate_up_exps.scale.data || l->down_exps.scale.data)
             return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: layer %lld: experts in one quantised matrix; expected float ones, or a matrix per expert", m->store.path, (long long)i);
-        l->ffn.gate = t;
-        l->ffn.up = t + n;
-        l->ffn.down = t + 2 * n;
-        for (int64_t e = 0; e < n; e++) {
-            char *gu = l->gate_up_exps.data, *dn = l->down_exps.data;
-
-            t[e] = hd_view2(l->gate_up_exps.type, gu + e * 2 * f * l->gate_up_exps.row_bytes, f, d->d_model);
-            t[n + e] = hd_view2(l->gate_up_exps.type, gu + (e * 2 + 1) * f * l->gate_up_exps.row_bytes, f, d->d_model);
-            t[2 * n + e] = hd_view2(l->down_exps.type, dn + e * d->d_model * l->down_exps.row_bytes, d->d_model, f);
-        }
+        hd_moe_split(&l->ffn, &l->gate_up_exps, &l->down_exps, t);
     }
     return HD_OK;
 }

@@ -94,11 +94,9 @@ static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa
 void hd_grouped_out(struct hd_stream *s, const struct hd_tensor *o, const struct hd_tensor *wo_a, const struct hd_tensor *wo_b, int64_t n_group, int64_t act_block,
                     struct hd_tensor *y, int layer)
 {
-    int64_t rank = hd_rows(wo_a) / n_group, cols = hd_cols(o) / n_group;
-    struct hd_tensor *r = hd_new(s, HD_F32, hd_rows(o), n_group * rank);
+    struct hd_tensor *r = hd_new(s, HD_F32, hd_rows(o), hd_rows(wo_a));
 
-    for (int64_t g = 0; g < n_group; g++)
-        hd_matmul_rows(s, hd_slice(s, r, g * rank, rank), hd_slice(s, o, g * cols, cols), wo_a, g * rank);
+    hd_group_matmul(s, r, o, wo_a, n_group, hd_rows(wo_a) / n_group, 0);
     hd_bf16(s, r);
     hd_trace(s, r, "layers.%d.attn.o_a", layer);
     hd_linear(s, y, r, wo_b, act_block);
@@ -111,7 +109,7 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o, *sel = NULL;
     struct hd_tensor *rope = ratio ? st->rope_comp : st->rope;
-    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d))};
+    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d)), 0};
 
     hd_linear(s, qr, u, &w->wq_a, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);

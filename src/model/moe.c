@@ -35,3 +35,18 @@ void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const s
     hd_trace(s, out, "layers.%d.ffn.out", layer);
     hd_stream_rewind(s, mark);
 }
+
+void hd_moe_split(struct hd_moe_weights *w, const struct hd_tensor *gate_up, const struct hd_tensor *down, struct hd_tensor *t)
+{
+    int64_t n = gate_up->dim[0], f = gate_up->dim[1] / 2, d = gate_up->dim[2];
+    char *gu = gate_up->data, *dn = down->data;
+
+    w->gate = t;
+    w->up = t + n;
+    w->down = t + 2 * n;
+    for (int64_t e = 0; e < n; e++) {
+        t[e] = hd_view2(gate_up->type, gu ? gu + e * 2 * f * gate_up->row_bytes : NULL, f, d);
+        t[n + e] = hd_view2(gate_up->type, gu ? gu + (e * 2 + 1) * f * gate_up->row_bytes : NULL, f, d);
+        t[2 * n + e] = hd_view2(down->type, dn ? dn + e * d * down->row_bytes : NULL, d, f);
+    }
+}

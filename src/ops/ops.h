@@ -48,6 +48,16 @@ void hd_kv_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_r
 void hd_attend(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_ragged *b, int part_k, int part_v,
                enum hd_dtype type, int64_t n_kv_head, int64_t head_dim, int64_t window, float scale);
 
+/* out = (x - mean) / sqrt(var + eps) * w + b over whole rows; w, b f32. out may be x. */
+void hd_layernorm(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *b, float eps);
+
+/* Column block g of out = column block g of x times rows g * stride + first .. + cols(out) / n_group of w; products in f32. */
+void hd_group_matmul(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t n_group, int64_t stride, int64_t first);
+
+/* Per head h of q[T, n_head (nope + rope)]: out[T, n_head (rank + rope)] = [sum_r q[r] w[h stride + r] | q's last rope dims]:
+ * w[n_head stride, rank] holds each head's key rows first. */
+void hd_absorb(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *w, int64_t n_head, int64_t nope, int64_t stride);
+
 /* ---- official rounding: these do nothing unless the stream is in the official mode ---- */
 
 /* n columns from first on of every head_dim columns of x, rounded in blocks. */
@@ -107,11 +117,12 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
 
 struct hd_attend_sel_hp {
     int64_t n_head, head_dim, window, ratio;
-    int part_window, part_entry;      /* part_entry -1: the window only */
+    int part_window, part_entry;      /* part_entry -1: the window only; part_window -1: entries only (window 0) */
     float scale;
+    int64_t value_dim;                /* 0: values are whole vectors; otherwise their first value_dim dims */
 };
 
-/* out[T, n_head head_dim]: one vector per token is key and value of all heads: kv[T, head_dim] of this step and the window
+/* out[T, n_head value_dim]: one vector per token is key and value of all heads: kv[T, head_dim] of this step and the window
  * part for the last `window` positions, then entries of part_entry: those of sel, or all G < (pos + 1) / ratio when sel is
  * NULL. sink f32 [n_head] is one more logit without a value. */
 void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,

@@ -174,8 +174,8 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
 {
     double seen = 0;
 
-    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(kv) == hp->head_dim, HD_OP_ATTEND_SEL, q, kv) ||
-        !hd_require(s, hd_cols(out) == hd_cols(q) && (!sink || hd_elems(sink) == hp->n_head) && (!sel || hd_rows(sel) == b->n_tok), HD_OP_ATTEND_SEL, out, q))
+    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && (!kv || hd_cols(kv) == hp->head_dim), HD_OP_ATTEND_SEL, q, kv ? kv : q) ||
+        !hd_require(s, hd_cols(out) == hp->n_head * (hp->value_dim ? hp->value_dim : hp->head_dim) && (!sink || hd_elems(sink) == hp->n_head) && (!sel || hd_rows(sel) == b->n_tok), HD_OP_ATTEND_SEL, out, q))
         return;
     for (int64_t i = 0; i < b->n_seq; i++) {
         double mean = (double)b->span[i].pos0 + ((double)b->span[i].n_tok + 1) / 2, n = fmin(mean, (double)hp->window);
@@ -191,7 +191,7 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
                                      .out = {out},
                                      .in = {q, kv, sel, sink},
                                      .batch = b,
-                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) / 2 : 0},
+                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) / 2 : 0, hp->value_dim ? hp->value_dim : hp->head_dim},
                                      .f = {hp->scale}});
 }
 
@@ -292,4 +292,33 @@ void hd_engram(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor 
         return;
     s->cost.flops += 10.0 * (double)hd_elems(x);
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_ENGRAM, .n_out = 1, .out = {x}, .in = {kv, q, k}, .i = {n_hc}, .f = {eps}});
+}
+
+/* ---- latent attention ---- */
+
+void hd_layernorm(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *b, float eps)
+{
+    if (hd_require(s, hd_cols(x) == hd_elems(w) && hd_elems(b) == hd_elems(w) && hd_cols(out) == hd_cols(x), HD_OP_LAYERNORM, x, w))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_LAYERNORM, .n_out = 1, .out = {out}, .in = {x, w, b}, .f = {eps}});
+}
+
+void hd_group_matmul(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t n_group, int64_t stride, int64_t first)
+{
+    if (!hd_require(s, hd_cols(out) % n_group == 0 && hd_cols(x) == n_group * hd_cols(w) && (n_group - 1) * stride + first + hd_cols(out) / n_group <= hd_rows(w),
+                    HD_OP_GROUP_MATMUL, x, w))
+        return;
+    s->cost.flops += 2.0 * (double)hd_elems(out) * (double)hd_cols(w);
+    s->cost.weight_bytes += (double)hd_tensor_bytes(w) * (double)hd_cols(out) / (double)hd_rows(w);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_GROUP_MATMUL, .n_out = 1, .out = {out}, .in = {x, w}, .i = {n_group, stride, first}});
+}
+
+void hd_absorb(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *w, int64_t n_head, int64_t nope, int64_t stride)
+{
+    int64_t rope = hd_cols(q) / n_head - nope;
+
+    if (!hd_require(s, hd_cols(q) % n_head == 0 && rope >= 0 && hd_cols(out) == n_head * (hd_cols(w) + rope) && hd_rows(w) == n_head * stride && nope <= stride, HD_OP_ABSORB, q, w))
+        return;
+    s->cost.flops += 2.0 * (double)(hd_rows(q) * n_head * nope * hd_cols(w));
+    s->cost.weight_bytes += (double)hd_tensor_bytes(w) * (double)nope / (double)stride;
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ABSORB, .n_out = 1, .out = {out}, .in = {q, w}, .i = {n_head, nope, stride}});
 }

@@ -328,7 +328,7 @@ static void look(const struct hd_call *c, int64_t t, int64_t seq, struct view *v
     const struct hd_ragged *b = c->batch;
     int64_t pos = b->pos[t], window = c->i[4], len = c->i[1] >= 0 ? (pos + 1) / c->i[5] : 0, total;
 
-    *v = (struct view){.span = &b->span[seq], .kv = c->in[1], .ring = part_of(b, seq, c->i[0])};
+    *v = (struct view){.span = &b->span[seq], .kv = c->in[1], .ring = c->i[0] >= 0 ? part_of(b, seq, c->i[0]) : NULL};
     v->lo = pos + 1 > window ? pos + 1 - window : 0;
     v->n_window = v->pad = pos + 1 - v->lo;
     if (c->i[6]) {                            /* official: the window is padded to what the whole prefill needs */
@@ -346,9 +346,9 @@ static void look(const struct hd_call *c, int64_t t, int64_t seq, struct view *v
 
 static void attend_heads(const struct hd_call *c, int64_t t, int64_t seq, int64_t h0, int64_t n_head)
 {
-    int64_t dim = c->i[3];
+    int64_t dim = c->i[3], vdim = c->i[8];
     const float *q = hd_cpu_row(c->in[0], t) + h0 * dim, *sink = c->in[3] ? (const float *)c->in[3]->data + h0 : NULL;
-    float *out = hd_cpu_row(c->out[0], t) + h0 * dim, m[MAX_GROUP], den[MAX_GROUP], p[MAX_GROUP][BLOCK];
+    float *out = hd_cpu_row(c->out[0], t) + h0 * vdim, m[MAX_GROUP], den[MAX_GROUP], p[MAX_GROUP][BLOCK];
     struct view v;
 
     look(c, t, seq, &v);
@@ -356,7 +356,7 @@ static void attend_heads(const struct hd_call *c, int64_t t, int64_t seq, int64_
         m[h] = -INFINITY;
         den[h] = 0;
     }
-    memset(out, 0, (size_t)(n_head * dim) * sizeof *out);
+    memset(out, 0, (size_t)(n_head * vdim) * sizeof *out);
     for (int64_t a = 0; a < v.n; a += BLOCK) {
         int64_t end = a + BLOCK < v.n ? a + BLOCK : v.n, n = 0;
         const float *row[BLOCK];
@@ -378,18 +378,18 @@ static void attend_heads(const struct hd_call *c, int64_t t, int64_t seq, int64_
             den[h] = den[h] * corr + hd_k.exp_sum(n, p[h], top);
             m[h] = top;
             if (corr != 1)
-                hd_k.scale(dim, corr, out + h * dim);
+                hd_k.scale(vdim, corr, out + h * vdim);
             if (c->i[6])
                 for (int64_t i = 0; i < n; i++)
                     p[h][i] = hd_round_bf16(p[h][i]);
         }
         for (int64_t i = 0; i < n; i++)
             for (int64_t h = 0; h < n_head; h++)
-                hd_k.axpy_f32(dim, p[h][i], row[i], out + h * dim);
+                hd_k.axpy_f32(vdim, p[h][i], row[i], out + h * vdim);
     }
     for (int64_t h = 0; h < n_head; h++)
         if (den[h] > 0)
-            hd_k.scale(dim, 1 / (den[h] + (sink ? expf(sink[h] - m[h]) : 0)), out + h * dim);
+            hd_k.scale(vdim, 1 / (den[h] + (sink ? expf(sink[h] - m[h]) : 0)), out + h * vdim);
 }
 
 static void attend_sel_range(void *arg, int64_t begin, int64_t end)
@@ -410,7 +410,7 @@ void hd_cpu_attend_sel(void *self, struct hd_stream *s, const struct hd_call *c)
     struct hd_cpu *cpu = self;
     int64_t n = c->batch->n_tok * ((c->i[2] + MAX_GROUP - 1) / MAX_GROUP);
 
-    if (c->batch->n_tok * hd_cols(c->in[0]) * (c->i[4] < c->batch->max_pos ? c->i[4] : c->batch->max_pos) <= 4 * HD_CPU_SMALL)
+    if (c->batch->n_tok * hd_cols(c->in[0]) * (c->i[1] < 0 && c->i[4] < c->batch->max_pos ? c->i[4] : c->batch->max_pos) <= 4 * HD_CPU_SMALL)
         attend_sel_range((void *)c, 0, n);
     else
         hd_pool_for(cpu->pool, n, 1, attend_sel_range, (void *)c);

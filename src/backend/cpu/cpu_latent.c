@@ -1,0 +1,92 @@
+/* cpu_latent.c: per-head products of latent attention: a head's rows of a matrix times its columns, and the transposed way.
+ *
+ * A task is a head: its weights are decoded once for all tokens. Sums ascend over a head's own rows, whatever the batch.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "kernels/kernels.h"
+
+#define MAX_RANK 4096
+
+static void layernorm_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    int64_t n = hd_cols(c->in[0]);
+    const float *w = c->in[1]->data, *b = c->in[2]->data;
+
+    for (int64_t t = begin; t < end; t++) {
+        const float *x = hd_cpu_row(c->in[0], t);
+        float *out = hd_cpu_row(c->out[0], t), r;
+        double mean = 0, var = 0;
+
+        for (int64_t i = 0; i < n; i++)
+            mean += (double)x[i];
+        mean /= (double)n;
+        for (int64_t i = 0; i < n; i++)
+            var += ((double)x[i] - mean) * ((double)x[i] - mean);
+        r = (float)(1 / sqrt(var / (double)n + (double)c->f[0]));
+        for (int64_t i = 0; i < n; i++)
+            out[i] = (x[i] - (float)mean) * r * w[i] + b[i];
+    }
+}
+
+void hd_cpu_layernorm(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, hd_rows(c->in[0]), 4 * hd_cols(c->in[0]), layernorm_range, (void *)c);
+}
+
+static void group_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    const struct hd_tensor *x = c->in[0], *w = c->in[1], *out = c->out[0];
+    int64_t n_group = c->i[0], n = hd_cols(out) / n_group;
+
+    for (int64_t g = begin; g < end; g++) {
+        struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, g * c->i[1] + c->i[2]};
+
+        hd_k.matmul_f32[w->type](hd_cols(w), &rows, n, hd_cpu_row(x, 0) + g * hd_cols(w), x->row_bytes, hd_rows(x), hd_cpu_row(out, 0) + g * n, out->row_bytes / 4);
+    }
+}
+
+void hd_cpu_group_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    struct hd_cpu *cpu = self;
+
+    if (hd_rows(c->in[0]))
+        hd_pool_for(cpu->pool, c->i[0], 1, group_range, (void *)c);
+}
+
+static void absorb_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    const struct hd_tensor *q = c->in[0], *w = c->in[1], *out = c->out[0];
+    int64_t n_head = c->i[0], nope = c->i[1], rank = hd_cols(w), dim = hd_cols(q) / n_head, rope = dim - nope, wide = rank + rope;
+    float row[MAX_RANK];
+
+    for (int64_t h = begin; h < end; h++) {
+        for (int64_t t = 0; t < hd_rows(q); t++) {
+            float *o = hd_cpu_row(out, t) + h * wide;
+
+            memset(o, 0, (size_t)rank * sizeof *o);
+            memcpy(o + rank, hd_cpu_row(q, t) + h * dim + nope, (size_t)rope * sizeof *o);
+        }
+        for (int64_t r = 0; r < nope; r++) {
+            struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, h * c->i[2] + r};
+
+            hd_k.decode[w->type](&rows, rank, row);
+            for (int64_t t = 0; t < hd_rows(q); t++)
+                hd_k.axpy_f32(rank, hd_cpu_row(q, t)[h * dim + r], row, hd_cpu_row(out, t) + h * wide);
+        }
+    }
+}
+
+void hd_cpu_absorb(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    struct hd_cpu *cpu = self;
+
+    HD_ASSERT(hd_cols(c->in[1]) <= MAX_RANK);
+    if (hd_rows(c->in[0]))
+        hd_pool_for(cpu->pool, c->i[0], 1, absorb_range, (void *)c);
+}

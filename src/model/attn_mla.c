@@ -1,0 +1,79 @@
+/* attn_mla.c: see attn_mla.h. Always absorbed: one form for prefill and decode, so that their bits agree. */
+#include "model/attn_mla.h"
+
+#include <math.h>
+
+int hd_mla_parts(const struct hd_mla_hp *hp, int layer, struct hd_cache_part *part)
+{
+    part[0] = (struct hd_cache_part){.name = "latent", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->kv_rank + hp->rope_dim, .ratio = 1};
+    if (!hp->index_heads)
+        return 1;
+    part[1] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .ratio = 1};
+    return 2;
+}
+
+static void add_bias(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *bias)
+{
+    if (bias->n_dim)
+        hd_add_row(s, x, bias);
+}
+
+static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope,
+                                       int part, const struct hd_tensor *x, const struct hd_tensor *qr)
+{
+    int64_t n = hd_rows(x), dim = hp->index_dim;
+    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 1, .top_k = hp->index_top_k, .ascending = true};
+    struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k);
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *k = hd_new(s, HD_F32, n, dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
+
+    hd_matmul(s, q, qr, &w->index_q_b);
+    hd_rope(s, q, rope, dim, false);
+    hd_matmul(s, k, x, &w->index_k);
+    hd_layernorm(s, k, k, &w->index_k_norm, &w->index_k_bias, 1e-6f);
+    hd_rope(s, k, rope, dim, false);
+    hd_kv_put(s, k, b, part, HD_F32);
+    hd_matmul(s, wt, x, &w->index_weights);
+    hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
+    hd_index(s, sel, q, wt, b, part, &ih, NULL, NULL);
+    hd_stream_rewind(s, mark);
+    return sel;
+}
+
+void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part0,
+                 const struct hd_tensor *x, struct hd_tensor *out, int layer)
+{
+    int64_t n = hd_rows(x), H = hp->n_head, qd = hp->nope_dim + hp->rope_dim, wide = hp->kv_rank + hp->rope_dim, stride = hp->nope_dim + hp->v_dim;
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *q = hd_new(s, HD_F32, n, H * qd), *kv = hd_new(s, HD_F32, n, wide), *ql = hd_new(s, HD_F32, n, H * wide), *sel = NULL, *qr = NULL, *u, *o, *c;
+    struct hd_attend_sel_hp ah = {.n_head = H, .head_dim = wide, .window = 0, .ratio = 1, .part_window = -1, .part_entry = part0, .scale = hp->scale, .value_dim = hp->kv_rank};
+
+    if (hp->q_rank) {
+        qr = hd_new(s, HD_F32, n, hp->q_rank);
+        hd_matmul(s, qr, x, &w->q_a);
+        add_bias(s, qr, &w->q_a_bias);
+        hd_rmsnorm(s, qr, qr, &w->q_norm, hp->latent_eps);
+        hd_matmul(s, q, qr, &w->q_b);
+    } else {
+        hd_matmul(s, q, x, &w->q);
+    }
+    hd_rope_at(s, q, rope, qd, hp->rope_interleaved, hp->nope_dim, false);
+    hd_matmul(s, kv, x, &w->kv_a);
+    add_bias(s, kv, &w->kv_a_bias);
+    c = hd_slice(s, kv, 0, hp->kv_rank);
+    hd_rmsnorm(s, c, c, &w->kv_norm, hp->latent_eps);
+    hd_rope_at(s, kv, rope, wide, hp->rope_interleaved, hp->kv_rank, false);
+    hd_trace(s, kv, "layers.%d.attn.kv", layer);
+    hd_kv_put(s, kv, b, part0, HD_F32);
+    if (hp->index_heads)
+        sel = select_tokens(s, hp, w, b, rope, part0 + 1, x, qr);
+    hd_absorb(s, ql, q, &w->kv_b, H, hp->nope_dim, stride);
+    u = hd_new(s, HD_F32, n, H * hp->kv_rank);
+    hd_attend_sel(s, u, ql, NULL, sel, NULL, b, &ah);
+    o = hd_new(s, HD_F32, n, H * hp->v_dim);
+    hd_group_matmul(s, o, u, &w->kv_b, H, stride, hp->nope_dim);
+    hd_matmul(s, out, o, &w->o);
+    add_bias(s, out, &w->o_bias);
+    hd_trace(s, out, "layers.%d.attn_out", layer);
+    hd_stream_rewind(s, mark);
+}

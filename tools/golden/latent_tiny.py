@@ -1,0 +1,105 @@
+"""Tiny random checkpoints of deepseek_v2, _v3, _v32 with transformers' logits: python3 tools/golden/latent_tiny.py [NAME...]
+
+Written under the names of the released checkpoints (a matrix per expert), and one as save_pretrained writes it (fused).
+"""
+import os
+import sys
+
+import torch
+from transformers import (DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM, DeepseekV32Config, DeepseekV32ForCausalLM)
+
+from common import fresh, randomise, reference, tokens_for, write_config, write_golden, write_weights
+from tiny import fp8_128
+
+ROOT = os.path.join(os.path.dirname(__file__), "..", "..", "tests", "golden")
+BASE = dict(vocab_size=128, hidden_size=64, intermediate_size=96, moe_intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
+            n_routed_experts=8, n_shared_experts=2, num_experts_per_tok=3, first_k_dense_replace=1, kv_lora_rank=32, q_lora_rank=48, qk_rope_head_dim=16,
+            qk_nope_head_dim=24, v_head_dim=20, max_position_embeddings=512, rms_norm_eps=1e-5, bos_token_id=0, eos_token_id=1)
+YARN = dict(rope_type="yarn", rope_theta=1000.0, factor=8.0, original_max_position_embeddings=64, beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0)
+
+
+def unfuse(state):
+    out = {}
+    for k, v in state.items():
+        if k.endswith("experts.gate_up_proj"):
+            for e in range(v.shape[0]):
+                g, u = v[e].chunk(2, 0)
+                out[k.replace("gate_up_proj", "%d.gate_proj.weight" % e)] = g
+                out[k.replace("gate_up_proj", "%d.up_proj.weight" % e)] = u
+        elif k.endswith("experts.down_proj"):
+            for e in range(v.shape[0]):
+                out[k.replace("down_proj", "%d.down_proj.weight" % e)] = v[e]
+        else:
+            out[k] = v
+    return out
+
+
+def quantise(model, state):
+    """FP8 128x128 on every matrix but embeddings, head, gates and norms; the model gets what they stand for."""
+    out, params = {}, dict(model.named_parameters())
+    for k, v in state.items():
+        if v.dim() != 2 or "embed" in k or "lm_head" in k or k.endswith("gate.weight") or "weights_proj" in k:
+            out[k] = v
+            continue
+        out[k], out[k + "_scale_inv"], d = fp8_128(v.float())
+        with torch.no_grad():
+            if k in params:
+                params[k].copy_(d)
+            else:                                  # an expert of a fused parameter
+                stem, e, proj = k[:-len(".weight")].rsplit(".", 2)
+                p = params[stem + (".down_proj" if proj == "down_proj" else ".gate_up_proj")]
+                half = p.shape[1] // 2
+                (p[int(e)] if proj == "down_proj" else p[int(e), :half] if proj == "gate_proj" else p[int(e), half:]).copy_(d)
+    return out
+
+
+def make(name, cls, config, seed, dtype=torch.float32, fused=False, n_shard=1, n_tok=90, fp8=False):
+    path = fresh(os.path.join(ROOT, name))
+    config._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    model = cls(config)
+    randomise(model, seed)
+    g = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for k, p in list(model.named_parameters()) + list(model.named_buffers()):
+            if k.endswith("e_score_correction_bias"):
+                p.copy_(0.3 * torch.randn(p.shape, generator=g))
+            elif k.endswith("gate.weight"):
+                p.copy_(torch.randn(p.shape, generator=g) * 2 / p.shape[-1] ** 0.5)
+            if p.is_floating_point() and "inv_freq" not in k and not k.endswith("correction_bias"):
+                p.copy_(p.to(dtype).float())
+    state = {k: (v if k.endswith("correction_bias") else v.to(dtype)) for k, v in model.state_dict().items()}
+    if not fused:
+        state = unfuse(state)
+    extra = {}
+    if fp8:
+        state = quantise(model, state)
+        extra = dict(quantization_config=dict(quant_method="fp8", fmt="e4m3", weight_block_size=[128, 128]))
+    config.dtype = dtype
+    write_config(path, config, architectures=[cls.__name__], **extra)
+    write_weights(path, state, n_shard)
+    tokens = tokens_for(seed, n_tok, config.vocab_size)
+    logits, trace = reference(model, tokens)
+    write_golden(path, tokens, logits, trace)
+    print(name, "max |logit| %.3f" % logits.abs().max())
+
+
+ALL = {
+    "v2-lite": lambda n: make(n, DeepseekV2ForCausalLM, DeepseekV2Config(**{**BASE, "q_lora_rank": None, "topk_method": "greedy", "routed_scaling_factor": 1.0}), 51),
+    "v2-yarn": lambda n: make(n, DeepseekV2ForCausalLM, DeepseekV2Config(**{**BASE, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2,
+                                                                           "routed_scaling_factor": 16.0}, rope_parameters={**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}), 52,
+                              torch.bfloat16, fused=True, n_shard=2),
+    "v3-a": lambda n: make(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**BASE, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5}, rope_parameters=YARN), 53,
+                           torch.bfloat16),
+    "v3-fp8": lambda n: make(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**BASE, "hidden_size": 144, "n_shared_experts": 1, "n_group": 2, "topk_group": 1,
+                                                                           "routed_scaling_factor": 2.5, "num_hidden_layers": 2}), 54, fp8=True),
+    "v3-mscale": lambda n: make(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**BASE, "n_group": 1, "topk_group": 1, "attention_bias": True, "num_hidden_layers": 2},
+                                                                          rope_parameters={**YARN, "mscale": 0.7, "mscale_all_dim": 1.0}), 55),
+    "v32-a": lambda n: make(n, DeepseekV32ForCausalLM, DeepseekV32Config(**{**BASE, "n_group": 4, "topk_group": 2, "index_topk": 24, "index_head_dim": 32, "index_n_heads": 6},
+                                                                       rope_parameters=YARN), 56, torch.bfloat16),
+}
+
+if __name__ == "__main__":
+    for name, fn in ALL.items():
+        if len(sys.argv) == 1 or name in sys.argv[1:]:
+            fn(name)
