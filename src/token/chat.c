@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "token/chat_deepseek.h"
 #include "token/vocab.h"
 
 void hd_chat_text_init(struct hd_chat_text *c)
@@ -39,6 +40,16 @@ static void put(struct hd_chat_text *c, const char *p, size_t n, bool marker)
 static void mark(struct hd_chat_text *c, const char *s)
 {
     put(c, s, strlen(s), true);
+}
+
+void hd_chat_mark(struct hd_chat_text *c, const char *s)
+{
+    mark(c, s);
+}
+
+void hd_chat_put(struct hd_chat_text *c, const char *p, size_t n)
+{
+    put(c, p, n, false);
 }
 
 struct message {
@@ -173,18 +184,30 @@ static const struct family *find_family(const struct hd_tokenizer *t)
     return NULL;
 }
 
+static bool is_deepseek(const struct hd_tokenizer *t, struct hd_chat_deepseek *kind)
+{
+    *kind = (struct hd_chat_deepseek){!strncmp(t->model_type, "deepseek_v41", 12), t->ga};
+    return !strcmp(t->model_type, "deepseek_v4") || kind->v41;
+}
+
 const char *hd_chat_family(const struct hd_tokenizer *t)
 {
     const struct family *f = find_family(t);
+    struct hd_chat_deepseek kind;
 
-    return f ? f->name : NULL;
+    return is_deepseek(t, &kind) ? kind.v41 ? "deepseek-v4.1" : "deepseek-v4" : f ? f->name : NULL;
 }
 
 int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
 {
     const json_t *messages = json_object_get(doc, "messages");
     const struct family *f = find_family(t);
+    struct hd_chat_deepseek kind;
 
+    if (json_is_object(doc) && is_deepseek(t, &kind)) {
+        HD_TRY(hd_chat_deepseek(&kind, doc, opt, out, err));
+        return out->text.failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for the prompt") : HD_OK;
+    }
     if (!json_is_object(doc) || !json_is_array(messages))
         return hd_err_set(err, HD_ERR_FORMAT, "messages: expected a list");
     if (!json_array_size(messages))

@@ -31,6 +31,10 @@ void hd_chat_text_release(struct hd_chat_text *c);
 
 /* doc: the whole messages object. Errors: FORMAT (a message is malformed), UNSUPPORTED (the template is unknown). */
 int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err);
+/* For families in files of their own: text that may become special tokens, and text that may not. */
+void hd_chat_mark(struct hd_chat_text *c, const char *s);
+void hd_chat_put(struct hd_chat_text *c, const char *p, size_t n);
+
 int hd_chat_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, struct hd_ids *out, struct hd_err *err);
 
 /* The name of the family that the tokenizer's template belongs to, or NULL. */

@@ -551,6 +551,16 @@ static int optional_json(const char *dir, const char *name, json_t **out, struct
     return rc;
 }
 
+/* Which encoding a model without a template speaks. */
+static void read_kind(struct hd_tokenizer *t, const json_t *config)
+{
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+
+    if (type && strlen(type) < sizeof t->model_type)
+        memcpy(t->model_type, type, strlen(type) + 1);
+    t->ga = json_object_get(config, "dspark_block_size") != NULL;
+}
+
 static int read_companions(struct hd_tokenizer *t, const char *dir, struct hd_err *err)
 {
     static const char *const names[] = {"tokenizer_config.json", "generation_config.json", "config.json"};
@@ -570,6 +580,8 @@ static int read_companions(struct hd_tokenizer *t, const char *dir, struct hd_er
             add_end(t, named_token(t, j, "eos_token"));
         } else {
             end_ids(t, j);
+            if (i == 2)
+                read_kind(t, j);
             if (json_is_object(json_object_get(j, "text_config")))
                 end_ids(t, json_object_get(j, "text_config"));
         }

@@ -50,6 +50,8 @@ struct hd_tokenizer {
     int32_t end[16];
     int n_end;
     char *chat_template;
+    char model_type[32];              /* of config.json */
+    bool ga;                          /* a DeepSeek-V4 checkpoint of July or later: it carries a DSpark drafter */
     struct hd_cached_word *cache;
 };
 
