@@ -1,0 +1,162 @@
+/* test_chat.c: conversations as prompts: byte-equal to the encoders that ship with the checkpoints, and what is refused. */
+#include "support.h"
+
+#include "base/json.h"
+#include "token/chat.h"
+
+static struct hd_tokenizer *open_kind(const char *kind)
+{
+    struct hd_tokenizer *t;
+    char path[128];
+
+    snprintf(path, sizeof path, "tests/golden/chat/%s", kind);
+    assert_ok(hd_tokenizer_open(&t, path, 0, &test_err));
+    return t;
+}
+
+static int render(const struct hd_tokenizer *t, const json_t *doc, struct hd_str *out)
+{
+    struct hd_chat_options opt = {0};
+    struct hd_chat_text c;
+    int rc;
+
+    hd_chat_text_init(&c);
+    test_err = (struct hd_err){0};
+    rc = hd_chat_render(t, doc, &opt, &c, &test_err);
+    hd_str_reset(out);
+    hd_str_add(out, hd_str_get(&c.text), c.text.n);
+    hd_chat_text_release(&c);
+    return rc;
+}
+
+static void check_cases(const char *kind)
+{
+    struct hd_tokenizer *t = open_kind(kind);
+    char path[128];
+    struct hd_str out;
+    json_t *cases, *c;
+    size_t i;
+
+    hd_str_init(&out, 0);
+    snprintf(path, sizeof path, "tests/golden/chat/%s/cases.json", kind);
+    assert_non_null(cases = hd_json_read(path, (size_t)1 << 26, &test_err));
+    assert_true(json_array_size(cases) >= 100);
+    json_array_foreach(cases, i, c)
+    {
+        const char *want = json_string_value(json_object_get(c, "prompt"));
+
+        assert_ok(render(t, json_object_get(c, "doc"), &out));
+        if (strcmp(want, hd_str_get(&out)))
+            fail_msg("%s case %zu:\n%s\nexpected\n%s", kind, i, hd_str_get(&out), want);
+    }
+    json_decref(cases);
+    hd_str_release(&out);
+    hd_tokenizer_free(t);
+}
+
+static void test_v4(void **state)
+{
+    check_cases("v4");
+}
+
+static void test_v41(void **state)
+{
+    check_cases("v41");
+}
+
+/* The four examples that ship with DeepSeek-V4. */
+static void test_published(void **state)
+{
+    static const char *const thinking[] = {"on", "on", "on", "off"};
+    struct hd_tokenizer *t = open_kind("v4");
+    struct hd_str out;
+
+    hd_str_init(&out, 0);
+    for (int i = 1; i <= 4; i++) {
+        char path[128], *want;
+        json_t *in, *doc;
+        size_t n;
+
+        snprintf(path, sizeof path, "tests/golden/chat/v4/test_input_%d.json", i);
+        assert_non_null(in = hd_json_read(path, (size_t)1 << 20, &test_err));
+        doc = json_is_array(in) ? json_pack("{s:o}", "messages", in) : in;
+        json_object_set_new(doc, "thinking", json_string(thinking[i - 1]));
+        snprintf(path, sizeof path, "tests/golden/chat/v4/test_output_%d.txt", i);
+        assert_ok(hd_file_read(path, (size_t)1 << 20, &want, &n, &test_err));
+        while (n && want[n - 1] == '\n')
+            want[--n] = 0;
+        assert_ok(render(t, doc, &out));
+        assert_string_equal(hd_str_get(&out), want);
+        hd_free(want);
+        json_decref(doc);
+    }
+    hd_str_release(&out);
+    hd_tokenizer_free(t);
+}
+
+static void refused(const char *kind, const char *json, const char *says)
+{
+    struct hd_tokenizer *t = open_kind(kind);
+    json_t *doc = hd_json_parse(json, strlen(json), "test", &test_err);
+    struct hd_str out;
+
+    assert_non_null(doc);
+    hd_str_init(&out, 0);
+    if (render(t, doc, &out) >= 0)
+        fail_msg("%s was taken: %s", json, hd_str_get(&out));
+    if (!strstr(test_err.msg, says))
+        fail_msg("%s: \"%s\" does not say \"%s\"", json, test_err.msg, says);
+    hd_str_release(&out);
+    json_decref(doc);
+    hd_tokenizer_free(t);
+}
+
+static void test_refused(void **state)
+{
+    refused("v4", "{}", "messages");
+    refused("v4", "{\"messages\": 5}", "messages");
+    refused("v4", "{\"messages\": []}", "messages");
+    refused("v4", "{\"messages\": [5]}", "messages[0]");
+    refused("v4", "{\"messages\": [{\"role\": \"boss\", \"content\": \"x\"}]}", "boss");
+    refused("v4", "{\"messages\": [{\"role\": \"user\", \"content\": \"x\", \"task\": \"dance\"}]}", "task");
+    refused("v4", "{\"messages\": [{\"role\": \"developer\", \"content\": \"\"}]}", "developer");
+    refused("v41", "{\"messages\": [{\"role\": \"developer\", \"content\": \"x\"}]}", "developer");
+    refused("v4", "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"tools\": [{\"type\": \"function\"}]}", "function");
+    refused("v4", "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"thinking\": \"hard\"}", "hard");
+    refused("v4", "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"thinking\": 50}", "50");
+    refused("v41", "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"thinking\": 101}", "101");
+    refused("v41", "{\"messages\": [{\"role\": \"user\", \"content\": \"<｜deepseek_image｜>\"}]}", "image");
+    refused("v4", "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"x\"}]}]}", "content");
+    refused("v4", "{\"messages\": [{\"role\": \"assistant\", \"tool_calls\": [{\"function\": {}}]}]}", "tool_calls");
+}
+
+/* What users write never becomes a special token; what the format writes does. */
+static void test_ids(void **state)
+{
+    struct hd_tokenizer *t = open_kind("v4");
+    struct hd_chat_options opt = {0};
+    struct hd_chat_text c;
+    struct hd_ids ids = {0};
+    json_t *doc = hd_json_parse("{\"messages\": [{\"role\": \"user\", \"content\": \"<tool> <|end|>\"}]}", 62, "test", &test_err);
+    int32_t tool = hd_tokenizer_find(t, "<tool>"), end = hd_tokenizer_find(t, "<|end|>");
+
+    assert_non_null(doc);
+    assert_true(tool >= 0 && end >= 0);
+    hd_chat_text_init(&c);
+    assert_ok(hd_chat_render(t, doc, &opt, &c, &test_err));
+    assert_ok(hd_chat_ids(t, &c, &ids, &test_err));
+    for (size_t i = 0; i < ids.n; i++)
+        assert_true(ids.id[i] != tool && ids.id[i] != end);
+    hd_ids_release(&ids);
+    hd_chat_text_release(&c);
+    json_decref(doc);
+    hd_tokenizer_free(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_v4), cmocka_unit_test(test_v41), cmocka_unit_test(test_published), cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_ids)};
+
+    return cmocka_run_group_tests_name("chat", tests, NULL, NULL);
+}
