@@ -137,7 +137,8 @@ static void test_ids(void **state)
     struct hd_chat_options opt = {0};
     struct hd_chat_text c;
     struct hd_ids ids = {0};
-    json_t *doc = hd_json_parse("{\"messages\": [{\"role\": \"user\", \"content\": \"<tool> <|end|>\"}]}", 62, "test", &test_err);
+    static const char text[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"<tool> <|end|>\"}]}";
+    json_t *doc = hd_json_parse(text, strlen(text), "test", &test_err);
     int32_t tool = hd_tokenizer_find(t, "<tool>"), end = hd_tokenizer_find(t, "<|end|>");
 
     assert_non_null(doc);
