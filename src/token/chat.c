@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "token/chat_deepseek.h"
+#include "token/chat_r1.h"
 #include "token/vocab.h"
 
 void hd_chat_text_init(struct hd_chat_text *c)
@@ -174,7 +175,7 @@ static const struct family {
     const char *name;
     bool (*is)(const char *tpl);
     int (*render)(const char *tpl, const json_t *messages, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err);
-} families[] = {{"chatml", is_chatml, render_chatml}, {"llama3", is_llama3, render_llama3}};
+} families[] = {{"chatml", is_chatml, render_chatml}, {"llama3", is_llama3, render_llama3}, {"deepseek-r1", hd_chat_is_r1, hd_chat_r1}};
 
 static const struct family *find_family(const struct hd_tokenizer *t)
 {
@@ -215,7 +216,7 @@ int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct
     if (!f)
         return hd_err_set(err, HD_ERR_UNSUPPORTED, hd_tokenizer_template(t)[0] ? "the model's chat template is of no known family (--raw takes the text as it is)"
                                                                                 : "the model has no chat template (--raw takes the text as it is)");
-    if (json_array_size(json_object_get(doc, "tools")))
+    if (json_array_size(json_object_get(doc, "tools")) && f->render != hd_chat_r1)      /* these templates ignore them */
         return hd_err_set(err, HD_ERR_UNSUPPORTED, "tools: the %s template has no form for them here", f->name);
     HD_TRY(f->render(hd_tokenizer_template(t), messages, opt, out, err));
     return out->text.failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for the prompt") : HD_OK;
