@@ -11,7 +11,17 @@
 #include "kernels/kernels.h"
 
 #define BLOCK 64
+#define AHEAD 8                       /* rows between a load and its prefetch */
 #define MAX_GROUP 16                  /* query heads done together; more are done in rounds */
+
+/* A head's part of a row is a few lines, too short for the hardware to see where it goes next. */
+static inline void fetch(const struct hd_paged *p, int64_t row, int64_t last, size_t skip, size_t bytes)
+{
+    const char *at = row <= last ? (const char *)hd_paged_row(p, row) + skip : NULL;
+
+    for (size_t i = 0; at && i < bytes; i += 64)
+        __builtin_prefetch(at + i);
+}
 
 static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t kv_head, int64_t h0, int64_t n_head)
 {
@@ -22,7 +32,7 @@ static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t
     float *out = (float *)((char *)c->out[0]->data + t * c->out[0]->row_bytes) + h0 * dim;
     float m[MAX_GROUP], den[MAX_GROUP], p[MAX_GROUP][BLOCK];
     bool f16 = pk->type == HD_F16;
-    size_t skip = (size_t)(kv_head * dim) * (f16 ? 2 : 4);
+    size_t skip = (size_t)(kv_head * dim) * (f16 ? 2 : 4), bytes = (size_t)dim * (f16 ? 2 : 4);
 
     for (int64_t h = 0; h < n_head; h++) {
         m[h] = -INFINITY;
@@ -35,6 +45,9 @@ static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t
 
         for (int64_t i = 0; i < n; i++) {
             const char *k = (const char *)hd_paged_row(pk, a + i) + skip;
+
+            fetch(pk, a + i + AHEAD, pos, skip, bytes);
+            fetch(pv, a + i, pos, skip, bytes);
 
             for (int64_t h = 0; h < n_head; h++)
                 p[h][i] = c->f[0] * (f16 ? hd_k.dot_f16(dim, (const uint16_t *)k, q + h * dim) : hd_k.dot_f32(dim, (const float *)k, q + h * dim));
