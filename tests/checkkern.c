@@ -266,6 +266,22 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
     CASE("axpy_f16", fused, k->axpy_f16(n, 0.7f, h, o))
     CASE("scale", 0, k->scale(n, 0.7f, o))
     CASE("add", 0, k->add(n, a, b, o))
+    for (int f16 = 0; f16 < 2; f16++) {               /* 5 heads over 11 rows, which overlap: n / 2 values from i * 3 on */
+        const void *row[11];
+        float p[5][HD_ROWS_MAX], q[5][HD_ROWS_MAX];
+        int64_t d2 = n / 8;
+
+        for (int i = 0; i < 11; i++)
+            row[i] = f16 ? (const void *)(h + i) : (const void *)(b + i);
+        def->rows_dot(d2, n < 11 + d2 ? n - d2 : 11, row, f16, 0.3f, a, 5, q);
+        hd_k.rows_dot(d2, n < 11 + d2 ? n - d2 : 11, row, f16, 0.3f, a, 5, p);
+        for (int i = 0; i < 5; i++) {
+            double d = distance(q[i], p[i], n < 11 + d2 ? n - d2 : 11);
+
+            report(d <= 3e-6, "rows_dot", d, 3e-6);
+        }
+        CASE("rows_mix", fused, k->rows_mix(d2, n < 11 + d2 ? n - d2 : 11, row, f16, (const float(*)[HD_ROWS_MAX])q, 5, o))
+    }
     hd_k.f32_to_f16(n, a, h);
     def->f32_to_f16(n, a, h2);
     report(!memcmp(h, h2, (size_t)n * 2), "f32_to_f16", 0, 0);

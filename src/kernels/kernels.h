@@ -30,6 +30,8 @@ typedef void (*hd_matmul_fn)(int64_t n, const struct hd_wrows *w, int64_t n_row,
 /* One row of a matrix as f32 (vectorised hd_decode_row, bit-equal to it). */
 typedef void (*hd_decode_fn)(const struct hd_wrows *w, int64_t n, float *out);
 
+#define HD_ROWS_MAX 64            /* cached rows that the attention kernels take at once */
+
 struct hd_kernels {
     enum hd_isa isa;
     hd_matmul_fn matmul_f32[HD_N_DTYPE];    /* x f32, every product and sum in f32 or wider; set for every weight format */
@@ -43,6 +45,10 @@ struct hd_kernels {
     float (*exp_sum)(int64_t n, float *x, float max);                                  /* x[i] = exp(x[i] - max); returns their sum */
     float (*dot_f32)(int64_t n, const float *a, const float *b);
     float (*dot_f16)(int64_t n, const uint16_t *a, const float *b);
+    /* Attention over n <= HD_ROWS_MAX cached rows of d values (f32 or f16, at row[i]), for n_head query heads at once:
+     * p[h][i] = scale row[i] . q[h]; out[h] += sum_i p[h][i] row[i], in the order of i. q and out rows lie d apart. */
+    void (*rows_dot)(int64_t d, int64_t n, const void *const *row, bool f16, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
+    void (*rows_mix)(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out);
     void (*axpy_f32)(int64_t n, float a, const float *x, float *y);                    /* y += a x, fma */
     void (*axpy_f16)(int64_t n, float a, const uint16_t *x, float *y);
     void (*scale)(int64_t n, float a, float *y);                                       /* y *= a */

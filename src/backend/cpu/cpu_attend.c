@@ -10,18 +10,8 @@
 #include "backend/cpu/cpu.h"
 #include "kernels/kernels.h"
 
-#define BLOCK 64
-#define AHEAD 8                       /* rows between a load and its prefetch */
+#define BLOCK HD_ROWS_MAX
 #define MAX_GROUP 16                  /* query heads done together; more are done in rounds */
-
-/* A head's part of a row is a few lines, too short for the hardware to see where it goes next. */
-static inline void fetch(const struct hd_paged *p, int64_t row, int64_t last, size_t skip, size_t bytes)
-{
-    const char *at = row <= last ? (const char *)hd_paged_row(p, row) + skip : NULL;
-
-    for (size_t i = 0; at && i < bytes; i += 64)
-        __builtin_prefetch(at + i);
-}
 
 static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t kv_head, int64_t h0, int64_t n_head)
 {
@@ -32,7 +22,7 @@ static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t
     float *out = (float *)((char *)c->out[0]->data + t * c->out[0]->row_bytes) + h0 * dim;
     float m[MAX_GROUP], den[MAX_GROUP], p[MAX_GROUP][BLOCK];
     bool f16 = pk->type == HD_F16;
-    size_t skip = (size_t)(kv_head * dim) * (f16 ? 2 : 4), bytes = (size_t)dim * (f16 ? 2 : 4);
+    size_t skip = (size_t)(kv_head * dim) * (f16 ? 2 : 4);
 
     for (int64_t h = 0; h < n_head; h++) {
         m[h] = -INFINITY;
@@ -41,17 +31,14 @@ static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t
     memset(out, 0, (size_t)(n_head * dim) * sizeof(float));
     for (int64_t a = lo; a <= pos;) {
         int64_t end = (a / BLOCK + 1) * BLOCK, n = (end > pos + 1 ? pos + 1 : end) - a;
+        const void *rows[BLOCK], *vals[BLOCK];
         float corr[MAX_GROUP];
 
         for (int64_t i = 0; i < n; i++) {
-            const char *k = (const char *)hd_paged_row(pk, a + i) + skip;
-
-            fetch(pk, a + i + AHEAD, pos, skip, bytes);
-            fetch(pv, a + i, pos, skip, bytes);
-
-            for (int64_t h = 0; h < n_head; h++)
-                p[h][i] = c->f[0] * (f16 ? hd_k.dot_f16(dim, (const uint16_t *)k, q + h * dim) : hd_k.dot_f32(dim, (const float *)k, q + h * dim));
+            rows[i] = (const char *)hd_paged_row(pk, a + i) + skip;
+            vals[i] = (const char *)hd_paged_row(pv, a + i) + skip;
         }
+        hd_k.rows_dot(dim, n, rows, f16, c->f[0], q, n_head, p);
         for (int64_t h = 0; h < n_head; h++) {
             float top = m[h], sum;
 
@@ -64,16 +51,7 @@ static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t
             if (corr[h] != 1)
                 hd_k.scale(dim, corr[h], out + h * dim);
         }
-        for (int64_t i = 0; i < n; i++) {
-            const char *v = (const char *)hd_paged_row(pv, a + i) + skip;
-
-            for (int64_t h = 0; h < n_head; h++) {
-                if (f16)
-                    hd_k.axpy_f16(dim, p[h][i], (const uint16_t *)v, out + h * dim);
-                else
-                    hd_k.axpy_f32(dim, p[h][i], (const float *)v, out + h * dim);
-            }
-        }
+        hd_k.rows_mix(dim, n, vals, f16, (const float(*)[BLOCK])p, n_head, out);
         a += n;
     }
     for (int64_t h = 0; h < n_head; h++)

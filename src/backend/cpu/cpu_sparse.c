@@ -359,16 +359,14 @@ static void attend_heads(const struct hd_call *c, int64_t t, int64_t seq, int64_
     memset(out, 0, (size_t)(n_head * vdim) * sizeof *out);
     for (int64_t a = 0; a < v.n; a += BLOCK) {
         int64_t end = a + BLOCK < v.n ? a + BLOCK : v.n, n = 0;
-        const float *row[BLOCK];
+        const void *row[BLOCK];
 
         for (int64_t i = a; i < end; i++)
             if ((row[n] = place(&v, i)))
                 n++;
         if (!n)
             continue;
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t h = 0; h < n_head; h++)
-                p[h][i] = c->f[0] * hd_k.dot_f32(dim, row[i], q + h * dim);
+        hd_k.rows_dot(dim, n, row, false, c->f[0], q, n_head, p);
         for (int64_t h = 0; h < n_head; h++) {
             float top = m[h], corr;
 
@@ -383,9 +381,7 @@ static void attend_heads(const struct hd_call *c, int64_t t, int64_t seq, int64_
                 for (int64_t i = 0; i < n; i++)
                     p[h][i] = hd_round_bf16(p[h][i]);
         }
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t h = 0; h < n_head; h++)
-                hd_k.axpy_f32(vdim, p[h][i], row[i], out + h * vdim);
+        hd_k.rows_mix(vdim, n, row, false, (const float(*)[BLOCK])p, n_head, out);
     }
     for (int64_t h = 0; h < n_head; h++)
         if (den[h] > 0)

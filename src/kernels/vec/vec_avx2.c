@@ -239,6 +239,149 @@ static void q16_encode(const float *x, int64_t n, struct hd_q16 *out)
     }
 }
 
+/* ---- attention over cached rows: four rows by up to three heads, and four vectors by up to two heads, in registers ---- */
+
+static inline __m256 load8(const void *row, bool f16, int64_t i)
+{
+    return f16 ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)row + i))) : _mm256_loadu_ps((const float *)row + i);
+}
+
+static inline float value(const void *row, bool f16, int64_t i)
+{
+    return f16 ? hd_f16_f32(((const uint16_t *)row)[i]) : ((const float *)row)[i];
+}
+
+/* nr and nh are constants: the arrays are registers. */
+static inline __attribute__((always_inline)) void dot_tile(int64_t d, const void *const *row, bool f16, int nr, float scale, const float *q, int nh, float (*p)[HD_ROWS_MAX])
+{
+    __m256 acc[3][4];
+    int64_t k = 0;
+
+    for (int h = 0; h < nh; h++)
+        for (int r = 0; r < nr; r++)
+            acc[h][r] = _mm256_setzero_ps();
+    for (; k + 8 <= d; k += 8) {
+        __m256 v[4];
+
+        for (int r = 0; r < nr; r++)
+            v[r] = load8(row[r], f16, k);
+        for (int h = 0; h < nh; h++) {
+            __m256 qv = _mm256_loadu_ps(q + h * d + k);
+
+            for (int r = 0; r < nr; r++)
+                acc[h][r] = _mm256_fmadd_ps(v[r], qv, acc[h][r]);
+        }
+    }
+    for (int h = 0; h < nh; h++) {
+        float s[4];
+
+        for (int r = 0; r < nr; r++)
+            s[r] = hsum(acc[h][r]);
+        for (int r = 0; r < nr; r++) {
+            for (int64_t i = k; i < d; i++)
+                s[r] = fmaf(value(row[r], f16, i), q[h * d + i], s[r]);
+            p[h][r] = scale * s[r];
+        }
+    }
+}
+
+/* The row after next is on its way while this one is used: heads take short pieces of rows, which no hardware prefetcher follows. */
+static inline void fetch_row(const void *row, int64_t bytes)
+{
+    for (int64_t i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)row + i, _MM_HINT_T0);
+}
+
+static inline __attribute__((always_inline)) void dot_heads(int64_t d, int64_t n, const void *const *row, bool f16, float scale, const float *q, int nh, float (*p)[HD_ROWS_MAX])
+{
+    int64_t i = 0;
+
+    for (; i + 4 <= n; i += 4) {
+        for (int64_t r = i + 8; r < i + 12 && r < n; r++)
+            fetch_row(row[r], d * (f16 ? 2 : 4));
+        dot_tile(d, row + i, f16, 4, scale, q, nh, (float(*)[HD_ROWS_MAX])(p[0] + i));
+    }
+    for (; i < n; i++)
+        dot_tile(d, row + i, f16, 1, scale, q, nh, (float(*)[HD_ROWS_MAX])(p[0] + i));
+}
+
+static inline __attribute__((always_inline)) void rows_dot_as(int64_t d, int64_t n, const void *const *row, bool f16, float scale, const float *q, int64_t n_head,
+                                                              float (*p)[HD_ROWS_MAX])
+{
+    int64_t h = 0;
+
+    for (; h + 3 <= n_head; h += 3)
+        dot_heads(d, n, row, f16, scale, q + h * d, 3, p + h);
+    if (n_head - h == 2)
+        dot_heads(d, n, row, f16, scale, q + h * d, 2, p + h);
+    else if (n_head - h == 1)
+        dot_heads(d, n, row, f16, scale, q + h * d, 1, p + h);
+}
+
+static void rows_dot(int64_t d, int64_t n, const void *const *row, bool f16, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX])
+{
+    if (f16)
+        rows_dot_as(d, n, row, true, scale, q, n_head, p);
+    else
+        rows_dot_as(d, n, row, false, scale, q, n_head, p);
+}
+
+static inline __attribute__((always_inline)) void mix_tile(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int nh, int nv, int64_t k, float *out)
+{
+    __m256 acc[2][4];
+
+    for (int h = 0; h < nh; h++)
+        for (int v = 0; v < nv; v++)
+            acc[h][v] = _mm256_loadu_ps(out + h * d + k + 8 * v);
+    for (int64_t i = 0; i < n; i++) {
+        __m256 x[4];
+
+        for (int v = 0; v < nv; v++)
+            x[v] = load8(row[i], f16, k + 8 * v);
+        for (int h = 0; h < nh; h++) {
+            __m256 w = _mm256_broadcast_ss(&p[h][i]);
+
+            for (int v = 0; v < nv; v++)
+                acc[h][v] = _mm256_fmadd_ps(w, x[v], acc[h][v]);
+        }
+    }
+    for (int h = 0; h < nh; h++)
+        for (int v = 0; v < nv; v++)
+            _mm256_storeu_ps(out + h * d + k + 8 * v, acc[h][v]);
+}
+
+static inline __attribute__((always_inline)) void mix_heads(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int nh, float *out)
+{
+    int64_t k = 0;
+
+    for (; k + 32 <= d; k += 32)
+        mix_tile(d, n, row, f16, p, nh, 4, k, out);
+    for (; k + 8 <= d; k += 8)
+        mix_tile(d, n, row, f16, p, nh, 1, k, out);
+    for (; k < d; k++)
+        for (int h = 0; h < nh; h++)
+            for (int64_t i = 0; i < n; i++)
+                out[h * d + k] = fmaf(p[h][i], value(row[i], f16, k), out[h * d + k]);
+}
+
+static inline __attribute__((always_inline)) void rows_mix_as(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out)
+{
+    int64_t h = 0;
+
+    for (; h + 2 <= n_head; h += 2)
+        mix_heads(d, n, row, f16, p + h, 2, out + h * d);
+    if (h < n_head)
+        mix_heads(d, n, row, f16, p + h, 1, out + h * d);
+}
+
+static void rows_mix(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out)
+{
+    if (f16)
+        rows_mix_as(d, n, row, true, p, n_head, out);
+    else
+        rows_mix_as(d, n, row, false, p, n_head, out);
+}
+
 void hd_fill_vec_avx2(struct hd_kernels *k)
 {
     k->q16_encode = q16_encode;
@@ -247,6 +390,8 @@ void hd_fill_vec_avx2(struct hd_kernels *k)
     k->exp_sum = exp_sum;
     k->dot_f32 = dot_f32;
     k->dot_f16 = dot_f16;
+    k->rows_dot = rows_dot;
+    k->rows_mix = rows_mix;
     k->axpy_f32 = axpy_f32;
     k->axpy_f16 = axpy_f16;
     k->scale = scale;

@@ -79,6 +79,25 @@ static void f32_to_f16(int64_t n, const float *x, uint16_t *out)
         out[i] = hd_f32_f16(x[i]);
 }
 
+/* Row by row with whatever dot and axpy the table holds. */
+static void rows_dot(int64_t d, int64_t n, const void *const *row, bool f16, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX])
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t h = 0; h < n_head; h++)
+            p[h][i] = scale * (f16 ? hd_k.dot_f16(d, row[i], q + h * d) : hd_k.dot_f32(d, row[i], q + h * d));
+}
+
+static void rows_mix(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t h = 0; h < n_head; h++) {
+            if (f16)
+                hd_k.axpy_f16(d, p[h][i], row[i], out + h * d);
+            else
+                hd_k.axpy_f32(d, p[h][i], row[i], out + h * d);
+        }
+}
+
 void hd_fill_vec_scalar(struct hd_kernels *k)
 {
     k->q16_encode = hd_q16_encode;
@@ -87,6 +106,8 @@ void hd_fill_vec_scalar(struct hd_kernels *k)
     k->exp_sum = exp_sum;
     k->dot_f32 = dot_f32;
     k->dot_f16 = dot_f16;
+    k->rows_dot = rows_dot;
+    k->rows_mix = rows_mix;
     k->axpy_f32 = axpy_f32;
     k->axpy_f16 = axpy_f16;
     k->scale = scale;
