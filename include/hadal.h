@@ -43,6 +43,13 @@ struct hadal_err {
 
 struct hadal_model;
 
+enum hadal_kv {
+    HADAL_KV_AUTO,                /* native when the weights are quantised, otherwise f32 */
+    HADAL_KV_NATIVE,              /* the packed rows that DeepSeek-V4 and V4.1 were trained with; f32 for other models */
+    HADAL_KV_F32,
+    HADAL_KV_F16
+};
+
 enum hadal_exact {
     HADAL_FAST,                   /* what the kernels do best */
     HADAL_EXACT_F32,              /* weights dequantised, all arithmetic float32 or wider */
@@ -56,7 +63,7 @@ struct hadal_options {
     enum hadal_exact exact;
     int64_t context;              /* tokens of cache, all sessions together; 0: the model's, at most 8192 */
     int64_t chunk;                /* most tokens of a step; 0: 512 */
-    int kv_f16;                   /* keys and values in f16 rather than f32 */
+    enum hadal_kv kv;             /* what keys and values are kept in; exact modes: f32 */
 };
 
 /* path: a directory with config.json and *.safetensors, or a .gguf file. opt may be NULL. */

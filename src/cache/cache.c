@@ -25,10 +25,15 @@ static int64_t page_tokens(const struct hd_cache_spec *spec)
     return n;
 }
 
+int64_t hd_cache_row_bytes(const struct hd_cache_part *p)
+{
+    return p->pack.code ? hd_kv_row_bytes(&p->pack) : hd_row_bytes(p->type, p->row_len);
+}
+
 /* Bytes of a part inside a page (PAGED) or a sequence's private block. */
 static int64_t part_bytes(const struct hd_cache_part *p, int64_t tokens)
 {
-    int64_t row = hd_row_bytes(p->type, p->row_len);
+    int64_t row = hd_cache_row_bytes(p);
 
     return align64(p->kind == HD_PART_PAGED ? tokens / p->ratio * row : p->kind == HD_PART_WINDOW ? (p->window + p->slack) * row : row);
 }
@@ -39,7 +44,7 @@ double hd_cache_spec_token_bytes(const struct hd_cache_spec *spec)
 
     for (int i = 0; i < spec->n_part; i++)
         if (spec->part[i].kind == HD_PART_PAGED)
-            n += (double)hd_row_bytes(spec->part[i].type, spec->part[i].row_len) / spec->part[i].ratio;
+            n += (double)hd_cache_row_bytes(&spec->part[i]) / spec->part[i].ratio;
     return n;
 }
 
@@ -76,7 +81,7 @@ static uint64_t hash_spec(const struct hd_cache_spec *spec)
 
     for (int i = 0; i < spec->n_part; i++) {
         const struct hd_cache_part *p = &spec->part[i];
-        int64_t v[6] = {p->layer, p->kind, p->row_len, p->ratio, p->window, p->slack};
+        int64_t v[] = {p->layer, p->kind, p->row_len, p->ratio, p->window, p->slack, p->pack.code, p->pack.block, p->pack.n, p->pack.tail};
 
         h = hd_hash(h, p->name, strlen(p->name) + 1);
         h = hd_hash(h, hd_dtypes[p->type].name, strlen(hd_dtypes[p->type].name) + 1);

@@ -19,6 +19,10 @@
 #include "ops/paged.h"
 #include "tensor/dtype.h"
 
+/* What keys and values are kept in: plainly, or in the packed rows of architectures that have some (f32 where not). AUTO: packed when
+ * the weights are quantised too, since such a model was trained with both. */
+enum hd_kv { HD_KV_F32, HD_KV_F16, HD_KV_NATIVE, HD_KV_AUTO };
+
 enum hd_part_kind { HD_PART_PAGED, HD_PART_WINDOW, HD_PART_STATE };
 
 struct hd_cache_part {
@@ -27,6 +31,7 @@ struct hd_cache_part {
     enum hd_part_kind kind;
     enum hd_dtype type;
     int64_t row_len;              /* elements; STATE: elements in all */
+    struct hd_kv_row pack;        /* code not NONE: rows are packed so, instead of row_len elements of type */
     int ratio;                    /* PAGED: tokens a row; 1 otherwise */
     int window, slack;            /* WINDOW: rows needed; rows more, so that small rewinds are exact */
 };
@@ -35,6 +40,8 @@ struct hd_cache_spec {
     int n_part;
     const struct hd_cache_part *part;
 };
+
+int64_t hd_cache_row_bytes(const struct hd_cache_part *p);
 
 /* Exact: bytes each further token adds (a ratio of 128 adds 1/128 row), and bytes a sequence takes before its first. */
 double hd_cache_spec_token_bytes(const struct hd_cache_spec *spec);

@@ -163,7 +163,7 @@ void hd_seq_paged(struct hd_seq *s, int part, struct hd_paged *out)
 {
     const struct hd_cache_part *p = &s->cache->spec->part[part];
 
-    *out = (struct hd_paged){.row_bytes = hd_row_bytes(p->type, p->row_len), .ratio = p->ratio, .type = p->type};
+    *out = (struct hd_paged){.row_bytes = hd_cache_row_bytes(p), .ratio = p->ratio, .type = p->type, .pack = p->pack.code ? &p->pack : NULL};
     if (p->kind == HD_PART_PAGED) {
         out->page = s->data;
         out->page_rows = s->cache->page_tokens / p->ratio;
@@ -183,7 +183,7 @@ void *hd_seq_row(struct hd_seq *s, int part, int64_t row)
         hd_seq_paged(s, part, &pg);
         return hd_paged_row(&pg, row);
     }
-    return s->own + s->cache->offset[part] + (p->kind == HD_PART_WINDOW ? row % (p->window + p->slack) * hd_row_bytes(p->type, p->row_len) : 0);
+    return s->own + s->cache->offset[part] + (p->kind == HD_PART_WINDOW ? row % (p->window + p->slack) * hd_cache_row_bytes(p) : 0);
 }
 
 /* ---- snapshots: header, blob, private block, rows of every paged part, checksum ---- */
@@ -224,7 +224,7 @@ void hd_seq_save(struct hd_seq *s, const void *blob, size_t n_blob, hd_sink_fn s
         put(&k, s->own, (size_t)s->cache->seq_bytes);
     for (int i = 0; i < s->cache->spec->n_part; i++) {
         const struct hd_cache_part *p = &s->cache->spec->part[i];
-        size_t bytes = (size_t)hd_row_bytes(p->type, p->row_len);
+        size_t bytes = (size_t)hd_cache_row_bytes(p);
 
         if (p->kind == HD_PART_PAGED)
             for (int64_t r = 0; r < n_rows(p, s->len); r++)
@@ -252,7 +252,7 @@ int hd_seq_load(struct hd_seq *s, const void *data, size_t n, const void **blob,
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: its header is corrupted");
     for (int i = 0; i < spec->n_part; i++)
         if (spec->part[i].kind == HD_PART_PAGED)
-            rows += (uint64_t)n_rows(&spec->part[i], (int64_t)h.len) * (uint64_t)hd_row_bytes(spec->part[i].type, spec->part[i].row_len);
+            rows += (uint64_t)n_rows(&spec->part[i], (int64_t)h.len) * (uint64_t)hd_cache_row_bytes(&spec->part[i]);
     if (n != sizeof h + h.n_blob + (uint64_t)s->cache->seq_bytes + rows + sizeof sum)
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: found %zu bytes; %llu expected", n,
                           (unsigned long long)(sizeof h + h.n_blob + (uint64_t)s->cache->seq_bytes + rows + sizeof sum));
@@ -269,7 +269,7 @@ int hd_seq_load(struct hd_seq *s, const void *data, size_t n, const void **blob,
         memcpy(s->own, p, (size_t)s->cache->seq_bytes);
     p += s->cache->seq_bytes;
     for (int i = 0; i < spec->n_part; i++) {
-        size_t bytes = (size_t)hd_row_bytes(spec->part[i].type, spec->part[i].row_len);
+        size_t bytes = (size_t)hd_cache_row_bytes(&spec->part[i]);
 
         if (spec->part[i].kind != HD_PART_PAGED)
             continue;

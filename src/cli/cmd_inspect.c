@@ -75,7 +75,7 @@ static int run(struct hd_args *a, struct hd_err *err)
     int rc;
 
     HD_TRY(hd_engine_args(a, &o, err));
-    HD_TRY(hd_model_open(&m, a->positional[0], o.kv_type, plan ? HD_STORE_PLAN : 0, err));
+    HD_TRY(hd_model_open(&m, a->positional[0], o.kv, plan ? HD_STORE_PLAN : 0, err));
     if (!o.n_ctx)
         o.n_ctx = m.hp.n_ctx < 8192 ? m.hp.n_ctx : 8192;
     if (!o.chunk)

@@ -9,7 +9,8 @@
 
 int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_err *err)
 {
-    const char *exact = hd_args_text(a, "exact", NULL), *kv = hd_args_text(a, "kv", "f32");
+    static const char *const names[] = {[HD_KV_F32] = "f32", [HD_KV_F16] = "f16", [HD_KV_NATIVE] = "native", [HD_KV_AUTO] = "auto"};
+    const char *exact = hd_args_text(a, "exact", NULL), *kv = hd_args_text(a, "kv", "auto");
 
     *o = (struct hd_engine_options){.n_thread = (int)hd_args_int(a, "threads", 0),
                                     .cpu = hd_args_text(a, "cpu", getenv("HD_CPU")),
@@ -18,9 +19,12 @@ int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct 
     if (exact && strcmp(exact, "f32") && strcmp(exact, "official"))
         return hd_err_set(err, HD_ERR_USAGE, "--exact: found \"%.40s\"; expected f32 or official", exact);
     o->exact = !exact ? HD_EXACT_NONE : !strcmp(exact, "f32") ? HD_EXACT_F32 : HD_EXACT_OFFICIAL;
-    if (strcmp(kv, "f32") && strcmp(kv, "f16"))
-        return hd_err_set(err, HD_ERR_USAGE, "--kv: found \"%.40s\"; expected f32 or f16", kv);
-    o->kv_type = !strcmp(kv, "f16") && o->exact == HD_EXACT_NONE ? HD_F16 : HD_F32;
+    for (o->kv = HD_KV_F32; o->kv < HD_LEN(names) && strcmp(kv, names[o->kv]); o->kv++)
+        ;
+    if (o->kv == HD_LEN(names))
+        return hd_err_set(err, HD_ERR_USAGE, "--kv: found \"%.40s\"; expected auto, native, f32 or f16", kv);
+    if (o->exact != HD_EXACT_NONE)
+        o->kv = HD_KV_F32;
     return HD_OK;
 }
 

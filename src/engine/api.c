@@ -35,7 +35,7 @@ static int give(struct hadal_err *out, const struct hd_err *err, int rc)
 
 int hadal_open(struct hadal_model **out, const char *path, const struct hadal_options *opt, struct hadal_err *err)
 {
-    struct hd_engine_options o = {.kv_type = HD_F32};
+    struct hd_engine_options o = {.kv = HD_KV_AUTO};
     struct hadal_model *m = hd_calloc(1, sizeof *m);
     struct hd_err e = {0};
     int rc;
@@ -48,7 +48,7 @@ int hadal_open(struct hadal_model **out, const char *path, const struct hadal_op
         o.exact = (enum hd_exact)opt->exact;
         o.n_ctx = opt->context;
         o.chunk = opt->chunk;
-        o.kv_type = opt->kv_f16 ? HD_F16 : HD_F32;
+        o.kv = opt->kv == HADAL_KV_F32 ? HD_KV_F32 : opt->kv == HADAL_KV_F16 ? HD_KV_F16 : opt->kv == HADAL_KV_NATIVE ? HD_KV_NATIVE : HD_KV_AUTO;
     }
     if (o.n_thread < 0 || o.n_ctx < 0 || o.chunk < 0)
         rc = hd_err_set(&e, HD_ERR_USAGE, "options: threads, context and chunk are 0 or more");

@@ -106,7 +106,7 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     hd_arena_init(&e->step, 0);
     hd_arena_init(&e->batch, 0);
     HD_TRY(hd_backend_cpu_init(opt->cpu, err));
-    HD_TRY(hd_model_open(&e->model, path, opt->kv_type, HD_STORE_RESIDENT, err));
+    HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, HD_STORE_RESIDENT, err));
     defaults(&e->opt, &e->model.hp);
     if ((rc = give_classes(&e->model, path, err)) < 0 || (rc = hd_engine_plan(&e->model, &e->opt, 1, &e->plan, err)) < 0 || (rc = check_memory(e, err)) < 0 ||
         (rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 ||

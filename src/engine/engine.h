@@ -17,7 +17,7 @@ struct hd_engine_options {
     int64_t n_ctx;                    /* tokens of cache, all sessions together; 0: the model's context, at most 8192; may exceed the
                                          model's context, which bounds each session */
     int64_t chunk;                    /* most tokens of a step; 0: 512 */
-    enum hd_dtype kv_type;            /* F32 or F16 */
+    enum hd_kv kv;                    /* exact modes: F32 whatever it says */
 };
 
 struct hd_plan {

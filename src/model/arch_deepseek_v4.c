@@ -275,6 +275,7 @@ static int read_config(struct hd_model *m, struct v4 *d, struct hd_err *err)
     d->norm_eps = d->attn.norm_eps = (float)eps;
     d->attn.act_block = d->moe.moe.act_block = json_object_get(c, "quantization_config") ? block[1] : 0;
     d->attn.kv_block = 64;
+    d->attn.native = m->kv == HD_KV_NATIVE || (m->kv == HD_KV_AUTO && d->attn.act_block);
     d->mhc.norm_eps = (float)eps;
     d->mhc.eps = (float)hc_eps;
     d->moe.gate.fn = !strcmp(scoring, "sigmoid") ? HD_GATE_SIGMOID : !strcmp(scoring, "softmax") ? HD_GATE_SOFTMAX : HD_GATE_SQRTSOFTPLUS;

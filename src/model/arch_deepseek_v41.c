@@ -281,6 +281,7 @@ static int read_config(struct hd_model *m, struct v41 *d, struct hd_err *err)
         block = json_integer_value(b);
     d->norm_eps = d->attn.norm_eps = (float)eps;
     d->attn.act_block = d->moe.moe.act_block = q ? block : 0;
+    d->attn.native = m->kv == HD_KV_NATIVE || (m->kv == HD_KV_AUTO && q);
     d->mhc.norm_eps = (float)eps;
     d->mhc.eps = (float)hc_eps;
     d->moe.gate.fn = HD_GATE_SQRTSOFTPLUS;

@@ -7,20 +7,37 @@
 
 enum { PART_WINDOW, PART_ENTRY, PART_STATE, PART_KEY, PART_KEY_STATE };
 
+/* How latents and index keys are kept. */
+static struct hd_kv_row latent_row(const struct hd_csa_hp *hp)
+{
+    return hp->native ? hd_kv_row(HD_KV_FP8, (int)hp->kv_block, hp->head_dim - hp->rope_dim, hp->rope_dim) : (struct hd_kv_row){0};
+}
+
+static struct hd_kv_row key_row(const struct hd_csa_hp *hp)
+{
+    return hp->native ? hd_kv_row(HD_KV_FP4, 32, hp->index_dim, 0) : (struct hd_kv_row){0};
+}
+
+static int64_t packed_bytes(struct hd_kv_row r)
+{
+    return r.code ? hd_kv_row_bytes(&r) : 0;
+}
+
 int hd_csa_parts(const struct hd_csa_hp *hp, int64_t ratio, int layer, struct hd_cache_part *part)
 {
+    struct hd_kv_row row = latent_row(hp), key = key_row(hp);
     int lanes = ratio == 4 ? 2 : 1, n = 0;
 
-    part[n++] = (struct hd_cache_part){.name = "window", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = hp->head_dim, .ratio = 1,
+    part[n++] = (struct hd_cache_part){.name = "window", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = hp->head_dim, .pack = row, .ratio = 1,
                                        .window = (int)hp->window, .slack = SLACK};
     if (!ratio)
         return n;
-    part[n++] = (struct hd_cache_part){.name = "entries", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->head_dim, .ratio = (int)ratio};
+    part[n++] = (struct hd_cache_part){.name = "entries", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->head_dim, .pack = row, .ratio = (int)ratio};
     part[n++] = (struct hd_cache_part){.name = "groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * lanes * hp->head_dim, .ratio = 1,
                                        .window = (int)(lanes * ratio), .slack = SLACK};
     if (ratio != 4)
         return n;
-    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .ratio = (int)ratio};
+    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = key, .ratio = (int)ratio};
     part[n++] = (struct hd_cache_part){.name = "index groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * lanes * hp->index_dim, .ratio = 1,
                                        .window = (int)(lanes * ratio), .slack = SLACK};
     return n;
@@ -62,7 +79,7 @@ static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa
                                         const struct hd_tensor *u, const struct hd_tensor *qr, int layer)
 {
     int64_t n = hd_rows(u), dim = hp->index_dim;
-    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 4, .top_k = hp->index_top_k};
+    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 4, .top_k = hp->index_top_k, .row_bytes = packed_bytes(key_row(hp))};
     struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k), *q, *wt, *key;
     struct hd_stream_mark mark = hd_stream_mark(s);
 
@@ -109,7 +126,7 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o, *sel = NULL;
     struct hd_tensor *rope = ratio ? st->rope_comp : st->rope;
-    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d)), 0};
+    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp))};
 
     hd_linear(s, qr, u, &w->wq_a, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);
@@ -121,7 +138,7 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     hd_linear(s, kv, u, &w->wkv, hp->act_block);
     norm(s, kv, &w->kv_norm, hp->norm_eps);
     rotate(s, kv, rope, d, hp->rope_dim, false);
-    hd_sim(s, kv, HD_SIM_FP8, hp->kv_block, d, 0, plain);
+    hd_sim_kv(s, kv, HD_SIM_FP8, hp->kv_block, d, plain, hp->native);
     hd_trace(s, kv, "layers.%d.attn.kv", layer);
     if (ratio) {
         struct hd_stream_mark inner = hd_stream_mark(s);

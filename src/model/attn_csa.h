@@ -18,6 +18,7 @@ struct hd_csa_hp {
     int64_t index_heads, index_dim, index_top_k;
     float norm_eps;
     int64_t act_block, kv_block;      /* official rounding: inputs of linear layers, the latent's unrotated dims */
+    bool native;                      /* the cache is packed: latents are rounded to what it holds in the fast mode too */
 };
 
 struct hd_pool_weights {

@@ -9,16 +9,32 @@
 
 enum { PART_WINDOW, PART_ENTRY, PART_KEY, PART_GROUP };
 
+/* How window rows, entries and index keys are kept. */
+enum row_kind { ROW_WINDOW, ROW_ENTRY, ROW_KEY };
+
+static struct hd_kv_row row_of(const struct hd_csa2_hp *hp, enum row_kind kind)
+{
+    if (!hp->native)
+        return (struct hd_kv_row){0};
+    return kind == ROW_WINDOW ? hd_kv_row(HD_KV_FP8, 32, hp->head_dim, 0) : kind == ROW_ENTRY ? hd_kv_row(HD_KV_FP4_E4M3, 16, hp->head_dim, 0)
+                                                                                             : hd_kv_row(HD_KV_FP4, 32, hp->index_dim, 0);
+}
+
+static int64_t packed_bytes(struct hd_kv_row r)
+{
+    return r.code ? hd_kv_row_bytes(&r) : 0;
+}
+
 int hd_csa2_parts(const struct hd_csa2_hp *hp, const struct hd_csa2_layer *l, int layer, struct hd_cache_part *part)
 {
     int n = 0;
 
-    part[n++] = (struct hd_cache_part){.name = "window", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = hp->head_dim, .ratio = 1,
+    part[n++] = (struct hd_cache_part){.name = "window", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = hp->head_dim, .pack = row_of(hp, ROW_WINDOW), .ratio = 1,
                                        .window = (int)hp->window, .slack = SLACK};
     if (l->owner != layer)
         return n;
-    part[n++] = (struct hd_cache_part){.name = "entries", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->head_dim, .ratio = (int)l->ratio};
-    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .ratio = (int)l->ratio};
+    part[n++] = (struct hd_cache_part){.name = "entries", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->head_dim, .pack = row_of(hp, ROW_ENTRY), .ratio = (int)l->ratio};
+    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = row_of(hp, ROW_KEY), .ratio = (int)l->ratio};
     if (l->ratio > 1)
         part[n++] = (struct hd_cache_part){.name = "groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * hp->head_dim, .ratio = 1,
                                            .window = (int)l->ratio, .slack = SLACK};
@@ -76,7 +92,7 @@ static void choose(struct hd_stream *s, const struct hd_csa2_hp *hp, const struc
 {
     int64_t n = hd_rows(u), dim = hp->index_dim;
     struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = all[layer].ratio, .top_k = hp->index_top_k, .ascending = true,
-                             .block = hp->cand_block, .n_block = hp->n_cand};
+                             .block = hp->cand_block, .n_block = hp->n_cand, .row_bytes = packed_bytes(row_of(hp, ROW_KEY))};
     bool behind = hp->cand_source >= 0 && layer > hp->cand_source && all[layer].owner == all[hp->cand_source].owner;
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
@@ -101,7 +117,7 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o;
     struct hd_tensor *rope = l->ratio ? st->rope_comp : st->rope;
     struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, l->ratio, l->part0 + PART_WINDOW, l->ratio ? all[l->owner].part0 + PART_ENTRY : -1,
-                                  (float)(1 / sqrt((double)d)), 0};
+                                  (float)(1 / sqrt((double)d)), 0, packed_bytes(row_of(hp, ROW_ENTRY))};
 
     hd_linear(s, qr, u, &w->wq_a, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);
@@ -111,7 +127,7 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     hd_linear(s, kv, u, &w->wkv, hp->act_block);
     norm(s, kv, &w->kv_norm, hp->norm_eps);
     rotate(s, kv, rope, d, hp->rope_dim, false);
-    hd_sim(s, kv, HD_SIM_FP8, 32, d, 0, d);
+    hd_sim_kv(s, kv, HD_SIM_FP8, 32, d, d, hp->native);
     hd_trace(s, kv, "layers.%d.attn.kv", layer);
     if (l->owner == layer)
         own_entries(s, hp, w, l, st, u, layer);

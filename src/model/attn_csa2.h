@@ -18,6 +18,7 @@ struct hd_csa2_hp {
     int64_t cand_source, cand_block, n_cand;          /* cand_source -1: none */
     float norm_eps;
     int64_t act_block;
+    bool native;                      /* the cache is packed: latents are rounded to what it holds in the fast mode too */
 };
 
 struct hd_csa2_weights {

@@ -144,7 +144,7 @@ int hd_decoder_config(struct hd_model *m, struct hd_decoder **out, struct hd_err
         return hd_err_set(err, HD_ERR_FORMAT, "%s: the dimensions are absurd: their products overflow", where);
     if (!(d->layer = hd_arena_zalloc(&m->arena, (size_t)d->n_layer * sizeof *d->layer)))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld layers", where, (long long)d->n_layer);
-    d->attn.kv_type = m->kv_type;
+    d->attn.kv_type = m->kv == HD_KV_F16 ? HD_F16 : HD_F32;
     m->hp = (struct hd_hparams){d->n_layer, d->d_model, d->n_vocab, n_ctx};
     m->impl = d;
     *out = d;
@@ -161,7 +161,7 @@ static int set_cache_spec(struct hd_model *m, const struct hd_decoder *d, struct
         part[i] = (struct hd_cache_part){.name = i % 2 ? "v" : "k",
                                          .layer = (int)(i / 2),
                                          .kind = HD_PART_PAGED,
-                                         .type = m->kv_type,
+                                         .type = m->kv == HD_KV_F16 ? HD_F16 : HD_F32,
                                          .row_len = d->attn.n_kv_head * d->attn.head_dim,
                                          .ratio = 1};
     m->spec = (struct hd_cache_spec){(int)(2 * d->n_layer), part};

@@ -43,14 +43,14 @@ static int find_arch(struct hd_model *m, struct hd_err *err)
                    : hd_err_set(err, HD_ERR_FORMAT, "%s: %s: found nothing; expected one of %s", m->store.config_path, field, known);
 }
 
-int hd_model_open(struct hd_model *m, const char *path, enum hd_dtype kv_type, int flags, struct hd_err *err)
+int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags, struct hd_err *err)
 {
     int rc;
 
     memset(m, 0, sizeof *m);
     hd_arena_init(&m->arena, 0);
     HD_TRY(hd_store_open(&m->store, path, flags, err));
-    m->kv_type = kv_type;
+    m->kv = kv;
     m->planned = (flags & HD_STORE_PLAN) && m->store.n_entry == 0;
     if ((rc = find_arch(m, err)) < 0 || (rc = m->arch->load(m, err)) < 0)
         hd_model_close(m);

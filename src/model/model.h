@@ -40,12 +40,12 @@ struct hd_model {
     struct hd_hparams hp;
     void *impl;                       /* the architecture's own struct, in the arena */
     struct hd_cache_spec spec;
-    enum hd_dtype kv_type;            /* F32 or F16, chosen by the caller */
+    enum hd_kv kv;                    /* chosen by the caller */
     bool planned;                     /* no weights: shapes only */
 };
 
 /* flags: of enum hd_store_flags. PLAN: a directory with nothing but a config.json will do; its weights have shapes and no data. */
-int hd_model_open(struct hd_model *m, const char *path, enum hd_dtype kv_type, int flags, struct hd_err *err);
+int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags, struct hd_err *err);
 void hd_model_close(struct hd_model *m);
 
 const struct hd_arch *hd_arch_find(const char *name);      /* NULL when unknown */

@@ -60,6 +60,9 @@ void hd_absorb(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
 
 /* ---- official rounding: these do nothing unless the stream is in the official mode ---- */
 
+/* A latent rounded to what its cache row holds: fp8 blocks over the first n columns of every head_dim, bf16 behind them. packed: the
+ * cache is, so it happens in every mode. */
+void hd_sim_kv(struct hd_stream *s, struct hd_tensor *x, enum hd_sim kind, int64_t block, int64_t head_dim, int64_t n, bool packed);
 /* n columns from first on of every head_dim columns of x, rounded in blocks. */
 void hd_sim(struct hd_stream *s, struct hd_tensor *x, enum hd_sim kind, int64_t block, int64_t head_dim, int64_t first, int64_t n);
 void hd_bf16(struct hd_stream *s, struct hd_tensor *x);
@@ -107,6 +110,7 @@ struct hd_index_hp {
     int64_t n_head, head_dim, ratio, top_k;
     bool ascending;                   /* selected entries by position; otherwise best first */
     int64_t block, n_block;           /* candidate blocks: their size and how many are kept */
+    int64_t row_bytes;                /* of a cached key, for the cost; 0: f32 */
 };
 
 /* sel[T, 2 top_k] i32: in the first half the entries G < (pos + 1) / ratio with the largest sum_h w[h] relu(q[h] . key[G]), -1 behind them; the second half is
@@ -120,6 +124,7 @@ struct hd_attend_sel_hp {
     int part_window, part_entry;      /* part_entry -1: the window only; part_window -1: entries only (window 0) */
     float scale;
     int64_t value_dim;                /* 0: values are whole vectors; otherwise their first value_dim dims */
+    int64_t row_bytes;                /* of a cached vector, for the cost; 0: f32 */
 };
 
 /* out[T, n_head value_dim]: one vector per token is key and value of all heads: kv[T, head_dim] of this step and the window

@@ -17,10 +17,25 @@ struct hd_tensor *hd_slice(struct hd_stream *s, const struct hd_tensor *x, int64
     return v;
 }
 
+static void simulate(struct hd_stream *s, struct hd_tensor *x, enum hd_sim kind, int64_t block, int64_t head_dim, int64_t first, int64_t n)
+{
+    if (n > 0 && hd_require(s, hd_cols(x) % head_dim == 0 && first + n <= head_dim, HD_OP_SIMULATE, x, x))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_SIMULATE, .n_out = 1, .out = {x}, .i = {kind, block, head_dim, first, n}});
+}
+
 void hd_sim(struct hd_stream *s, struct hd_tensor *x, enum hd_sim kind, int64_t block, int64_t head_dim, int64_t first, int64_t n)
 {
-    if (s->exact == HD_EXACT_OFFICIAL && hd_require(s, hd_cols(x) % head_dim == 0 && first + n <= head_dim, HD_OP_SIMULATE, x, x))
-        hd_dispatch(s, &(struct hd_call){.op = HD_OP_SIMULATE, .n_out = 1, .out = {x}, .i = {kind, block, head_dim, first, n}});
+    if (s->exact == HD_EXACT_OFFICIAL)
+        simulate(s, x, kind, block, head_dim, first, n);
+}
+
+void hd_sim_kv(struct hd_stream *s, struct hd_tensor *x, enum hd_sim kind, int64_t block, int64_t head_dim, int64_t n, bool packed)
+{
+    if (!packed && s->exact != HD_EXACT_OFFICIAL)
+        return;
+    simulate(s, x, kind, block, head_dim, 0, n);
+    if (packed)
+        simulate(s, x, HD_SIM_BF16, 0, head_dim, n, head_dim - n);
 }
 
 void hd_bf16(struct hd_stream *s, struct hd_tensor *x)
@@ -160,7 +175,7 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     for (int64_t i = 0; i < b->n_seq; i++)
         seen += (double)b->span[i].n_tok * ((double)b->span[i].pos0 + (double)b->span[i].n_tok / 2) / (double)hp->ratio;
     s->cost.flops += 2.0 * seen * (double)hd_cols(q);
-    s->cost.kv_bytes += 4.0 * (double)b->max_pos / (double)hp->ratio * (double)hp->head_dim * (double)b->n_seq;
+    s->cost.kv_bytes += (double)(hp->row_bytes ? hp->row_bytes : 4 * hp->head_dim) * (double)b->max_pos / (double)hp->ratio * (double)b->n_seq;
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_INDEX,
                                      .n_out = 2,
                                      .out = {sel, cand_out},
@@ -183,7 +198,7 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
         if (hp->part_entry >= 0)
             n += fmin(mean / (double)hp->ratio, sel ? (double)hd_cols(sel) / 2 : 1e18);
         seen += (double)b->span[i].n_tok * n;
-        s->cost.kv_bytes += n * 4 * (double)hp->head_dim;
+        s->cost.kv_bytes += n * (double)(hp->row_bytes ? hp->row_bytes : 4 * hp->head_dim);
     }
     s->cost.flops += 4.0 * seen * (double)hd_cols(q);
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_ATTEND_SEL,

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "tensor/dtype.h"
+#include "tensor/kv_row.h"
 
 /* Rows of one part of one sequence. Paged: row r lies at page[r / page_rows] + offset + (r % page_rows) * row_bytes, and holds
  * ratio tokens from r * ratio on. A window: the row of position r lies at own + r % ring * row_bytes, page is NULL. */
@@ -14,6 +15,7 @@ struct hd_paged {
     int64_t page_rows, offset, row_bytes, ring;
     int ratio;
     enum hd_dtype type;
+    const struct hd_kv_row *pack; /* NULL: rows of type */
 };
 
 static inline void *hd_paged_row(const struct hd_paged *p, int64_t r)

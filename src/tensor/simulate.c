@@ -23,16 +23,30 @@ static float power_above(float x)
     return p;
 }
 
-/* Nearest of 0 .5 1 1.5 2 3 4 6, ties to the even code. */
-static float round_e2m1(float x)
+int hd_e2m1_code(float x)
 {
-    static const float bound[] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f}, value[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    static const float bound[] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f};
     float a = fabsf(x);
     int code = 0;
 
     while (code < 7 && (code & 1 ? a >= bound[code] : a > bound[code]))
         code++;
-    return copysignf(value[code], x);
+    return signbit(x) ? code | 8 : code;
+}
+
+float hd_round_e2m1(float x)
+{
+    return hd_e2m1_f32(hd_e2m1_code(x));
+}
+
+float hd_sim_scale(enum hd_sim kind, float amax)
+{
+    switch (kind) {
+    case HD_SIM_FP8: return power_above(fmaxf(amax, 1e-4f) * (1.0f / 448));
+    case HD_SIM_FP4: return power_above(fmaxf(amax, 6 * 0x1p-126f) * (1.0f / 6));
+    case HD_SIM_FP4_E4M3: return hd_e4m3_f32(hd_f32_e4m3(fmaxf(amax, 6 * 0x1p-9f) / 6));
+    default: return 1;
+    }
 }
 
 static void block_sim(enum hd_sim kind, float *x, int64_t n)
@@ -41,24 +55,13 @@ static void block_sim(enum hd_sim kind, float *x, int64_t n)
 
     for (int64_t i = 0; i < n; i++)
         amax = fmaxf(amax, fabsf(x[i]));
-    switch (kind) {
-    case HD_SIM_FP8:
-        scale = power_above(fmaxf(amax, 1e-4f) * (1.0f / 448));
+    scale = hd_sim_scale(kind, amax);
+    if (kind == HD_SIM_FP8)
         for (int64_t i = 0; i < n; i++)
             x[i] = hd_round_bf16(hd_e4m3_f32(hd_f32_e4m3(x[i] / scale)) * scale);
-        break;
-    case HD_SIM_FP4:
-        scale = power_above(fmaxf(amax, 6 * 0x1p-126f) * (1.0f / 6));
+    else
         for (int64_t i = 0; i < n; i++)
-            x[i] = hd_round_bf16(round_e2m1(x[i] / scale) * scale);
-        break;
-    case HD_SIM_FP4_E4M3:
-        scale = hd_e4m3_f32(hd_f32_e4m3(fmaxf(amax, 6 * 0x1p-9f) / 6));
-        for (int64_t i = 0; i < n; i++)
-            x[i] = hd_round_bf16(round_e2m1(x[i] / scale) * scale);
-        break;
-    default: break;
-    }
+            x[i] = hd_round_bf16(hd_round_e2m1(x[i] / scale) * scale);
 }
 
 void hd_simulate(enum hd_sim kind, int64_t block, float *x, int64_t n)

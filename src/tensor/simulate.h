@@ -15,6 +15,9 @@ enum hd_sim {
 };
 
 float hd_round_bf16(float x);                                              /* nearest, ties to even */
+float hd_round_e2m1(float x);                                              /* nearest of 0 .5 1 1.5 2 3 4 6, ties to the even code */
+int hd_e2m1_code(float x);                                                 /* its code, the sign in bit 3 */
+float hd_sim_scale(enum hd_sim kind, float amax);                          /* the scale of a block whose largest magnitude is amax */
 /* x[n] in place, in blocks of block values (the last may be shorter); block is ignored for BF16. */
 void hd_simulate(enum hd_sim kind, int64_t block, float *x, int64_t n);
 

@@ -36,7 +36,7 @@ static void store(const uint8_t *p, size_t n, int (*parse)(struct hd_store *, in
 static void config(const uint8_t *p, size_t n)
 {
     char dir[] = "/tmp/hadal-fuzz-XXXXXX", path[64];
-    struct hd_engine_options o = {.kv_type = HD_F32};
+    struct hd_engine_options o = {.kv = HD_KV_F32};
     struct hd_model m;
     struct hd_plan plan;
     struct hd_err err;
@@ -48,7 +48,7 @@ static void config(const uint8_t *p, size_t n)
     if ((f = fopen(path, "wb"))) {
         fwrite(p, 1, n, f);
         fclose(f);
-        if (hd_model_open(&m, dir, HD_F32, HD_STORE_PLAN, &err) == HD_OK) {
+        if (hd_model_open(&m, dir, HD_KV_F32, HD_STORE_PLAN, &err) == HD_OK) {
             hd_engine_plan(&m, &o, 1, &plan, &err);
             hd_model_close(&m);
         }

@@ -5,8 +5,12 @@
  */
 #include "support.h"
 
+#include <math.h>
+
 #include "base/rng.h"
 #include "cache/cache.h"
+#include "model/model.h"
+#include "tensor/simulate.h"
 
 static const struct hd_cache_part parts[] = {
     {.name = "k", .layer = 0, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = 3, .ratio = 1},
@@ -192,9 +196,65 @@ static void test_window(void **state)
     hd_cache_release(&c);
 }
 
+/* Vectors that were rounded come back unchanged from a packed row; others come back as the rounding says. */
+static void test_packed_rows(void **state)
+{
+    static const struct {
+        enum hd_kv_code code;
+        enum hd_sim sim;
+        int block, n, tail, bytes;
+    } c[] = {{HD_KV_FP8, HD_SIM_FP8, 64, 448, 64, 584}, {HD_KV_FP4_E4M3, HD_SIM_FP4_E4M3, 16, 512, 0, 288}, {HD_KV_FP4, HD_SIM_FP4, 32, 128, 0, 68},
+             {HD_KV_FP8, HD_SIM_FP8, 32, 512, 0, 528},  {HD_KV_FP8, HD_SIM_FP8, 64, 24, 8, 44},             {HD_KV_FP4_E4M3, HD_SIM_FP4_E4M3, 16, 30, 2, 24}};
+    struct hd_rng rng;
+
+    hd_rng_seed(&rng, 7);
+    for (int k = 0; k < HD_LEN(c); k++) {
+        struct hd_kv_row r = hd_kv_row(c[k].code, c[k].block, c[k].n, c[k].tail);
+        float x[512 + 64], want[512 + 64], got[512 + 64];
+        unsigned char row[1200];
+
+        assert_int_equal(hd_kv_row_bytes(&r), c[k].bytes);
+        for (int round = 0; round < 3000; round++) {
+            float size = ldexpf(1, (int)(hd_rng_next(&rng) % 40) - 30);
+
+            for (int i = 0; i < c[k].n + c[k].tail; i++)
+                x[i] = hd_round_bf16(size * ldexpf((float)hd_rng_double(&rng) - 0.5f, -(int)(hd_rng_next(&rng) % 8)));
+            memcpy(want, x, sizeof want);
+            hd_simulate(c[k].sim, c[k].block, want, c[k].n);
+            hd_kv_encode(&r, want, row);
+            hd_kv_decode(&r, row, got);
+            for (int i = 0; i < c[k].n + c[k].tail; i++)
+                if (got[i] != want[i])
+                    fail_msg("case %d, size %g, value %d: %.9g; expected %.9g", k, size, i, got[i], want[i]);
+        }
+    }
+    assert_int_equal(hd_kv_row(HD_KV_FP4, 32, 7, 0).code, HD_KV_NONE);
+    assert_int_equal(hd_kv_row(HD_KV_FP8, 64, 2000, 64).code, HD_KV_NONE);
+}
+
+/* What the published models take a token: windows are fixed, entries and index keys count. */
+static void test_published_sizes(void **state)
+{
+    static const struct {
+        const char *preset;
+        double bytes;
+    } c[] = {{"v4-flash", 21 * (584 + 68) / 4.0 + 20 * 584 / 128.0}, {"v4-pro", 30 * (584 + 68) / 4.0 + 31 * 584 / 128.0}, {"v41-flash", 3 * (288 + 68) / 2.0 + 356}};
+
+    for (int i = 0; i < HD_LEN(c); i++) {
+        struct hd_model m;
+        char path[128];
+
+        snprintf(path, sizeof path, "models/presets/%s", c[i].preset);
+        assert_ok(hd_model_open(&m, path, HD_KV_AUTO, HD_STORE_PLAN, &test_err));
+        assert_true(hd_cache_spec_token_bytes(&m.spec) == c[i].bytes);
+        hd_model_close(&m);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random), cmocka_unit_test(test_sizes), cmocka_unit_test(test_window)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random), cmocka_unit_test(test_sizes), cmocka_unit_test(test_window), cmocka_unit_test(test_packed_rows),
+                                       cmocka_unit_test(test_published_sizes)};
 
     return cmocka_run_group_tests_name("cache", tests, NULL, NULL);
 }

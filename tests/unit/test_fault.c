@@ -7,7 +7,7 @@
 /* Everything a program does with a model, in small. */
 static int job(void)
 {
-    struct hd_engine_options o = {.n_thread = 2, .kv_type = HD_F32, .n_ctx = 128};
+    struct hd_engine_options o = {.n_thread = 2, .kv = HD_KV_F32, .n_ctx = 128};
     static const int32_t ids[] = {1, 2, 3, 4, 5, 6, 7};
     struct hd_session a = {0}, b = {0};
     struct hd_engine e;

@@ -71,7 +71,7 @@ static void fresh(const char *from, const char *to)
 
 static int try_open(const char *path)
 {
-    struct hd_engine_options o = {.n_thread = 1, .kv_type = HD_F32};
+    struct hd_engine_options o = {.n_thread = 1, .kv = HD_KV_F32};
     struct hd_engine e;
     int rc;
 
@@ -409,7 +409,7 @@ static void test_gguf(void **state)
 /* A model that could never fit: the plan says no before anything is read or allocated. */
 static void test_memory(void **state)
 {
-    struct hd_engine_options o = {.n_thread = 1, .kv_type = HD_F32, .n_ctx = (int64_t)1 << 40};
+    struct hd_engine_options o = {.n_thread = 1, .kv = HD_KV_F32, .n_ctx = (int64_t)1 << 40};
     struct hd_engine e;
 
     assert_int_equal(hd_engine_open(&e, "tests/golden/llama-a", &o, &test_err), HD_ERR_MEMORY);
@@ -419,7 +419,7 @@ static void test_memory(void **state)
 
 static void test_requests(void **state)
 {
-    struct hd_engine_options o = {.n_thread = 1, .kv_type = HD_F32, .n_ctx = 64};
+    struct hd_engine_options o = {.n_thread = 1, .kv = HD_KV_F32, .n_ctx = 64};
     struct hd_engine e;
     struct hd_session s;
     int32_t ids[300] = {0};

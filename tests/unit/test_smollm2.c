@@ -26,7 +26,7 @@ static bool ready(void)
 /* Continues all prompts together; how many of the reference's greedy tokens were met. */
 static int greedy(enum hd_exact exact, const struct hd_store *ref, double *distance)
 {
-    struct hd_engine_options o = {.n_thread = 0, .exact = exact, .n_ctx = 4096, .kv_type = HD_F32};
+    struct hd_engine_options o = {.n_thread = 0, .exact = exact, .n_ctx = 4096, .kv = HD_KV_F32};
     struct hd_session ss[N_PROMPT];
     struct hd_engine e;
     int32_t next[N_PROMPT];

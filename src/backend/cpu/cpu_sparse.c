@@ -15,6 +15,15 @@
 #define MAX_GROUP 16
 #define MAX_POOL 512
 
+/* A cached row as f32: where it lies, or unpacked into buf. */
+static const float *cached(const struct hd_paged *p, int64_t r, float *buf)
+{
+    if (!p->pack)
+        return hd_paged_row(p, r);
+    hd_kv_decode(p->pack, hd_paged_row(p, r), buf);
+    return buf;
+}
+
 static const struct hd_paged *part_of(const struct hd_ragged *b, int64_t seq, int64_t part)
 {
     return &b->part[seq * b->n_part + part];
@@ -28,8 +37,12 @@ void hd_cpu_ring_put(void *self, struct hd_stream *s, const struct hd_call *c)
         const struct hd_paged *p = part_of(b, q, c->i[0]);
         const struct hd_span *sp = &b->span[q];
 
-        for (int64_t k = sp->n_tok > p->ring ? sp->n_tok - p->ring : 0; k < sp->n_tok; k++)
-            memcpy(hd_paged_row(p, sp->pos0 + k), hd_cpu_row(c->in[0], sp->tok0 + k), (size_t)p->row_bytes);
+        for (int64_t k = sp->n_tok > p->ring ? sp->n_tok - p->ring : 0; k < sp->n_tok; k++) {
+            if (p->pack)
+                hd_kv_encode(p->pack, hd_cpu_row(c->in[0], sp->tok0 + k), hd_paged_row(p, sp->pos0 + k));
+            else
+                memcpy(hd_paged_row(p, sp->pos0 + k), hd_cpu_row(c->in[0], sp->tok0 + k), (size_t)p->row_bytes);
+        }
     }
 }
 
@@ -260,7 +273,7 @@ static void index_token(const struct hd_call *c, int64_t t, int64_t seq)
         cand.score = (float *)(cand.idx + cand.k);
     }
     for (int64_t g = 0; g < len; g++) {
-        float score = index_score(c, q, w, hd_paged_row(keys, g));
+        float buf[HD_KV_ROW_MAX], score = index_score(c, q, w, cached(keys, g, buf));
 
         if (cand.k) {
             top = fmaxf(top, score);
@@ -311,16 +324,16 @@ struct view {
     int64_t lo, n_window, pad, n;
 };
 
-static const float *place(const struct view *v, int64_t i)
+static const float *place(const struct view *v, int64_t i, float *buf)
 {
     int64_t p = v->lo + i, g;
 
     if (i < v->n_window)
-        return p >= v->span->pos0 ? hd_cpu_row(v->kv, v->span->tok0 + p - v->span->pos0) : hd_paged_row(v->ring, p);
+        return p >= v->span->pos0 ? hd_cpu_row(v->kv, v->span->tok0 + p - v->span->pos0) : cached(v->ring, p, buf);
     if (i < v->pad)
         return NULL;
     g = v->sel ? v->sel[i - v->pad] : i - v->pad;
-    return g < 0 ? NULL : hd_paged_row(v->entry, g);
+    return g < 0 ? NULL : cached(v->entry, g, buf);
 }
 
 static void look(const struct hd_call *c, int64_t t, int64_t seq, struct view *v)
@@ -349,6 +362,7 @@ static void attend_heads(const struct hd_call *c, int64_t t, int64_t seq, int64_
     int64_t dim = c->i[3], vdim = c->i[8];
     const float *q = hd_cpu_row(c->in[0], t) + h0 * dim, *sink = c->in[3] ? (const float *)c->in[3]->data + h0 : NULL;
     float *out = hd_cpu_row(c->out[0], t) + h0 * vdim, m[MAX_GROUP], den[MAX_GROUP], p[MAX_GROUP][BLOCK];
+    float unpacked[BLOCK * HD_KV_ROW_MAX];
     struct view v;
 
     look(c, t, seq, &v);
@@ -362,7 +376,7 @@ static void attend_heads(const struct hd_call *c, int64_t t, int64_t seq, int64_
         const void *row[BLOCK];
 
         for (int64_t i = a; i < end; i++)
-            if ((row[n] = place(&v, i)))
+            if ((row[n] = place(&v, i, unpacked + n * HD_KV_ROW_MAX)))
                 n++;
         if (!n)
             continue;

@@ -179,7 +179,9 @@ static void kv_put_range(void *arg, int64_t begin, int64_t end)
             seq++;
         p = &b->part[seq * b->n_part + c->i[0]];
         row = hd_paged_row(p, b->pos[t] / p->ratio);
-        if (p->type == HD_F16)
+        if (p->pack)
+            hd_kv_encode(p->pack, row_f32(c->in[0], t), row);
+        else if (p->type == HD_F16)
             hd_k.f32_to_f16(n, row_f32(c->in[0], t), row);
         else
             memcpy(row, row_f32(c->in[0], t), (size_t)n * sizeof(float));
