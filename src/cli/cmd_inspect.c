@@ -31,12 +31,12 @@ static void print_json(const struct hd_model *m, const struct hd_counts *c, cons
 {
     struct listing l = {true, true};
 
-    hd_out_printf("{\"arch\": \"%s\", \"layers\": %lld, \"d_model\": %lld, \"vocab\": %lld, \"context\": %lld,\n \"params\": {\"total\": %lld, \"active\": %lld},\n"
+    hd_out_printf("{\"arch\": \"%s\", \"layers\": %lld, \"d_model\": %lld, \"vocab\": %lld, \"context\": %lld,\n \"params\": {\"total\": %lld, \"active\": %lld, \"draft_and_vision\": %lld},\n"
                   " \"tensors\": %lld,\n \"memory\": {\"weights\": %lld, \"cache\": %lld, \"step\": %lld, \"cache_tokens\": %lld, \"available\": %lld},\n"
                   " \"cache_bytes_per_token\": %.3f,\n"
                   " \"per_token\": {\"decode\": {\"weight_bytes\": %.0f, \"kv_bytes\": %.0f, \"flops\": %.0f}, \"prefill\": {\"flops\": %.0f}}",
                   m->arch->name, (long long)m->hp.n_layer, (long long)m->hp.d_model, (long long)m->hp.n_vocab, (long long)m->hp.n_ctx, (long long)c->total,
-                  (long long)c->active, (long long)c->n_tensor, (long long)p->weight_bytes, (long long)p->cache_bytes, (long long)p->step_bytes, (long long)o->n_ctx,
+                  (long long)c->active, (long long)c->aside, (long long)c->n_tensor, (long long)p->weight_bytes, (long long)p->cache_bytes, (long long)p->step_bytes, (long long)o->n_ctx,
                   (long long)p->available_bytes, hd_cache_spec_token_bytes(&m->spec), p->decode.weight_bytes, p->decode.kv_bytes, p->decode.flops,
                   p->prefill.flops / (double)o->chunk);
     if (!plan) {
@@ -56,7 +56,10 @@ static void print_text(const struct hd_model *m, const struct hd_counts *c, cons
         m->arch->each_weight(m, print_weight, &l);
     hd_out_printf("%s: %lld layers, width %lld, vocabulary %lld, context %lld\n", m->arch->name, (long long)m->hp.n_layer, (long long)m->hp.d_model,
                   (long long)m->hp.n_vocab, (long long)m->hp.n_ctx);
-    hd_out_printf("parameters   %s total, %s active, in %lld tensors\n", hd_fmt_count(a, c->total), hd_fmt_count(b, c->active), (long long)c->n_tensor);
+    hd_out_printf("parameters   %s total, %s active", hd_fmt_count(a, c->total), hd_fmt_count(b, c->active));
+    if (c->aside)
+        hd_out_printf("; draft modules and vision %s (%s) beside them", hd_fmt_count(a, c->aside), hd_fmt_bytes(b, c->aside_bytes));
+    hd_out_printf("; %lld tensors\n", (long long)c->n_tensor);
     hd_out_printf("memory       weights %s, cache %s for %lld tokens (%.0f B a token), step %s; %s available\n", hd_fmt_bytes(a, p->weight_bytes),
                   hd_fmt_bytes(b, p->cache_bytes), (long long)o->n_ctx, hd_cache_spec_token_bytes(&m->spec), hd_fmt_bytes(d, p->step_bytes),
                   hd_fmt_bytes(e, p->available_bytes));

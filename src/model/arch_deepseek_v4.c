@@ -10,6 +10,7 @@
 #include "model/model.h"
 #include "model/moe.h"
 #include "model/rope.h"
+#include "model/vit.h"
 #include "weights/bind.h"
 
 #define LAYER_MAX 1024
@@ -20,6 +21,7 @@ struct layer {
     struct hd_mhc_weights hc_attn, hc_ffn;
     struct hd_csa_weights attn;
     struct hd_moe_weights ffn;
+    struct hd_tensor bias_vl;                         /* for image positions */
     struct hd_tensor gate_up_exps, down_exps;         /* transformers' fused form: [E, 2 F, D], [E, D, F] */
     int64_t ratio;
     int part0;
@@ -42,7 +44,8 @@ struct v4 {
     struct hd_tensor inv_freq, inv_freq_comp;
     struct layer *layer, *mtp;
     struct hd_symbol sym[24];
-    struct hd_weight_list list[2];
+    struct hd_vit vit;
+    struct hd_weight_list list[3];          /* the model, draft modules, vision */
 };
 
 /* ---- weights ---- */
@@ -73,14 +76,14 @@ static const struct hd_weight_row rows[] = {
     {L(hc_ffn.fn), V, 0, NAME("hc_ffn_fn", "ffn_hc.fn"), NULL, "Cm,C*D", NULL},
     {L(hc_ffn.base), V, 0, NAME("hc_ffn_base", "ffn_hc.base"), NULL, "Cm", NULL},
     {L(hc_ffn.scale), V, 0, NAME("hc_ffn_scale", "ffn_hc.scale"), NULL, "3", NULL},
-    {L(attn.wq_a), M, 0, NAME("attn.wq_a.weight", "self_attn.q_a_proj.weight"), NULL, "Rq,D", NULL},
+    {L(attn.wq_a), M, HD_W_FP8, NAME("attn.wq_a.weight", "self_attn.q_a_proj.weight"), NULL, "Rq,D", NULL},
     {L(attn.q_norm), V, 0, NAME("attn.q_norm.weight", "self_attn.q_a_norm.weight"), NULL, "Rq", NULL},
-    {L(attn.wq_b), M, 0, NAME("attn.wq_b.weight", "self_attn.q_b_proj.weight"), NULL, "H*Dh,Rq", NULL},
-    {L(attn.wkv), M, 0, NAME("attn.wkv.weight", "self_attn.kv_proj.weight"), NULL, "Dh,D", NULL},
+    {L(attn.wq_b), M, HD_W_FP8, NAME("attn.wq_b.weight", "self_attn.q_b_proj.weight"), NULL, "H*Dh,Rq", NULL},
+    {L(attn.wkv), M, HD_W_FP8, NAME("attn.wkv.weight", "self_attn.kv_proj.weight"), NULL, "Dh,D", NULL},
     {L(attn.kv_norm), V, 0, NAME("attn.kv_norm.weight", "self_attn.kv_norm.weight") "|model.layers.%d.attn.norm.weight", NULL, "Dh", NULL},
     {L(attn.sink), V, 0, NAME("attn.attn_sink", "self_attn.sinks"), NULL, "H", NULL},
-    {L(attn.wo_a), M, 0, NAME("attn.wo_a.weight", "self_attn.o_a_proj.weight"), NULL, "Og*Or,Oc", NULL},
-    {L(attn.wo_b), M, 0, NAME("attn.wo_b.weight", "self_attn.o_b_proj.weight"), NULL, "D,Og*Or", NULL},
+    {L(attn.wo_a), M, HD_W_FP8, NAME("attn.wo_a.weight", "self_attn.o_a_proj.weight"), NULL, "Og*Or,Oc", NULL},
+    {L(attn.wo_b), M, HD_W_FP8, NAME("attn.wo_b.weight", "self_attn.o_b_proj.weight"), NULL, "D,Og*Or", NULL},
     {L(attn.comp.ape), V, 0, NAME("attn.compressor.ape", "self_attn.compressor.position_bias"), NULL, "4,2*Dh", "r4"},
     {L(attn.comp.wkv), M, 0, NAME("attn.compressor.wkv.weight", "self_attn.compressor.kv_proj.weight"), NULL, "2*Dh,D", "r4"},
     {L(attn.comp.wgate), M, 0, NAME("attn.compressor.wgate.weight", "self_attn.compressor.gate_proj.weight"), NULL, "2*Dh,D", "r4"},
@@ -88,7 +91,7 @@ static const struct hd_weight_row rows[] = {
     {L(attn.comp.wkv), M, 0, NAME("attn.compressor.wkv.weight", "self_attn.compressor.kv_proj.weight"), NULL, "Dh,D", "r128"},
     {L(attn.comp.wgate), M, 0, NAME("attn.compressor.wgate.weight", "self_attn.compressor.gate_proj.weight"), NULL, "Dh,D", "r128"},
     {L(attn.comp.norm), V, 0, NAME("attn.compressor.norm.weight", "self_attn.compressor.kv_norm.weight"), NULL, "Dh", "r"},
-    {L(attn.index_wq_b), M, 0, NAME("attn.indexer.wq_b.weight", "self_attn.compressor.indexer.q_b_proj.weight"), NULL, "Ih*Id,Rq", "r4"},
+    {L(attn.index_wq_b), M, HD_W_FP8, NAME("attn.indexer.wq_b.weight", "self_attn.compressor.indexer.q_b_proj.weight"), NULL, "Ih*Id,Rq", "r4"},
     {L(attn.index_weights), M, 0,
      NAME("attn.indexer.weights_proj.weight", "self_attn.compressor.indexer.weights_proj.weight") "|model.layers.%d.self_attn.compressor.indexer.scorer.weights_proj.weight",
      NULL, "Ih,D", "r4"},
@@ -98,25 +101,26 @@ static const struct hd_weight_row rows[] = {
     {L(attn.index_comp.norm), V, 0, NAME("attn.indexer.compressor.norm.weight", "self_attn.compressor.indexer.kv_norm.weight"), NULL, "Id", "r4"},
     {L(ffn.gate_inp), M, 0, NAME("ffn.gate.weight", "mlp.gate.weight"), NULL, "E,D", NULL},
     {L(ffn.gate_bias), V, 0, NAME("ffn.gate.bias", "mlp.gate.e_score_correction_bias"), NULL, "E", "bias"},
+    {L(bias_vl), V, HD_W_OPTIONAL, "@ffn.gate.bias_vl|model.layers.%d.ffn.gate.bias_vl", NULL, "E", NULL},
     {L(ffn.gate_table), HD_W_TABLE, 0, NAME("ffn.gate.tid2eid", "mlp.gate.tid2eid"), NULL, "V,k", "hash"},
     {L(ffn.gate), M, HD_W_EXPERT, "@ffn.experts.%d.w1.weight|model.layers.%d.ffn.experts.%d.w1.weight|model.layers.%d.mlp.experts.%d.gate_proj.weight", NULL, "F,D", "split"},
     {L(ffn.up), M, HD_W_EXPERT, "@ffn.experts.%d.w3.weight|model.layers.%d.ffn.experts.%d.w3.weight|model.layers.%d.mlp.experts.%d.up_proj.weight", NULL, "F,D", "split"},
     {L(ffn.down), M, HD_W_EXPERT, "@ffn.experts.%d.w2.weight|model.layers.%d.ffn.experts.%d.w2.weight|model.layers.%d.mlp.experts.%d.down_proj.weight", NULL, "D,F", "split"},
     {L(gate_up_exps), M, FUSED, "model.layers.%d.mlp.experts.gate_up_proj|model.layers.%d.ffn.experts.gate_up_proj", NULL, "E,2*F,D", "fused"},
     {L(down_exps), M, FUSED, "model.layers.%d.mlp.experts.down_proj|model.layers.%d.ffn.experts.down_proj", NULL, "E,D,F", "fused"},
-    {L(ffn.sh_gate), M, 0, NAME("ffn.shared_experts.w1.weight", "mlp.shared_experts.gate_proj.weight"), NULL, "Es*F,D", NULL},
-    {L(ffn.sh_up), M, 0, NAME("ffn.shared_experts.w3.weight", "mlp.shared_experts.up_proj.weight"), NULL, "Es*F,D", NULL},
-    {L(ffn.sh_down), M, 0, NAME("ffn.shared_experts.w2.weight", "mlp.shared_experts.down_proj.weight"), NULL, "D,Es*F", NULL},
+    {L(ffn.sh_gate), M, HD_W_FP8, NAME("ffn.shared_experts.w1.weight", "mlp.shared_experts.gate_proj.weight"), NULL, "Es*F,D", NULL},
+    {L(ffn.sh_up), M, HD_W_FP8, NAME("ffn.shared_experts.w3.weight", "mlp.shared_experts.up_proj.weight"), NULL, "Es*F,D", NULL},
+    {L(ffn.sh_down), M, HD_W_FP8, NAME("ffn.shared_experts.w2.weight", "mlp.shared_experts.down_proj.weight"), NULL, "D,Es*F", NULL},
     /* draft modules: the MTP module of the April checkpoints, or the stages of DSpark */
-    {L(e_proj), M, 0, "@e_proj.weight", NULL, "D,D", "mtp"},
-    {L(h_proj), M, 0, "@h_proj.weight", NULL, "D,D", "mtp"},
+    {L(e_proj), M, HD_W_FP8, "@e_proj.weight", NULL, "D,D", "mtp"},
+    {L(h_proj), M, HD_W_FP8, "@h_proj.weight", NULL, "D,D", "mtp"},
     {L(enorm), V, 0, "@enorm.weight", NULL, "D", "mtp"},
     {L(hnorm), V, 0, "@hnorm.weight", NULL, "D", "mtp"},
     {L(norm), V, 0, "@norm.weight", NULL, "D", "last"},
     {L(hc_head.fn), V, 0, "@hc_head_fn", NULL, "C,C*D", "last"},
     {L(hc_head.base), V, 0, "@hc_head_base", NULL, "C", "last"},
     {L(hc_head.scale), V, 0, "@hc_head_scale", NULL, "1", "last"},
-    {L(main_proj), M, 0, "@main_proj.weight", NULL, "D,Tap*D", "spark first"},
+    {L(main_proj), M, HD_W_FP8, "@main_proj.weight", NULL, "D,Tap*D", "spark first"},
     {L(main_norm), V, 0, "@main_norm.weight", NULL, "D", "spark first"},
     {L(markov_w1), M, 0, "@markov_head.markov_w1.weight", NULL, "V,Mr", "spark last"},
     {L(markov_w2), M, 0, "@markov_head.markov_w2.weight", NULL, "V,Mr", "spark last"},
@@ -305,6 +309,10 @@ static int find_draft(struct hd_model *m, struct v4 *d, struct hd_err *err)
         if (!hd_store_find(&m->store, name))
             break;
     }
+    if (m->planned) {
+        d->dspark = json_object_get(m->store.config, "dspark_target_layer_ids") != NULL;
+        HD_TRY(hd_json_int_or(m->store.config, "num_nextn_predict_layers", 0, 16, 0, &d->n_mtp, m->store.config_path, err));
+    }
     d->fused = hd_store_find(&m->store, "model.layers.0.mlp.experts.gate_up_proj") || hd_store_find(&m->store, "model.layers.0.ffn.experts.gate_up_proj");
     if (d->n_mtp && !(d->mtp = hd_arena_zalloc(&m->arena, (size_t)d->n_mtp * sizeof *d->mtp)))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld draft modules", m->store.path, (long long)d->n_mtp);
@@ -380,7 +388,8 @@ static int bind(struct hd_model *m, struct v4 *d, struct hd_err *err)
     d->list[1].layers = d->mtp;
     d->list[1].prefix = "mtp.%d.";
     d->list[1].exists = exists_draft;
-    HD_TRY(hd_bind_lists(&m->store, d->list, 2, &m->arena, m->planned, err));
+    HD_TRY(hd_vit_list(m, &d->vit, d->d_model, &d->list[2], err));
+    HD_TRY(hd_bind_lists(&m->store, d->list, 3, &m->arena, m->planned, err));
     HD_TRY(split_experts(m, d, err));
     return check_tables(m, d, err);
 }
@@ -503,11 +512,19 @@ static void each_weight(const struct hd_model *m, void (*fn)(void *arg, const st
     hd_bind_each(&d->list[0], fn, arg);
 }
 
+static void each_aside(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
+{
+    const struct v4 *d = m->impl;
+
+    hd_bind_each(&d->list[1], fn, arg);
+    hd_bind_each(&d->list[2], fn, arg);
+}
+
 static int64_t n_idle(const struct hd_model *m)
 {
     const struct v4 *d = m->impl;
 
-    return d->n_layer * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
+    return (d->n_vocab - 1) * d->d_model + d->n_layer * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
 }
 
-const struct hd_arch hd_arch_deepseek_v4 = {.name = "deepseek_v4", .load = load, .forward = forward, .each_weight = each_weight, .n_idle = n_idle};
+const struct hd_arch hd_arch_deepseek_v4 = {.name = "deepseek_v4", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle};

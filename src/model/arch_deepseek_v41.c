@@ -13,6 +13,7 @@
 #include "model/model.h"
 #include "model/moe.h"
 #include "model/rope.h"
+#include "model/vit.h"
 #include "weights/bind.h"
 
 #define LAYER_MAX 1024
@@ -31,6 +32,7 @@ struct layer {
     struct hd_moe_weights ffn;
     struct engram engram;
     int engram_index;                                 /* -1: none */
+    struct hd_tensor main_proj, main_norm, norm, markov_embed, markov_head, confidence;      /* stages of the draft module only */
 };
 
 struct v41 {
@@ -50,8 +52,10 @@ struct v41 {
     struct hd_csa2_layer *plan;                       /* who owns, who chooses */
     int64_t ratios[2];                                /* of the owners, at most two */
     int part_ngram;
-    struct hd_symbol sym[24];
-    struct hd_weight_list list;
+    int64_t n_draft;                                  /* stages of DSpark; 0: none */
+    struct layer *draft;
+    struct hd_vit vit;
+    struct hd_weight_list list[3];                    /* the model, the draft module, vision */
 };
 
 /* ---- weights ---- */
@@ -73,36 +77,49 @@ static const struct hd_weight_row rows[] = {
     {L(hc_ffn.fn), V, 0, "@hc_ffn_fn", NULL, "Cm,C*D", NULL},
     {L(hc_ffn.base), V, 0, "@hc_ffn_base", NULL, "Cm", NULL},
     {L(hc_ffn.scale), V, 0, "@hc_ffn_scale", NULL, "3", NULL},
-    {L(attn.wq_a), M, 0, "@attn.wq_a.weight", NULL, "Rq,D", NULL},
+    {L(attn.wq_a), M, HD_W_FP8, "@attn.wq_a.weight", NULL, "Rq,D", NULL},
     {L(attn.q_norm), V, 0, "@attn.q_norm.weight", NULL, "Rq", NULL},
-    {L(attn.wq_b), M, 0, "@attn.wq_b.weight", NULL, "H*Dh,Rq", NULL},
-    {L(attn.wkv), M, 0, "@attn.wkv.weight", NULL, "Dh,D", NULL},
+    {L(attn.wq_b), M, HD_W_FP8, "@attn.wq_b.weight", NULL, "H*Dh,Rq", NULL},
+    {L(attn.wkv), M, HD_W_FP8, "@attn.wkv.weight", NULL, "Dh,D", NULL},
     {L(attn.kv_norm), V, 0, "@attn.kv_norm.weight", NULL, "Dh", NULL},
     {L(attn.sink), V, 0, "@attn.attn_sink", NULL, "H", NULL},
-    {L(attn.wo_a), M, 0, "@attn.wo_a.weight", NULL, "Og*Or,Oc", NULL},
-    {L(attn.wo_b), M, 0, "@attn.wo_b.weight", NULL, "D,Og*Or", NULL},
+    {L(attn.wo_a), M, HD_W_FP8, "@attn.wo_a.weight", NULL, "Og*Or,Oc", NULL},
+    {L(attn.wo_b), M, HD_W_FP8, "@attn.wo_b.weight", NULL, "D,Og*Or", NULL},
     {L(attn.comp_wkv), M, 0, "@attn.compressor.wkv.weight", NULL, "Dh,D", "owner"},
     {L(attn.comp_wgate), M, 0, "@attn.compressor.wgate.weight", NULL, "Dh,D", "pool"},
     {L(attn.comp_norm), V, 0, "@attn.compressor.norm.weight", NULL, "Dh", "owner"},
     {L(attn.index_wk), M, 0, "@attn.indexer.wk.weight", NULL, "Id,Dh", "owner"},
     {L(attn.index_k_norm), V, 0, "@attn.indexer.k_norm.weight", NULL, "Id", "owner"},
-    {L(attn.index_wq_b), M, 0, "@attn.indexer.wq_b.weight", NULL, "Ih*Id,Rq", "source"},
+    {L(attn.index_wq_b), M, HD_W_FP8, "@attn.indexer.wq_b.weight", NULL, "Ih*Id,Rq", "source"},
     {L(attn.index_weights), M, 0, "@attn.indexer.weights_proj.weight", NULL, "Ih,D", "source"},
-    {L(engram.wkv), M, 0, "@engram.wkv.weight", NULL, "Ckv*D,Ne*De", "engram"},
+    {L(engram.wkv), M, HD_W_FP8, "@engram.wkv.weight", NULL, "Ckv*D,Ne*De", "engram"},
     {L(engram.q_weight), V, 0, "@engram.q_weight", NULL, "C,D", "engram"},
     {L(engram.k_weight), V, 0, "@engram.k_weight", NULL, "C,D", "engram"},
     {L(ffn.gate_inp), M, 0, "@ffn.gate.weight", NULL, "E,D", NULL},
     {L(ffn.gate_bias), V, 0, "@ffn.gate.bias", NULL, "E", NULL},
-    {L(bias_vl), V, HD_W_OPTIONAL, "@ffn.gate.bias_vl", NULL, "E", NULL},
+    {L(bias_vl), V, HD_W_OPTIONAL | HD_W_PLANNED, "@ffn.gate.bias_vl", NULL, "E", NULL},
     {L(ffn.gate), M, HD_W_EXPERT, "@ffn.experts.%d.w1.weight", NULL, "F,D", NULL},
     {L(ffn.up), M, HD_W_EXPERT, "@ffn.experts.%d.w3.weight", NULL, "F,D", NULL},
     {L(ffn.down), M, HD_W_EXPERT, "@ffn.experts.%d.w2.weight", NULL, "D,F", NULL},
-    {L(ffn.sh_gate), M, 0, "@ffn.shared_experts.w1.weight", NULL, "Es*F,D", NULL},
-    {L(ffn.sh_up), M, 0, "@ffn.shared_experts.w3.weight", NULL, "Es*F,D", NULL},
-    {L(ffn.sh_down), M, 0, "@ffn.shared_experts.w2.weight", NULL, "D,Es*F", NULL},
-    /* the tables differ in size: one row each, by their place in engram_layer_ids */
-#define TABLE(i) {L(engram.embed), M, 0, "@engram.embed.weight", NULL, "N" #i ",De", "engram" #i}
+    {L(ffn.sh_gate), M, HD_W_FP8, "@ffn.shared_experts.w1.weight", NULL, "Es*F,D", NULL},
+    {L(ffn.sh_up), M, HD_W_FP8, "@ffn.shared_experts.w3.weight", NULL, "Es*F,D", NULL},
+    {L(ffn.sh_down), M, HD_W_FP8, "@ffn.shared_experts.w2.weight", NULL, "D,Es*F", NULL},
+};
+
+/* the tables differ in size: one row each, by their place in engram_layer_ids */
+static const struct hd_weight_row table_rows[] = {
+#define TABLE(i) {L(engram.embed), M, HD_W_FP8_ROWS, "@engram.embed.weight", NULL, "N" #i ",De", "engram" #i}
     TABLE(0), TABLE(1), TABLE(2), TABLE(3), TABLE(4), TABLE(5), TABLE(6), TABLE(7),
+};
+
+/* beside rows[], in the stages of DSpark */
+static const struct hd_weight_row draft_rows[] = {
+    {L(main_proj), M, HD_W_FP8, "@main_proj.weight", NULL, "D,Tap*D", "first"},
+    {L(main_norm), V, 0, "@main_norm.weight", NULL, "D", "first"},
+    {L(norm), V, 0, "@norm.weight", NULL, "D", "last"},
+    {L(markov_embed), M, 0, "@markov_head.embed.weight", NULL, "V,Mr", "last"},
+    {L(markov_head), M, 0, "@markov_head.head.weight", NULL, "V,Mr", "last"},
+    {L(confidence), M, 0, "@confidence_head.proj.weight", NULL, "1,Cf", "last"},
 };
 
 static bool exists(const void *arg, const char *when, int64_t layer)
@@ -117,6 +134,13 @@ static bool exists(const void *arg, const char *when, int64_t layer)
     if (!strcmp(when, "source"))
         return l->source == layer;
     return when[6] ? d->layer[layer].engram_index == when[6] - '0' : d->layer[layer].engram_index >= 0;
+}
+
+static bool exists_draft(const void *arg, const char *when, int64_t layer)
+{
+    const struct v41 *d = arg;
+
+    return !strcmp(when, "first") ? layer == 0 : !strcmp(when, "last") && layer == d->n_draft - 1;
 }
 
 /* ---- hyper-parameters ---- */
@@ -358,37 +382,82 @@ static int take_classes(struct hd_model *m, const int32_t *map, int64_t n, int64
     return HD_OK;
 }
 
-/* The vision tower and the draft module are known, and wait for their own code. */
-static void set_aside(struct hd_store *st)
+/* The draft module's stages: as many as lie there; of a plan, as many as the config says. */
+static int find_draft(struct hd_model *m, struct v41 *d, const json_t *c, struct hd_err *err)
 {
-    static const char *const prefix[] = {"vision.", "aligner.", "image_start", "image_newline", "image_end", "image_pad", "mtp."};
+    char name[64];
 
-    for (size_t i = 0; i < st->n_entry; i++)
-        for (int k = 0; k < HD_LEN(prefix); k++)
-            if (!strncmp(st->entry[i].name.p, prefix[k], strlen(prefix[k])))
-                st->entry[i].used = true;
+    if (m->planned)
+        HD_TRY(hd_json_int_or(c, "num_nextn_predict_layers", 0, 16, 0, &d->n_draft, m->store.config_path, err));
+    else
+        for (; d->n_draft < 16; d->n_draft++) {
+            snprintf(name, sizeof name, "mtp.%d.attn_norm.weight", (int)d->n_draft);
+            if (!hd_store_find(&m->store, name))
+                break;
+        }
+    if (d->n_draft && !(d->draft = hd_arena_zalloc(&m->arena, (size_t)d->n_draft * sizeof *d->draft)))
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld draft stages", m->store.path, (long long)d->n_draft);
+    return HD_OK;
+}
+
+/* The model's rows and a list's own behind them. */
+static struct hd_weight_row *join(struct hd_arena *arena, const struct hd_weight_row *more, int n_more, int first, int *n)
+{
+    struct hd_weight_row *out = hd_arena_alloc(arena, sizeof rows + (size_t)n_more * sizeof *more);
+
+    *n = HD_LEN(rows) - first + n_more;
+    if (out) {
+        memcpy(out, rows + first, sizeof rows - (size_t)first * sizeof *rows);
+        memcpy(out + HD_LEN(rows) - first, more, (size_t)n_more * sizeof *more);
+    }
+    return out;
 }
 
 static int bind(struct hd_model *m, struct v41 *d, struct hd_err *err)
 {
+    const json_t *c = json_object_get(m->store.config, "text_config"), *taps;
     struct hd_csa2_hp *a = &d->attn;
-    struct hd_symbol sym[] = {{"V", d->n_vocab}, {"D", d->d_model}, {"F", d->d_expert}, {"E", d->moe.gate.n_expert}, {"Es", d->n_shared}, {"H", a->n_head},
-                              {"Dh", a->head_dim}, {"Rq", a->q_rank}, {"Or", a->o_rank}, {"Og", a->o_groups}, {"Oc", a->n_head / a->o_groups * a->head_dim},
-                              {"Ih", a->index_heads}, {"Id", a->index_dim}, {"C", d->mhc.n_hc}, {"Cm", d->mhc.n_hc * (2 + d->mhc.n_hc)}, {"Ckv", d->mhc.n_hc + 1},
-                              {"Ne", d->engram_order * d->engram_heads}, {"De", d->engram_dim}};
-    static const char *const sizes[] = {"N0", "N1", "N2", "N3", "N4", "N5", "N6", "N7"};
-    struct hd_symbol *all = hd_arena_alloc(&m->arena, sizeof sym + sizeof sizes / sizeof sizes[0] * sizeof *all);
+    struct hd_symbol *sym = hd_arena_zalloc(&m->arena, 64 * sizeof *sym), *sym_draft = sym + 32;
+    int64_t rank, n_expert;
+    int n = 0;
 
-    if (!all)
+    if (!json_is_object(c))
+        c = m->store.config;
+    taps = json_object_get(c, "dspark_target_layer_ids");
+    HD_TRY(hd_json_int_or(c, "dspark_markov_rank", 1, DIM_MAX, 256, &rank, m->store.config_path, err));
+    HD_TRY(hd_json_int_or(c, "dspark_n_routed_experts", 1, 4096, d->moe.gate.n_expert, &n_expert, m->store.config_path, err));
+    HD_TRY(find_draft(m, d, c, err));
+    if (!sym)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", m->store.path);
-    memcpy(all, sym, sizeof sym);
+    const struct hd_symbol known[] = {{"V", d->n_vocab}, {"D", d->d_model}, {"F", d->d_expert}, {"Es", d->n_shared}, {"H", a->n_head}, {"Dh", a->head_dim},
+                                      {"Rq", a->q_rank}, {"Or", a->o_rank}, {"Og", a->o_groups}, {"Oc", a->n_head / a->o_groups * a->head_dim},
+                                      {"Ih", a->index_heads}, {"Id", a->index_dim}, {"C", d->mhc.n_hc}, {"Cm", d->mhc.n_hc * (2 + d->mhc.n_hc)},
+                                      {"Ckv", d->mhc.n_hc + 1}, {"Ne", d->engram_order * d->engram_heads}, {"De", d->engram_dim}, {"Mr", rank},
+                                      {"Cf", d->d_model + rank}, {"Tap", json_array_size(taps) ? (int64_t)json_array_size(taps) : 3}};
+    static const char *const sizes[] = {"N0", "N1", "N2", "N3", "N4", "N5", "N6", "N7"};
+
+    for (; n < HD_LEN(known); n++)
+        sym[n] = known[n];
     for (int i = 0; i < HD_LEN(sizes); i++)
-        all[HD_LEN(sym) + i] = (struct hd_symbol){sizes[i], d->engram_rows[i]};
-    set_aside(&m->store);
-    d->list = (struct hd_weight_list){.row = rows, .n_row = HD_LEN(rows), .sym = all, .n_sym = HD_LEN(sym) + HD_LEN(sizes), .n_layer = d->n_layer, .globals = d,
-                                      .layers = d->layer, .layer_bytes = sizeof *d->layer, .prefix = "layers.%d.", .n_expert = d->moe.gate.n_expert, .exists = exists,
-                                      .arg = d};
-    return hd_bind(&m->store, &d->list, &m->arena, m->planned, err);
+        sym[n++] = (struct hd_symbol){sizes[i], d->engram_rows[i]};
+    sym[n++] = (struct hd_symbol){"E", d->moe.gate.n_expert};
+    memcpy(sym_draft, sym, 32 * sizeof *sym);
+    sym_draft[n - 1].value = n_expert;
+    d->list[0] = (struct hd_weight_list){.sym = sym, .n_sym = n, .n_layer = d->n_layer, .globals = d, .layers = d->layer, .layer_bytes = sizeof *d->layer,
+                                         .prefix = "layers.%d.", .n_expert = d->moe.gate.n_expert, .exists = exists, .arg = d};
+    d->list[1] = d->list[0];
+    d->list[1].sym = sym_draft;
+    d->list[1].n_layer = d->n_draft;
+    d->list[1].layers = d->draft;
+    d->list[1].prefix = "mtp.%d.";
+    d->list[1].n_expert = n_expert;
+    d->list[1].exists = exists_draft;
+    d->list[0].row = join(&m->arena, table_rows, HD_LEN(table_rows), 0, &d->list[0].n_row);
+    d->list[1].row = join(&m->arena, draft_rows, HD_LEN(draft_rows), 3, &d->list[1].n_row);       /* without embed, norm, head */
+    if (!d->list[0].row || !d->list[1].row)
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", m->store.path);
+    HD_TRY(hd_vit_list(m, &d->vit, d->d_model, &d->list[2], err));
+    return hd_bind_lists(&m->store, d->list, 3, &m->arena, m->planned, err);
 }
 
 static int set_cache(struct hd_model *m, struct v41 *d, struct hd_err *err)
@@ -528,13 +597,21 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
 
 static void each_weight(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
 {
-    hd_bind_each(&((const struct v41 *)m->impl)->list, fn, arg);
+    hd_bind_each(&((const struct v41 *)m->impl)->list[0], fn, arg);
+}
+
+static void each_aside(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
+{
+    const struct v41 *d = m->impl;
+
+    hd_bind_each(&d->list[1], fn, arg);
+    hd_bind_each(&d->list[2], fn, arg);
 }
 
 static int64_t n_idle(const struct hd_model *m)
 {
     const struct v41 *d = m->impl;
-    int64_t idle = d->n_layer * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
+    int64_t idle = (d->n_vocab - 1) * d->d_model + d->n_layer * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
 
     for (int64_t i = 0; i < d->n_engram; i++)
         idle += (d->engram_rows[i] - d->engram_order * d->engram_heads) * d->engram_dim;
@@ -542,4 +619,4 @@ static int64_t n_idle(const struct hd_model *m)
 }
 
 const struct hd_arch hd_arch_deepseek_v41 = {
-    .name = "deepseek_v41", .load = load, .forward = forward, .each_weight = each_weight, .n_idle = n_idle, .take_classes = take_classes};
+    .name = "deepseek_v41", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle, .take_classes = take_classes};

@@ -23,25 +23,25 @@ static const struct hd_weight_row rows[] = {
     {G(head), M, HD_W_GLOBAL | HD_W_OPTIONAL, "lm_head.weight|head.weight", NULL, "V,D", NULL},
     {L(attn_norm), V, 0, "model.layers.%d.input_layernorm.weight|layers.%d.attn_norm.weight", NULL, "D", NULL},
     {L(ffn_norm), V, 0, "model.layers.%d.post_attention_layernorm.weight|layers.%d.ffn_norm.weight", NULL, "D", NULL},
-    {L(attn.q), M, 0, ATTN("q_proj.weight", "wq.weight"), NULL, "H*Dq,D", "q"},
-    {L(attn.q_a), M, 0, ATTN("q_a_proj.weight", "wq_a.weight"), NULL, "Rq,D", "q_rank"},
+    {L(attn.q), M, HD_W_FP8, ATTN("q_proj.weight", "wq.weight"), NULL, "H*Dq,D", "q"},
+    {L(attn.q_a), M, HD_W_FP8, ATTN("q_a_proj.weight", "wq_a.weight"), NULL, "Rq,D", "q_rank"},
     {L(attn.q_a_bias), V, 0, ATTN("q_a_proj.bias", "wq_a.bias"), NULL, "Rq", "q_bias"},
     {L(attn.q_norm), V, 0, ATTN("q_a_layernorm.weight", "q_norm.weight"), NULL, "Rq", "q_rank"},
-    {L(attn.q_b), M, 0, ATTN("q_b_proj.weight", "wq_b.weight"), NULL, "H*Dq,Rq", "q_rank"},
-    {L(attn.kv_a), M, 0, ATTN("kv_a_proj_with_mqa.weight", "wkv_a.weight"), NULL, "Wide,D", NULL},
+    {L(attn.q_b), M, HD_W_FP8, ATTN("q_b_proj.weight", "wq_b.weight"), NULL, "H*Dq,Rq", "q_rank"},
+    {L(attn.kv_a), M, HD_W_FP8, ATTN("kv_a_proj_with_mqa.weight", "wkv_a.weight"), NULL, "Wide,D", NULL},
     {L(attn.kv_a_bias), V, 0, ATTN("kv_a_proj_with_mqa.bias", "wkv_a.bias"), NULL, "Wide", "bias"},
     {L(attn.kv_norm), V, 0, ATTN("kv_a_layernorm.weight", "kv_norm.weight"), NULL, "Rkv", NULL},
-    {L(attn.kv_b), M, 0, ATTN("kv_b_proj.weight", "wkv_b.weight"), NULL, "H*Dkv,Rkv", NULL},
-    {L(attn.o), M, 0, ATTN("o_proj.weight", "wo.weight"), NULL, "D,H*Dv", NULL},
+    {L(attn.kv_b), M, HD_W_FP8, ATTN("kv_b_proj.weight", "wkv_b.weight"), NULL, "H*Dkv,Rkv", NULL},
+    {L(attn.o), M, HD_W_FP8, ATTN("o_proj.weight", "wo.weight"), NULL, "D,H*Dv", NULL},
     {L(attn.o_bias), V, 0, ATTN("o_proj.bias", "wo.bias"), NULL, "D", "bias"},
-    {L(attn.index_q_b), M, 0, ATTN("indexer.wq_b.weight", "indexer.wq_b.weight"), NULL, "Ih*Id,Rq", "index"},
-    {L(attn.index_k), M, 0, ATTN("indexer.wk.weight", "indexer.wk.weight"), NULL, "Id,D", "index"},
+    {L(attn.index_q_b), M, HD_W_FP8, ATTN("indexer.wq_b.weight", "indexer.wq_b.weight"), NULL, "Ih*Id,Rq", "index"},
+    {L(attn.index_k), M, HD_W_FP8, ATTN("indexer.wk.weight", "indexer.wk.weight"), NULL, "Id,D", "index"},
     {L(attn.index_k_norm), V, 0, ATTN("indexer.k_norm.weight", "indexer.k_norm.weight"), NULL, "Id", "index"},
     {L(attn.index_k_bias), V, 0, ATTN("indexer.k_norm.bias", "indexer.k_norm.bias"), NULL, "Id", "index"},
     {L(attn.index_weights), M, 0, ATTN("indexer.weights_proj.weight", "indexer.weights_proj.weight"), NULL, "Ih,D", "index"},
-    {L(ffn.gate), M, 0, MLP("gate_proj.weight", "w1.weight"), NULL, "F,D", "dense"},
-    {L(ffn.up), M, 0, MLP("up_proj.weight", "w3.weight"), NULL, "F,D", "dense"},
-    {L(ffn.down), M, 0, MLP("down_proj.weight", "w2.weight"), NULL, "D,F", "dense"},
+    {L(ffn.gate), M, HD_W_FP8, MLP("gate_proj.weight", "w1.weight"), NULL, "F,D", "dense"},
+    {L(ffn.up), M, HD_W_FP8, MLP("up_proj.weight", "w3.weight"), NULL, "F,D", "dense"},
+    {L(ffn.down), M, HD_W_FP8, MLP("down_proj.weight", "w2.weight"), NULL, "D,F", "dense"},
     {L(moe.gate_inp), M, 0, MLP("gate.weight", "gate.weight"), NULL, "E,D", "moe"},
     {L(moe.gate_bias), V, 0, MLP("gate.e_score_correction_bias", "gate.bias"), NULL, "E", "gate_bias"},
     {L(moe.gate), M, HD_W_EXPERT, MLP("experts.%d.gate_proj.weight", "experts.%d.w1.weight"), NULL, "Fe,D", "split"},
@@ -49,9 +49,9 @@ static const struct hd_weight_row rows[] = {
     {L(moe.down), M, HD_W_EXPERT, MLP("experts.%d.down_proj.weight", "experts.%d.w2.weight"), NULL, "D,Fe", "split"},
     {L(gate_up_exps), M, 0, "model.layers.%d.mlp.experts.gate_up_proj", NULL, "E,2*Fe,D", "fused"},
     {L(down_exps), M, 0, "model.layers.%d.mlp.experts.down_proj", NULL, "E,D,Fe", "fused"},
-    {L(moe.sh_gate), M, 0, MLP("shared_experts.gate_proj.weight", "shared_experts.w1.weight"), NULL, "Fs,D", "shared"},
-    {L(moe.sh_up), M, 0, MLP("shared_experts.up_proj.weight", "shared_experts.w3.weight"), NULL, "Fs,D", "shared"},
-    {L(moe.sh_down), M, 0, MLP("shared_experts.down_proj.weight", "shared_experts.w2.weight"), NULL, "D,Fs", "shared"},
+    {L(moe.sh_gate), M, HD_W_FP8, MLP("shared_experts.gate_proj.weight", "shared_experts.w1.weight"), NULL, "Fs,D", "shared"},
+    {L(moe.sh_up), M, HD_W_FP8, MLP("shared_experts.up_proj.weight", "shared_experts.w3.weight"), NULL, "Fs,D", "shared"},
+    {L(moe.sh_down), M, HD_W_FP8, MLP("shared_experts.down_proj.weight", "shared_experts.w2.weight"), NULL, "D,Fs", "shared"},
     {0, V, HD_W_STORED_ONLY, "model.layers.%d.self_attn.rotary_emb.inv_freq", NULL, "", NULL},
 };
 
@@ -285,5 +285,5 @@ int64_t hd_latent_idle(const struct hd_model *m)
 
     for (int64_t i = 0; i < d->n_layer; i++)
         n += !d->layer[i].dense;
-    return n * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
+    return (d->n_vocab - 1) * d->d_model * (d->head.n_dim > 0) + n * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
 }

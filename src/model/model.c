@@ -70,12 +70,19 @@ static void count(void *arg, const struct hd_tensor *w)
 
     c->total += hd_elems(w);
     c->bytes += hd_tensor_bytes(w) + (w->scale.n_row ? w->scale.n_row * hd_row_bytes(w->scale.type, w->scale.n_col) : 0);
-    c->n_tensor++;
+    c->n_tensor += 1 + (w->scale.n_row > 0);
 }
 
 void hd_model_count(const struct hd_model *m, struct hd_counts *c)
 {
+    struct hd_counts aside = {0};
+
     memset(c, 0, sizeof *c);
     m->arch->each_weight(m, count, c);
+    if (m->arch->each_aside)
+        m->arch->each_aside(m, count, &aside);
+    c->aside = aside.total;
+    c->aside_bytes = aside.bytes;
+    c->n_tensor += aside.n_tensor;
     c->active = c->total - (m->arch->n_idle ? m->arch->n_idle(m) : 0);
 }

@@ -26,6 +26,8 @@ struct hd_arch {
     struct hd_tensor *(*forward)(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out);
     /* Calls fn for every weight of the list, bound or only planned. */
     void (*each_weight)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
+    /* The same for draft modules and vision towers: parts of the checkpoint that a token's forward pass does not use. NULL: none. */
+    void (*each_aside)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
     /* Of the weights that each_weight() names, how many elements a token does not meet (experts, table rows). NULL: none. */
     int64_t (*n_idle)(const struct hd_model *m);
     /* Classes of token ids (token/token_classes.h), for architectures that hash them; called once, after loading. NULL: not
@@ -53,7 +55,8 @@ const struct hd_arch *hd_arch_find(const char *name);      /* NULL when unknown 
 struct hd_counts {
     int64_t total, active;            /* parameters; active: those a token meets */
     int64_t bytes;                    /* as stored, scales included */
-    int64_t n_tensor;
+    int64_t aside, aside_bytes;       /* parameters and bytes of draft modules and vision towers, in none of the above */
+    int64_t n_tensor;                 /* in the checkpoint: all of them, and their scales */
 };
 void hd_model_count(const struct hd_model *m, struct hd_counts *c);
 

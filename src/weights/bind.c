@@ -140,9 +140,16 @@ static int block_of(int64_t n, int64_t n_scale, int64_t want)
     return 0;
 }
 
+static const json_t *quantization(const struct hd_store *st)
+{
+    const json_t *q = json_object_get(st->config, "quantization_config");
+
+    return q ? q : json_object_get(json_object_get(st->config, "text_config"), "quantization_config");
+}
+
 static void config_blocks(const struct hd_store *st, int64_t want[2])
 {
-    const json_t *q = st->config ? json_object_get(st->config, "quantization_config") : NULL, *b = q ? json_object_get(q, "weight_block_size") : NULL;
+    const json_t *b = json_object_get(quantization(st), "weight_block_size");
 
     want[0] = want[1] = 128;
     if (json_is_array(b) && json_array_size(b) == 2)
@@ -312,6 +319,34 @@ struct bound {
     struct complaint missing, shape;
 };
 
+/* The format that a matrix of a checkpoint that is not there would have. */
+static void plan_matrix(const struct hd_store *st, const struct hd_weight_row *row, struct hd_tensor *t, int n_dim, const int64_t *dim)
+{
+    const json_t *q = quantization(st);
+    const char *method = json_string_value(json_object_get(q, "quant_method")), *scale = json_string_value(json_object_get(q, "scale_fmt"));
+    const char *expert = json_string_value(json_object_get(q, "expert_dtype"));
+    int64_t want[2], cols = dim[n_dim - 1];
+    bool fp4;
+
+    if (!expert)
+        expert = json_string_value(json_object_get(st->config, "expert_dtype"));
+    fp4 = row->flags & HD_W_EXPERT && expert && !strcmp(expert, "fp4") && cols % 32 == 0;
+    if (!method || strcmp(method, "fp8") || !(row->flags & (HD_W_FP8 | HD_W_FP8_ROWS | HD_W_EXPERT))) {
+        set_shape(t, HD_BF16, n_dim, dim);
+        return;
+    }
+    config_blocks(st, want);
+    set_shape(t, fp4 ? HD_F4_E2M1 : HD_F8_E4M3, n_dim, dim);
+    if (row->flags & HD_W_FP8_ROWS)
+        want[0] = 1;
+    if (fp4) {
+        want[0] = 1;
+        want[1] = 32;
+    }
+    t->scale = (struct hd_scale){.type = fp4 || (scale && !strcmp(scale, "ue8m0")) ? HD_F8_E8M0 : HD_F32, .block_rows = (int)want[0], .block_cols = (int)want[1], .global = 1,
+                                 .n_row = (hd_rows(t) + want[0] - 1) / want[0], .n_col = (cols + want[1] - 1) / want[1]};
+}
+
 static int bind_one(struct bound *b, const struct hd_weight_list *list, const struct hd_weight_row *row, int64_t layer, int64_t expert, int n_dim, const int64_t *dim,
                     struct hd_err *err)
 {
@@ -327,8 +362,11 @@ static int bind_one(struct bound *b, const struct hd_weight_list *list, const st
     t = row_field(list, row, layer) + expert;
     if (e)
         return bind_row(b->st, row, e, t, n_dim, dim, b->arena, &b->shape, err);
-    if (b->plan && !b->st->n_entry && name[0] && !(row->flags & HD_W_OPTIONAL)) {
-        set_shape(t, row->class == HD_W_MATRIX ? HD_BF16 : row->class == HD_W_VECTOR ? HD_F32 : HD_I64, n_dim, dim);
+    if (b->plan && !b->st->n_entry && name[0] && (!(row->flags & HD_W_OPTIONAL) || row->flags & HD_W_PLANNED)) {
+        if (row->class == HD_W_MATRIX)
+            plan_matrix(b->st, row, t, n_dim, dim);
+        else
+            set_shape(t, row->class == HD_W_VECTOR ? HD_F32 : HD_I64, n_dim, dim);
         t->name = hd_arena_strdup(b->arena, name, strlen(name));
     } else if (name[0] && !(row->flags & HD_W_OPTIONAL)) {
         complain(&b->missing, "%s", name);

@@ -18,6 +18,9 @@ enum hd_weight_flags {
     HD_W_GLOBAL = 1,          /* once, not per layer */
     HD_W_OPTIONAL = 2,        /* may be absent: the field's dims stay 0 */
     HD_W_STORED_ONLY = 4,     /* known by name, ignored: rotary tables and the like */
+    HD_W_PLANNED = 32,        /* optional, and the published checkpoints have it */
+    HD_W_FP8 = 16,            /* what quantised publications keep in fp8: for plans */
+    HD_W_FP8_ROWS = 64,       /* likewise, every row with scales of its own */
     HD_W_EXPERT = 8           /* one per expert: the field is a struct hd_tensor *, an array that binding allocates */
 };
 
@@ -53,7 +56,8 @@ struct hd_weight_list {
     const void *arg;
 };
 
-/* Fills every field. plan: rows get shapes, format BF16 (f32 for vectors) and no data unless the store has them.
+/* Fills every field. plan: rows get shapes and no data unless the store has them; formats as the config's quantization_config has
+ * them published (fp8 and fp4 with their scales), otherwise bf16; f32 for vectors.
  * Errors: FORMAT, one line that counts and names what is missing, extra or misshapen; MEMORY. */
 int hd_bind(struct hd_store *st, const struct hd_weight_list *list, struct hd_arena *arena, bool plan, struct hd_err *err);
 /* The same for several lists that share a checkpoint: a model and its draft module. */

@@ -232,21 +232,32 @@ static void test_packed_rows(void **state)
     assert_int_equal(hd_kv_row(HD_KV_FP8, 64, 2000, 64).code, HD_KV_NONE);
 }
 
-/* What the published models take a token: windows are fixed, entries and index keys count. */
+/* The published models as their configs alone tell: cache bytes a token (windows are fixed, entries and index keys count), tensors,
+ * parameters. */
 static void test_published_sizes(void **state)
 {
     static const struct {
         const char *preset;
         double bytes;
-    } c[] = {{"v4-flash", 21 * (584 + 68) / 4.0 + 20 * 584 / 128.0}, {"v4-pro", 30 * (584 + 68) / 4.0 + 31 * 584 / 128.0}, {"v41-flash", 3 * (288 + 68) / 2.0 + 356}};
+        int64_t tensors;
+        double total, active;         /* in 1e8, rounded as they are published */
+    } c[] = {{"v4-flash", 21 * (584 + 68) / 4.0 + 20 * 584 / 128.0, 69187, 2843, 133},
+             {"v4-pro", 30 * (584 + 68) / 4.0 + 31 * 584 / 128.0, 145116, 15730, 489},
+             {"v41-flash", 3 * (288 + 68) / 2.0 + 356, 96085, 7485, 161},
+             {"v3", 61 * 576 * 4, 90427, 6710, 366}};
 
     for (int i = 0; i < HD_LEN(c); i++) {
+        struct hd_counts n;
         struct hd_model m;
         char path[128];
 
         snprintf(path, sizeof path, "models/presets/%s", c[i].preset);
         assert_ok(hd_model_open(&m, path, HD_KV_AUTO, HD_STORE_PLAN, &test_err));
         assert_true(hd_cache_spec_token_bytes(&m.spec) == c[i].bytes);
+        hd_model_count(&m, &n);
+        assert_int_equal(n.n_tensor, c[i].tensors);
+        assert_true(round((double)n.total / 1e8) == c[i].total);
+        assert_true(round((double)n.active / 1e8) == c[i].active);
         hd_model_close(&m);
     }
 }
