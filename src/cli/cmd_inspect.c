@@ -78,7 +78,7 @@ static int run(struct hd_args *a, struct hd_err *err)
     int rc;
 
     HD_TRY(hd_engine_args(a, &o, err));
-    HD_TRY(hd_model_open(&m, a->positional[0], o.kv, plan ? HD_STORE_PLAN : 0, err));
+    HD_TRY(hd_model_open(&m, a->positional[0], o.kv, (plan ? HD_STORE_PLAN : 0) | (hd_args_has(a, "check") ? HD_STORE_CHECK : 0), err));
     if (!o.n_ctx)
         o.n_ctx = m.hp.n_ctx < 8192 ? m.hp.n_ctx : 8192;
     if (!o.chunk)
@@ -93,6 +93,7 @@ static int run(struct hd_args *a, struct hd_err *err)
 
 static const struct hd_opt opts[] = {
     {"plan", 0, HD_OPT_FLAG, NULL, 0, 0, "sizes and speed before loading; a directory with a config.json only will do"},
+    {"check", 0, HD_OPT_FLAG, NULL, 0, 0, "read all scales and vectors and name the first that is not finite (opening reads 16 Mi of them)"},
     {"batch", 0, HD_OPT_INT, "N", 1, 65536, "sequences that share the cache (default 1)"},
     HD_OPT_MODEL_COMMON,
 };

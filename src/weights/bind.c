@@ -158,13 +158,28 @@ static void config_blocks(const struct hd_store *st, int64_t want[2])
                 want[i] = json_integer_value(json_array_get(b, i));
 }
 
+/* Not finite: refused by block. As many as the store's budget allows, since scales of a whole checkpoint may be gigabytes on a disk. */
+static int check_scales(struct hd_store *st, const struct hd_entry *s, const struct hd_scale *scale, struct hd_err *err)
+{
+    int64_t n = scale->n_row * scale->n_col;
+    float v;
+
+    if (!s->data || n > st->check_left)
+        return HD_OK;
+    st->check_left -= n;
+    for (int64_t i = 0; i < n; i++)
+        if (!scale_at(scale, i, &v))
+            return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: block [%lld, %lld] has a scale that is not finite", s->name.p, (long long)(i / scale->n_col),
+                              (long long)(i % scale->n_col));
+    return HD_OK;
+}
+
 static int bind_scale(struct hd_store *st, const struct hd_entry *e, struct hd_tensor *t, struct hd_err *err)
 {
     static const char *const names[] = {".weight_scale_inv", ".scale", ".weight_scale", "_scale_inv"};
     static const char *const global_names[] = {".weight_scale_2"};
     struct hd_entry *s = beside(st, e, names, 4), *g = beside(st, e, global_names, 1);
     int64_t want[2], rows = hd_rows(t), cols = hd_cols(t), s_rows, s_cols;
-    float v;
 
     if (!s)
         return t->type == HD_F8_E4M3 ? HD_OK        /* plain fp8, scale 1 */
@@ -197,10 +212,7 @@ static int bind_scale(struct hd_store *st, const struct hd_entry *e, struct hd_t
         return hd_err_set(err, HD_ERR_SHAPE, "tensor %s: found shape %s; expected scales for blocks of %s %s", s->name.p, hd_shape_str(a, s->n_dim, s->dim), e->name.p,
                           hd_shape_str(b, t->n_dim, t->dim));
     }
-    for (int64_t i = 0; s->data && i < s_rows * s_cols; i++)
-        if (!scale_at(&t->scale, i, &v))
-            return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: block [%lld, %lld] has a scale that is not finite", s->name.p, (long long)(i / s_cols),
-                              (long long)(i % s_cols));
+    HD_TRY(check_scales(st, s, &t->scale, err));
     if (g && t->type == HD_F4_E2M1 && s->type == HD_F8_E4M3) {
         g->used = true;
         if (g->type != HD_F32 || g->bytes != 4)
@@ -232,8 +244,19 @@ static void set_shape(struct hd_tensor *t, enum hd_dtype type, int n_dim, const 
     t->row_bytes = hd_row_bytes(type, dim[n_dim - 1]);
 }
 
-/* A float vector of any format becomes f32. */
-static int bind_vector(const struct hd_entry *e, struct hd_tensor *t, int n_dim, const int64_t *dim, struct hd_arena *arena, struct hd_err *err)
+static int finite_vector(struct hd_store *st, const struct hd_entry *e, const float *x, int64_t n, struct hd_err *err)
+{
+    if (n > st->check_left)
+        return HD_OK;
+    st->check_left -= n;
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: value %lld is not finite", e->name.p, (long long)i);
+    return HD_OK;
+}
+
+/* A float vector of any format becomes f32; one that is stays where it lies. */
+static int bind_vector(struct hd_store *st, const struct hd_entry *e, struct hd_tensor *t, int n_dim, const int64_t *dim, struct hd_arena *arena, struct hd_err *err)
 {
     int64_t n = 1, cols = dim[n_dim - 1];
     float *out;
@@ -241,15 +264,15 @@ static int bind_vector(const struct hd_entry *e, struct hd_tensor *t, int n_dim,
     for (int i = 0; i < n_dim; i++)
         n *= dim[i];
     set_shape(t, HD_F32, n_dim, dim);
+    t->data = (void *)e->data;
+    if (e->type == HD_F32 && (uintptr_t)e->data % sizeof(float) == 0)
+        return finite_vector(st, e, e->data, n, err);
     if (!(out = hd_arena_alloc(arena, (size_t)n * sizeof *out)))
         return hd_err_set(err, HD_ERR_MEMORY, "tensor %s: no memory for %lld values", e->name.p, (long long)n);
     for (int64_t r = 0; r < n / cols; r++)
         hd_decode_row((enum hd_dtype)e->type, e->data, hd_row_bytes((enum hd_dtype)e->type, cols), NULL, r, cols, out + r * cols);
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(out[i]))
-            return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: value %lld is not finite", e->name.p, (long long)i);
     t->data = out;
-    return HD_OK;
+    return finite_vector(st, e, out, n, err);
 }
 
 static int bind_row(struct hd_store *st, const struct hd_weight_row *row, struct hd_entry *e, struct hd_tensor *t, int n_dim, const int64_t *dim,
@@ -284,7 +307,7 @@ static int bind_row(struct hd_store *st, const struct hd_weight_row *row, struct
         return hd_err_set(err, HD_ERR_FORMAT, "tensor %s: rows of %lld values; %s needs a multiple of %d", e->name.p, (long long)dim[n_dim - 1],
                           hd_dtypes[type].name, hd_dtypes[type].block_len);
     if (row->class == HD_W_VECTOR && e->data)
-        return bind_vector(e, t, n_dim, dim, arena, err);
+        return bind_vector(st, e, t, n_dim, dim, arena, err);
     set_shape(t, type, n_dim, dim);
     t->data = (void *)e->data;
     if (type == HD_F8_E4M3 || type == HD_F4_E2M1)

@@ -10,7 +10,7 @@
 
 enum hd_weight_class {
     HD_W_MATRIX,              /* floats or quantised blocks; stays as it lies in the file */
-    HD_W_VECTOR,              /* any float format; converted to f32 in the model's arena */
+    HD_W_VECTOR,              /* any float format; converted to f32 in the model's arena unless it is f32 already */
     HD_W_TABLE                /* integers */
 };
 

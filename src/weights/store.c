@@ -252,6 +252,7 @@ int hd_store_open(struct hd_store *st, const char *path, int flags, struct hd_er
 
     memset(st, 0, sizeof *st);
     hd_arena_init(&st->arena, 0);
+    st->check_left = flags & HD_STORE_CHECK ? INT64_MAX : (int64_t)16 << 20;
     st->resident_left = flags & HD_STORE_RESIDENT ? hd_mem_available() / 4 : 0;
     if (!(st->path = hd_strdup(path))) {
         rc = hd_err_set(&local, HD_ERR_MEMORY, "%s: no memory", path);

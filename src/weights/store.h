@@ -51,12 +51,14 @@ struct hd_store {
     struct hd_gguf_kv *kv;        /* HD_STORE_GGUF only */
     size_t n_kv;
     int64_t resident_left;        /* bytes that may still be copied */
+    int64_t check_left;           /* scales and vector values that may still be read to see whether they are finite */
     struct hd_arena arena;
 };
 
 /* PLAN: weights need not be there. RESIDENT: files that fit into the memory at hand several times over are copied into huge
- * pages rather than mapped (see hd_file_settle). Errors: IO, FORMAT, LIMIT, MEMORY; the store is released on failure. */
-enum hd_store_flags { HD_STORE_PLAN = 1, HD_STORE_RESIDENT = 2 };
+ * pages rather than mapped (see hd_file_settle). CHECK: every scale and vector is read and must be finite;
+ * otherwise the first 16 Mi values. Errors: IO, FORMAT, LIMIT, MEMORY; the store is released on failure. */
+enum hd_store_flags { HD_STORE_PLAN = 1, HD_STORE_RESIDENT = 2, HD_STORE_CHECK = 4 };
 int hd_store_open(struct hd_store *st, const char *path, int flags, struct hd_err *err);
 void hd_store_close(struct hd_store *st);
 
