@@ -3,11 +3,108 @@
 
 #include <math.h>
 
+#include "base/json.h"
 #include "model/attn_csa.h"
 
 #define SLACK 64
+#define LAYER_MAX 1024
+#define DIM_MAX ((int64_t)1 << 24)
 
 enum { PART_WINDOW, PART_ENTRY, PART_KEY, PART_GROUP };
+
+/* ---- configuration ---- */
+
+/* A list of layer ids, ascending; how many. */
+static int read_ids(const json_t *c, const char *key, int64_t n_layer, int64_t *out, int max, int *n, const char *file, struct hd_err *err)
+{
+    const json_t *a = json_object_get(c, key);
+
+    *n = (int)json_array_size(a);
+    if (*n > max)
+        return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: %s: found %d layers; expected at most %d", file, key, *n, max);
+    for (int i = 0; i < *n; i++) {
+        const json_t *v = json_array_get(a, (size_t)i);
+
+        out[i] = json_is_integer(v) ? json_integer_value(v) : -1;
+        if (out[i] < 0 || out[i] >= n_layer || (i && out[i] <= out[i - 1])) {
+            char brief[64];
+
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: %s: found %s; expected ascending layers below %lld", file, key, hd_json_brief(v, brief), (long long)n_layer);
+        }
+    }
+    return HD_OK;
+}
+
+static int read_layers(struct hd_csa2_layer *plan, int64_t ratios_used[2], const json_t *c, int64_t n_layer, const char *file, struct hd_err *err)
+{
+    const json_t *ratios = json_object_get(c, "compress_ratios");
+    int64_t owners[LAYER_MAX], sources[LAYER_MAX];
+    int n_owner, n_source, n_ratio = 0, owner = -1, source = -1;
+
+    HD_TRY(read_ids(c, "kv_source_layer_ids", n_layer, owners, LAYER_MAX, &n_owner, file, err));
+    HD_TRY(read_ids(c, "index_source_layer_ids", n_layer, sources, LAYER_MAX, &n_source, file, err));
+    for (int i = 0, o = 0, q = 0; i < n_layer; i++) {
+        const json_t *r = json_array_get(ratios, (size_t)i);
+        struct hd_csa2_layer *l = &plan[i];
+        bool owns = o < n_owner && owners[o] == i, chooses = q < n_source && sources[q] == i;
+
+        l->ratio = json_is_integer(r) ? json_integer_value(r) : -1;
+        if (l->ratio < 0 || l->ratio > 256)
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: compress_ratios: expected a number from 0 to 256 for each of %lld layers; layer %d has none", file,
+                              (long long)n_layer, i);
+        if (owns) {
+            owner = i;
+            o++;
+        }
+        if (chooses) {
+            source = i;
+            q++;
+        }
+        l->owner = l->ratio ? owner : -1;
+        l->source = l->ratio ? source : -1;
+        if (!l->ratio && (owns || chooses))
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: layer %d makes or chooses entries, but its compress_ratio is 0", file, i);
+        if (l->ratio && (owner < 0 || source < 0 || plan[owner].ratio != l->ratio || source < owner))
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: layer %d: its entries (of layer %d) or their choice (of layer %d) do not fit its compress_ratio %lld", file, i, owner,
+                              source, (long long)l->ratio);
+        if (owns) {
+            int k = 0;
+
+            while (k < n_ratio && ratios_used[k] != l->ratio)
+                k++;
+            if (k == 2)
+                return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: compress_ratios: found more than two different ones", file);
+            if (k == n_ratio)
+                ratios_used[n_ratio++] = l->ratio;
+        }
+    }
+    return HD_OK;
+}
+
+int hd_csa2_config(struct hd_csa2_hp *hp, struct hd_csa2_layer *plan, int64_t ratios_used[2], const json_t *c, int64_t n_layer, const char *f, struct hd_err *err)
+{
+    HD_TRY(hd_json_int(c, "num_attention_heads", 1, 65536, &hp->n_head, f, err));
+    HD_TRY(hd_json_int(c, "head_dim", 2, 65536, &hp->head_dim, f, err));
+    HD_TRY(hd_json_int(c, "qk_rope_head_dim", 2, 65536, &hp->rope_dim, f, err));
+    HD_TRY(hd_json_int(c, "q_lora_rank", 1, DIM_MAX, &hp->q_rank, f, err));
+    HD_TRY(hd_json_int(c, "o_lora_rank", 1, DIM_MAX, &hp->o_rank, f, err));
+    HD_TRY(hd_json_int(c, "o_groups", 1, 65536, &hp->o_groups, f, err));
+    HD_TRY(hd_json_int(c, "sliding_window", 1, (int64_t)1 << 20, &hp->window, f, err));
+    HD_TRY(hd_json_int_or(c, "index_n_heads", 1, 65536, 32, &hp->index_heads, f, err));
+    HD_TRY(hd_json_int_or(c, "index_head_dim", 2, 65536, 128, &hp->index_dim, f, err));
+    HD_TRY(hd_json_int_or(c, "index_topk", 1, (int64_t)1 << 20, 512, &hp->index_top_k, f, err));
+    HD_TRY(hd_json_int_or(c, "candidate_source_layer_id", -1, n_layer - 1, -1, &hp->cand_source, f, err));
+    HD_TRY(hd_json_int_or(c, "candidate_topk_blocks", 1, (int64_t)1 << 24, 2048, &hp->n_cand, f, err));
+    HD_TRY(hd_json_int_or(c, "candidate_block_size", 1, 65536, 8, &hp->cand_block, f, err));
+    if (hp->rope_dim % 2 || hp->rope_dim > hp->head_dim || hp->rope_dim > hp->index_dim)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: qk_rope_head_dim: found %lld; expected an even number up to head_dim %lld and index_head_dim %lld", f,
+                          (long long)hp->rope_dim, (long long)hp->head_dim, (long long)hp->index_dim);
+    if (hp->n_head % hp->o_groups)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: o_groups: found %lld; expected a divisor of %lld heads", f, (long long)hp->o_groups, (long long)hp->n_head);
+    return read_layers(plan, ratios_used, c, n_layer, f, err);
+}
+
+/* ---- cache ---- */
 
 /* How window rows, entries and index keys are kept. */
 enum row_kind { ROW_WINDOW, ROW_ENTRY, ROW_KEY };
@@ -40,6 +137,8 @@ int hd_csa2_parts(const struct hd_csa2_hp *hp, const struct hd_csa2_layer *l, in
                                            .window = (int)l->ratio, .slack = SLACK};
     return n;
 }
+
+/* ---- forward ---- */
 
 static void norm(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *w, float eps)
 {

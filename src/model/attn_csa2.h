@@ -9,6 +9,7 @@
 #ifndef HD_MODEL_ATTN_CSA2_H
 #define HD_MODEL_ATTN_CSA2_H
 
+#include "base/json.h"
 #include "cache/cache.h"
 #include "ops/ops.h"
 
@@ -33,6 +34,10 @@ struct hd_csa2_layer {
     int owner, source;                                /* layers whose entries and whose selection are used; -1 */
     int part0;                                        /* window; owners: entries, index keys, groups (ratio > 1) */
 };
+
+/* The fields of a config, and who owns and who chooses: plan[n_layer]; ratios_used: the owners' different ratios, at most two. Errors:
+ * FORMAT names what contradicts what; UNSUPPORTED. */
+int hd_csa2_config(struct hd_csa2_hp *hp, struct hd_csa2_layer *plan, int64_t ratios_used[2], const json_t *c, int64_t n_layer, const char *file, struct hd_err *err);
 
 #define HD_CSA2_PARTS 4
 int hd_csa2_parts(const struct hd_csa2_hp *hp, const struct hd_csa2_layer *l, int layer, struct hd_cache_part *part);

@@ -38,6 +38,8 @@ void hd_rope_at(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor
 void hd_matmul_rows(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t row0);
 /* Columns col0 .. col0 + n of x as a view. */
 struct hd_tensor *hd_slice(struct hd_stream *s, const struct hd_tensor *x, int64_t col0, int64_t n);
+/* Row r of x as a vector. */
+struct hd_tensor *hd_row(struct hd_stream *s, const struct hd_tensor *x, int64_t r);
 
 /* Rows x[T, n] into the sequences' part; the row of token t is its position / the part's ratio. Converts to the part's format (f32 or f16). */
 void hd_kv_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_ragged *b, int part, enum hd_dtype type);
@@ -81,6 +83,7 @@ void hd_hadamard(struct hd_stream *s, struct hd_tensor *x, int64_t head_dim);
 struct hd_mhc_hp {
     int64_t n_hc, n_iter;
     float norm_eps, eps;
+    bool paper;                       /* as the paper prints it: exp, columns first and rows last, no eps; comb sums over its second index */
 };
 
 void hd_copies(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *h);
@@ -89,6 +92,8 @@ void hd_mhc_mix(struct hd_stream *s, struct hd_tensor *mix, const struct hd_tens
                 const struct hd_tensor *scale, const struct hd_mhc_hp *hp);
 /* u[T, D] = sum_j mix[j] X[j]; mix NULL: stream 0. */
 void hd_mhc_pre(struct hd_stream *s, struct hd_tensor *u, const struct hd_tensor *x, const struct hd_tensor *mix, int64_t n_hc);
+/* u[T, D] = the streams' mean */
+void hd_mhc_mean(struct hd_stream *s, struct hd_tensor *u, const struct hd_tensor *x, int64_t n_hc);
 void hd_mhc_post(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *a, const struct hd_tensor *mix, int64_t n_hc);
 
 /* ---- compressed and sparse attention ---- */
@@ -178,6 +183,14 @@ void hd_ngram_rows(struct hd_stream *s, struct hd_tensor *rows, struct hd_tensor
 
 /* out[T, n D] f32 = the n rows of w[N, D] that rows[T, n] names. */
 void hd_table(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *rows, const struct hd_tensor *w);
+
+/* v[T, C D] = that gate times the value, instead of adding it to x. */
+void hd_engram_value(struct hd_stream *s, struct hd_tensor *v, const struct hd_tensor *x, const struct hd_tensor *kv, const struct hd_tensor *q, const struct hd_tensor *k,
+                     int64_t n_hc, float eps);
+/* x[T, n] += v + silu(y), y[t][c] = sum_k w[c][k] u[t - (K - 1 - k) dilation][c]: causal, per channel, zeros before the sequence's
+ * begin. w f32 [n, K]. part: a WINDOW of u's last (K - 1) dilation rows; the caller puts this step's there afterwards. -1: K is 1. */
+void hd_short_conv(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *v, const struct hd_tensor *u, const struct hd_tensor *w, const struct hd_ragged *b,
+                   int part, int64_t dilation);
 
 /* X[T, C D]: X[c] += sigmoid(sign(d) sqrt(max(|d|, 1e-6))) value, d = sum X[c] q[c] k[c] key[c] / (|X[c]| |key[c]| sqrt(D)) with
  * root mean squares for norms. kv[T, (C + 1) D]: keys, then the value. */

@@ -17,6 +17,15 @@ struct hd_tensor *hd_slice(struct hd_stream *s, const struct hd_tensor *x, int64
     return v;
 }
 
+struct hd_tensor *hd_row(struct hd_stream *s, const struct hd_tensor *x, int64_t r)
+{
+    struct hd_tensor *v = hd_new(s, x->type, 0, hd_cols(x));
+
+    if (hd_stream_ok(s))
+        *v = hd_view1(x->type, x->data ? (char *)x->data + r * x->row_bytes : NULL, hd_cols(x));
+    return v;
+}
+
 static void simulate(struct hd_stream *s, struct hd_tensor *x, enum hd_sim kind, int64_t block, int64_t head_dim, int64_t first, int64_t n)
 {
     if (n > 0 && hd_require(s, hd_cols(x) % head_dim == 0 && first + n <= head_dim, HD_OP_SIMULATE, x, x))
@@ -96,7 +105,7 @@ void hd_mhc_mix(struct hd_stream *s, struct hd_tensor *mix, const struct hd_tens
         return;
     s->cost.flops += 2.0 * (double)(hd_rows(x) * hd_elems(fn));
     s->cost.weight_bytes += (double)hd_tensor_bytes(fn);
-    hd_dispatch(s, &(struct hd_call){.op = HD_OP_MHC_MIX, .n_out = 1, .out = {mix}, .in = {x, fn, base, scale}, .i = {hp->n_hc, hp->n_iter}, .f = {hp->norm_eps, hp->eps}});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_MHC_MIX, .n_out = 1, .out = {mix}, .in = {x, fn, base, scale}, .i = {hp->n_hc, hp->n_iter, hp->paper}, .f = {hp->norm_eps, hp->eps}});
 }
 
 void hd_mhc_pre(struct hd_stream *s, struct hd_tensor *u, const struct hd_tensor *x, const struct hd_tensor *mix, int64_t n_hc)
@@ -105,6 +114,12 @@ void hd_mhc_pre(struct hd_stream *s, struct hd_tensor *u, const struct hd_tensor
         return;
     s->cost.flops += 2.0 * (double)hd_elems(x);
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_MHC_PRE, .n_out = 1, .out = {u}, .in = {x, mix}, .i = {n_hc}});
+}
+
+void hd_mhc_mean(struct hd_stream *s, struct hd_tensor *u, const struct hd_tensor *x, int64_t n_hc)
+{
+    if (hd_require(s, hd_rows(u) == hd_rows(x) && hd_cols(u) * n_hc == hd_cols(x), HD_OP_MHC_PRE, u, x))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_MHC_PRE, .n_out = 1, .out = {u}, .in = {x}, .i = {n_hc, true}});
 }
 
 void hd_mhc_post(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *a, const struct hd_tensor *mix, int64_t n_hc)
@@ -307,6 +322,26 @@ void hd_engram(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor 
         return;
     s->cost.flops += 10.0 * (double)hd_elems(x);
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_ENGRAM, .n_out = 1, .out = {x}, .in = {kv, q, k}, .i = {n_hc}, .f = {eps}});
+}
+
+void hd_engram_value(struct hd_stream *s, struct hd_tensor *v, const struct hd_tensor *x, const struct hd_tensor *kv, const struct hd_tensor *q, const struct hd_tensor *k,
+                     int64_t n_hc, float eps)
+{
+    if (!hd_require(s, hd_rows(x) == hd_rows(kv) && hd_cols(kv) * n_hc == hd_cols(x) * (n_hc + 1) && hd_elems(q) == hd_cols(x) && hd_elems(k) == hd_cols(x), HD_OP_ENGRAM, x, kv) ||
+        !hd_require(s, hd_rows(v) == hd_rows(x) && hd_cols(v) == hd_cols(x), HD_OP_ENGRAM, v, x))
+        return;
+    s->cost.flops += 10.0 * (double)hd_elems(x);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ENGRAM, .n_out = 1, .out = {v}, .in = {kv, q, k, x}, .i = {n_hc}, .f = {eps}});
+}
+
+void hd_short_conv(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *v, const struct hd_tensor *u, const struct hd_tensor *w, const struct hd_ragged *b,
+                   int part, int64_t dilation)
+{
+    if (!hd_require(s, hd_rows(x) == b->n_tok && hd_rows(v) == b->n_tok && hd_rows(u) == b->n_tok && hd_cols(v) == hd_cols(x) && hd_cols(u) == hd_cols(x), HD_OP_SHORT_CONV, x, u) ||
+        !hd_require(s, hd_rows(w) == hd_cols(x) && (part >= 0 || hd_cols(w) == 1), HD_OP_SHORT_CONV, x, w))
+        return;
+    s->cost.flops += 2.0 * (double)(hd_elems(x) * hd_cols(w));
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_SHORT_CONV, .n_out = 1, .out = {x}, .in = {v, u, w}, .batch = b, .i = {part, dilation}});
 }
 
 /* ---- latent attention ---- */

@@ -76,6 +76,7 @@ int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd
             [HD_OP_ABSORB] = hd_cpu_absorb,
             [HD_OP_TABLE] = hd_cpu_table,
             [HD_OP_ENGRAM] = hd_cpu_engram,
+            [HD_OP_SHORT_CONV] = hd_cpu_short_conv,
         },
     };
     for (int op = 0; op < HD_N_OP; op++)

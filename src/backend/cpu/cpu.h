@@ -49,6 +49,7 @@ void hd_cpu_absorb(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_ngram(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_table(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_engram(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_short_conv(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c);
 
 static inline float *hd_cpu_row(const struct hd_tensor *t, int64_t r)

@@ -71,7 +71,8 @@ static void engram_range(void *arg, int64_t begin, int64_t end)
         const float *kv = hd_cpu_row(c->in[0], t), *value = kv + n_hc * d;
 
         for (int64_t h = 0; h < n_hc; h++) {
-            float *x = hd_cpu_row(c->out[0], t) + h * d, gate;
+            float *out = hd_cpu_row(c->out[0], t) + h * d, gate;
+            const float *x = c->in[3] ? hd_cpu_row(c->in[3], t) + h * d : out;
             const float *q = (const float *)c->in[1]->data + h * d, *k = (const float *)c->in[2]->data + h * d, *key = kv + h * d;
             double dot = 0;
 
@@ -79,7 +80,11 @@ static void engram_range(void *arg, int64_t begin, int64_t end)
                 dot += (double)(x[i] * q[i]) * (double)(k[i] * key[i]);
             gate = (float)(dot * (double)rms(x, d, c->f[0]) * (double)rms(key, d, c->f[0]) / sqrt((double)d));
             gate = copysignf(sqrtf(fmaxf(fabsf(gate), 1e-6f)), gate);
-            hd_k.axpy_f32(d, 1 / (1 + expf(-gate)), value, x);
+            gate = 1 / (1 + expf(-gate));
+            if (!c->in[3])
+                hd_k.axpy_f32(d, gate, value, out);
+            for (int64_t i = 0; c->in[3] && i < d; i++)
+                out[i] = gate * value[i];
         }
     }
 }
@@ -87,4 +92,38 @@ static void engram_range(void *arg, int64_t begin, int64_t end)
 void hd_cpu_engram(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     hd_cpu_rows(self, hd_rows(c->out[0]), 4 * hd_cols(c->out[0]), engram_range, (void *)c);
+}
+
+static void short_conv_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    const struct hd_ragged *b = c->batch;
+    int64_t n = hd_cols(c->out[0]), K = hd_cols(c->in[2]), dilation = c->i[1], seq = 0;
+
+    for (int64_t t = begin; t < end; t++) {
+        const struct hd_span *sp = hd_cpu_span(b, t, &seq);
+        const float *u[16], *v = hd_cpu_row(c->in[0], t);
+        float *x = hd_cpu_row(c->out[0], t);
+
+        HD_ASSERT(K <= 16);
+        for (int64_t k = 0; k < K; k++) {
+            int64_t p = b->pos[t] - (K - 1 - k) * dilation;
+
+            u[k] = p < 0 ? NULL : p >= sp->pos0 ? hd_cpu_row(c->in[1], sp->tok0 + p - sp->pos0) : hd_paged_row(&b->part[seq * b->n_part + c->i[0]], p);
+        }
+        for (int64_t i = 0; i < n; i++) {
+            const float *w = hd_cpu_row(c->in[2], i);
+            float y = 0;
+
+            for (int64_t k = 0; k < K; k++)
+                if (u[k])
+                    y += w[k] * u[k][i];
+            x[i] += v[i] + y / (1 + expf(-y));
+        }
+    }
+}
+
+void hd_cpu_short_conv(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    hd_cpu_rows(self, hd_rows(c->out[0]), 8 * hd_cols(c->out[0]), short_conv_range, (void *)c);
 }

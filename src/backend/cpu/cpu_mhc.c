@@ -152,6 +152,39 @@ static void sinkhorn(float *m, int64_t n, int64_t n_iter, float eps)
     }
 }
 
+/* The paper's order: exp, then columns and rows in turn, rows last. m[k][j] takes from stream j to stream k; what is returned has the
+ * source first, as comb has. */
+static void sinkhorn_paper(float *m, int64_t n, int64_t n_iter)
+{
+    float top = m[0], t[MAX_HC * MAX_HC];
+
+    for (int64_t i = 1; i < n * n; i++)
+        top = fmaxf(top, m[i]);
+    for (int64_t i = 0; i < n * n; i++)
+        t[i] = expf(m[i] - top);
+    for (int64_t it = 0; it < n_iter; it++) {
+        for (int64_t j = 0; j < n; j++) {
+            float sum = 0;
+
+            for (int64_t k = 0; k < n; k++)
+                sum += t[k * n + j];
+            for (int64_t k = 0; k < n; k++)
+                t[k * n + j] /= sum;
+        }
+        for (int64_t k = 0; k < n; k++) {
+            float sum = 0;
+
+            for (int64_t j = 0; j < n; j++)
+                sum += t[k * n + j];
+            for (int64_t j = 0; j < n; j++)
+                t[k * n + j] /= sum;
+        }
+    }
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t k = 0; k < n; k++)
+            m[j * n + k] = t[k * n + j];
+}
+
 static void mix_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_call *c = arg;
@@ -169,14 +202,17 @@ static void mix_range(void *arg, int64_t begin, int64_t end)
         for (int64_t i = 0; i < n_mix; i++)
             m[i] = hd_k.dot_f32(n, hd_cpu_row(c->in[1], i), x) * r;
         for (int64_t j = 0; j < n_hc; j++)
-            m[j] = sigmoid(m[j] * scale[0] + base[j]) + c->f[1];
+            m[j] = sigmoid(m[j] * scale[0] + base[j]) + (c->i[2] ? 0 : c->f[1]);
         if (n_mix == n_hc)
             continue;
         for (int64_t j = n_hc; j < 2 * n_hc; j++)
             m[j] = 2 * sigmoid(m[j] * scale[1] + base[j]);
         for (int64_t j = 2 * n_hc; j < n_mix; j++)
             m[j] = m[j] * scale[2] + base[j];
-        sinkhorn(m + 2 * n_hc, n_hc, c->i[1], c->f[1]);
+        if (c->i[2])
+            sinkhorn_paper(m + 2 * n_hc, n_hc, c->i[1]);
+        else
+            sinkhorn(m + 2 * n_hc, n_hc, c->i[1], c->f[1]);
     }
 }
 
@@ -194,15 +230,15 @@ static void pre_range(void *arg, int64_t begin, int64_t end)
         const float *x = hd_cpu_row(c->in[0], t), *w = c->in[1] ? hd_cpu_row(c->in[1], t) : NULL;
         float *u = hd_cpu_row(c->out[0], t);
 
-        if (!w) {
+        if (!w && !c->i[1]) {
             memcpy(u, x, (size_t)n * sizeof *u);
             continue;
         }
         for (int64_t i = 0; i < n; i++)
-            u[i] = w[0] * x[i];
+            u[i] = (w ? w[0] : 1 / (float)n_hc) * x[i];
         for (int64_t j = 1; j < n_hc; j++)
             for (int64_t i = 0; i < n; i++)
-                u[i] += w[j] * x[j * n + i];
+                u[i] += (w ? w[j] : 1 / (float)n_hc) * x[j * n + i];
     }
 }
 
