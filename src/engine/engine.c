@@ -20,7 +20,7 @@ static int give_classes(struct hd_model *m, const char *path, struct hd_err *err
     int32_t *map;
     int rc;
 
-    if (!m->arch->take_classes)
+    if (!m->wants_classes)
         return HD_OK;
     rc = hd_model_tokenizer(&t, path, err);
     if (rc < 0)

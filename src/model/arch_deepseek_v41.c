@@ -327,30 +327,11 @@ static int load(struct hd_model *m, struct hd_err *err)
     hd_rope_freqs(&d->rope_comp, f + d->attn.rope_dim / 2, &scale);
     d->inv_freq = hd_view1(HD_F32, f, d->attn.rope_dim / 2);
     d->inv_freq_comp = hd_view1(HD_F32, f + d->attn.rope_dim / 2, d->attn.rope_dim / 2);
+    m->wants_classes = d->engram.n_layer > 0;
     return set_cache(m, d, err);
 }
 
 /* ---- forward ---- */
-
-static void prepare(struct hd_stream *s, const struct v41 *d, const struct hd_ragged *b, struct hd_csa2_step *st)
-{
-    int64_t rd = d->attn.rope_dim;
-
-    *st = (struct hd_csa2_step){.b = b};
-    st->rope = hd_new(s, HD_F32, b->n_tok, rd);
-    st->rope_comp = hd_new(s, HD_F32, b->n_tok, rd);
-    hd_rope_table(s, st->rope, b, &d->inv_freq, 1);
-    hd_rope_table(s, st->rope_comp, b, &d->inv_freq_comp, 1);
-    for (int k = 0; k < 2 && d->ratios[k]; k++) {
-        st->ratio[k] = d->ratios[k];
-        st->e[k] = hd_entries(s, b, d->ratios[k]);
-        st->rope_e[k] = hd_new(s, HD_F32, st->e[k]->n_tok, rd);
-        hd_rope_table(s, st->rope_e[k], st->e[k], &d->inv_freq_comp, 1);
-    }
-    st->sel = hd_new(s, HD_I32, b->n_tok, 2 * d->attn.index_top_k);
-    if (d->attn.cand_source >= 0)
-        st->cand = hd_new(s, HD_I32, b->n_tok, 2 * d->attn.n_cand);
-}
 
 static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)
 {
@@ -363,7 +344,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     hd_embed(s, u, &d->embed, b);
     hd_trace(s, u, "embed");
     hd_copies(s, x, u);
-    prepare(s, d, b, &st);
+    hd_csa2_begin(s, &d->attn, d->ratios, b, &d->inv_freq, &d->inv_freq_comp, &st);
     for (int64_t i = 0; i < d->n_layer; i++) {
         const struct layer *l = &d->layer[i];
 

@@ -186,6 +186,27 @@ static void own_entries(struct hd_stream *s, const struct hd_csa2_hp *hp, const 
     hd_stream_rewind(s, mark);
 }
 
+void hd_csa2_begin(struct hd_stream *s, const struct hd_csa2_hp *hp, const int64_t ratios_used[2], const struct hd_ragged *b, const struct hd_tensor *inv_freq,
+                   const struct hd_tensor *inv_freq_comp, struct hd_csa2_step *st)
+{
+    int64_t rd = hp->rope_dim;
+
+    *st = (struct hd_csa2_step){.b = b};
+    st->rope = hd_new(s, HD_F32, b->n_tok, rd);
+    st->rope_comp = hd_new(s, HD_F32, b->n_tok, rd);
+    hd_rope_table(s, st->rope, b, inv_freq, 1);
+    hd_rope_table(s, st->rope_comp, b, inv_freq_comp, 1);
+    for (int k = 0; k < 2 && ratios_used[k]; k++) {
+        st->ratio[k] = ratios_used[k];
+        st->e[k] = hd_entries(s, b, ratios_used[k]);
+        st->rope_e[k] = hd_new(s, HD_F32, st->e[k]->n_tok, rd);
+        hd_rope_table(s, st->rope_e[k], st->e[k], inv_freq_comp, 1);
+    }
+    st->sel = hd_new(s, HD_I32, b->n_tok, 2 * hp->index_top_k);
+    if (hp->cand_source >= 0)
+        st->cand = hd_new(s, HD_I32, b->n_tok, 2 * hp->n_cand);
+}
+
 static void choose(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
                    const struct hd_tensor *u, const struct hd_tensor *qr)
 {

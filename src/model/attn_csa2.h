@@ -52,6 +52,10 @@ struct hd_csa2_step {
     struct hd_tensor *sel, *cand;                     /* the latest selection; candidate blocks */
 };
 
+/* Before the first layer: tables, the groups that the batch completes, room for selections. */
+void hd_csa2_begin(struct hd_stream *s, const struct hd_csa2_hp *hp, const int64_t ratios_used[2], const struct hd_ragged *b, const struct hd_tensor *inv_freq,
+                   const struct hd_tensor *inv_freq_comp, struct hd_csa2_step *st);
+
 void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
                   const struct hd_tensor *u, struct hd_tensor *out);
 

@@ -3,6 +3,13 @@
 
 #include <math.h>
 
+int hd_gqa_parts(const struct hd_gqa_hp *hp, int layer, struct hd_cache_part *part)
+{
+    for (int i = 0; i < HD_GQA_PARTS; i++)
+        part[i] = (struct hd_cache_part){.name = i ? "v" : "k", .layer = layer, .kind = HD_PART_PAGED, .type = hp->kv_type, .row_len = hp->n_kv_head * hp->head_dim, .ratio = 1};
+    return HD_GQA_PARTS;
+}
+
 static void add_bias(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *bias)
 {
     if (hd_elems(bias))

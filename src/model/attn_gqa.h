@@ -7,6 +7,7 @@
 #ifndef HD_MODEL_ATTN_GQA_H
 #define HD_MODEL_ATTN_GQA_H
 
+#include "cache/cache.h"
 #include "model/rope.h"
 #include "ops/ops.h"
 
@@ -20,6 +21,9 @@ struct hd_gqa_weights {
     struct hd_tensor q, k, v, o;                      /* [H Dh, D], [G Dh, D], [G Dh, D], [D, H Dh] */
     struct hd_tensor q_bias, k_bias, v_bias, o_bias;  /* f32, dim 0 when absent */
 };
+
+#define HD_GQA_PARTS 2
+int hd_gqa_parts(const struct hd_gqa_hp *hp, int layer, struct hd_cache_part *part);
 
 /* out[T, D] = attention of x[T, D]; keys and values of the step go to the parts part_k and part_k + 1. */
 void hd_attn_gqa(struct hd_stream *s, const struct hd_gqa_hp *hp, const struct hd_gqa_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope,

@@ -3,6 +3,35 @@
 
 #include <math.h>
 
+#define DIM_MAX ((int64_t)1 << 24)
+
+static double mscale(double factor, double m)
+{
+    return factor <= 1 ? 1 : 0.1 * m * log(factor) + 1;
+}
+
+int hd_mla_config(struct hd_mla_hp *hp, const json_t *c, const char *f, struct hd_err *err)
+{
+    HD_TRY(hd_json_int(c, "num_attention_heads", 1, 65536, &hp->n_head, f, err));
+    HD_TRY(hd_json_int(c, "qk_nope_head_dim", 1, 65536, &hp->nope_dim, f, err));
+    HD_TRY(hd_json_int(c, "qk_rope_head_dim", 2, 65536, &hp->rope_dim, f, err));
+    HD_TRY(hd_json_int(c, "v_head_dim", 1, 65536, &hp->v_dim, f, err));
+    HD_TRY(hd_json_int(c, "kv_lora_rank", 1, 4096, &hp->kv_rank, f, err));
+    HD_TRY(hd_json_int_or(c, "q_lora_rank", 0, DIM_MAX, 0, &hp->q_rank, f, err));
+    HD_TRY(hd_json_bool_or(c, "rope_interleave", true, &hp->rope_interleaved, f, err));
+    if (hp->rope_dim % 2)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: qk_rope_head_dim: found %lld; expected an even number", f, (long long)hp->rope_dim);
+    hp->latent_eps = 1e-6f;
+    hp->scale = (float)(1 / sqrt((double)(hp->nope_dim + hp->rope_dim)));
+    return HD_OK;
+}
+
+void hd_mla_stretch(struct hd_mla_hp *hp, const struct hd_rope_hp *rope)
+{
+    if (rope->kind != HD_ROPE_DEFAULT && rope->mscale_all > 0)
+        hp->scale *= (float)(mscale(rope->factor, rope->mscale_all) * mscale(rope->factor, rope->mscale_all));
+}
+
 int hd_mla_parts(const struct hd_mla_hp *hp, int layer, struct hd_cache_part *part)
 {
     part[0] = (struct hd_cache_part){.name = "latent", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->kv_rank + hp->rope_dim, .ratio = 1};

@@ -10,7 +10,9 @@
 #ifndef HD_MODEL_ATTN_MLA_H
 #define HD_MODEL_ATTN_MLA_H
 
+#include "base/json.h"
 #include "cache/cache.h"
+#include "model/rope.h"
 #include "ops/ops.h"
 
 struct hd_mla_hp {
@@ -25,6 +27,10 @@ struct hd_mla_weights {
     struct hd_tensor q_a_bias, kv_a_bias, o_bias;     /* dim 0 when absent */
     struct hd_tensor index_q_b, index_k, index_k_norm, index_k_bias, index_weights;
 };
+
+/* The fields of a config but the indexer's; scale without YaRN's part: hd_mla_stretch() puts that in. */
+int hd_mla_config(struct hd_mla_hp *hp, const json_t *c, const char *file, struct hd_err *err);
+void hd_mla_stretch(struct hd_mla_hp *hp, const struct hd_rope_hp *rope);
 
 #define HD_MLA_PARTS 2
 int hd_mla_parts(const struct hd_mla_hp *hp, int layer, struct hd_cache_part *part);

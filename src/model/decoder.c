@@ -157,13 +157,8 @@ static int set_cache_spec(struct hd_model *m, const struct hd_decoder *d, struct
 
     if (!part)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for the cache's description", m->store.path);
-    for (int64_t i = 0; i < 2 * d->n_layer; i++)
-        part[i] = (struct hd_cache_part){.name = i % 2 ? "v" : "k",
-                                         .layer = (int)(i / 2),
-                                         .kind = HD_PART_PAGED,
-                                         .type = m->kv == HD_KV_F16 ? HD_F16 : HD_F32,
-                                         .row_len = d->attn.n_kv_head * d->attn.head_dim,
-                                         .ratio = 1};
+    for (int64_t i = 0; i < d->n_layer; i++)
+        hd_gqa_parts(&d->attn, (int)i, part + HD_GQA_PARTS * i);
     m->spec = (struct hd_cache_spec){(int)(2 * d->n_layer), part};
     return HD_OK;
 }

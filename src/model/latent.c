@@ -80,11 +80,6 @@ static bool exists(const void *arg, const char *when, int64_t layer)
     return false;
 }
 
-static double mscale(double factor, double m)
-{
-    return factor <= 1 ? 1 : 0.1 * m * log(factor) + 1;
-}
-
 static int read_config(struct hd_model *m, struct hd_latent *d, int64_t *n_ctx, struct hd_err *err)
 {
     const json_t *c = m->store.config;
@@ -92,19 +87,13 @@ static int read_config(struct hd_model *m, struct hd_latent *d, int64_t *n_ctx, 
     struct hd_mla_hp *a = &d->attn;
     struct hd_gate_hp *g = &d->moe.gate;
     double eps, scale;
-    bool interleave;
 
     HD_TRY(hd_json_int(c, "num_hidden_layers", 1, LAYER_MAX, &d->n_layer, f, err));
     HD_TRY(hd_json_int(c, "hidden_size", 1, DIM_MAX, &d->d_model, f, err));
     HD_TRY(hd_json_int(c, "vocab_size", 1, DIM_MAX, &d->n_vocab, f, err));
     HD_TRY(hd_json_int(c, "intermediate_size", 1, DIM_MAX, &d->d_ff, f, err));
     HD_TRY(hd_json_int_or(c, "moe_intermediate_size", 1, DIM_MAX, d->d_ff, &d->d_expert, f, err));
-    HD_TRY(hd_json_int(c, "num_attention_heads", 1, 65536, &a->n_head, f, err));
-    HD_TRY(hd_json_int(c, "qk_nope_head_dim", 1, 65536, &a->nope_dim, f, err));
-    HD_TRY(hd_json_int(c, "qk_rope_head_dim", 2, 65536, &a->rope_dim, f, err));
-    HD_TRY(hd_json_int(c, "v_head_dim", 1, 65536, &a->v_dim, f, err));
-    HD_TRY(hd_json_int(c, "kv_lora_rank", 1, 4096, &a->kv_rank, f, err));
-    HD_TRY(hd_json_int_or(c, "q_lora_rank", 0, DIM_MAX, 0, &a->q_rank, f, err));
+    HD_TRY(hd_mla_config(a, c, f, err));
     HD_TRY(hd_json_int_or(c, "n_routed_experts", 1, 4096, 1, &g->n_expert, f, err));
     HD_TRY(hd_json_int_or(c, "num_experts_per_tok", 1, 64, 1, &g->n_used, f, err));
     HD_TRY(hd_json_int_or(c, "n_shared_experts", 0, 64, 0, &d->n_shared, f, err));
@@ -114,27 +103,20 @@ static int read_config(struct hd_model *m, struct hd_latent *d, int64_t *n_ctx, 
     HD_TRY(hd_json_real_or(c, "rms_norm_eps", 0, 1, 1e-6, &eps, f, err));
     HD_TRY(hd_json_bool_or(c, "attention_bias", false, &d->attn_bias, f, err));
     HD_TRY(hd_json_bool_or(c, "tie_word_embeddings", false, &d->tied, f, err));
-    HD_TRY(hd_json_bool_or(c, "rope_interleave", true, &interleave, f, err));
     HD_TRY(hd_json_str_or(c, "hidden_act", "silu", &act, f, err));
     HD_TRY(hd_json_int_or(c, "max_position_embeddings", 1, (int64_t)1 << 30, 163840, n_ctx, f, err));
     if (strcmp(act, "silu"))
         return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: hidden_act: found \"%s\"; expected silu", f, act);
-    if (a->rope_dim % 2)
-        return hd_err_set(err, HD_ERR_FORMAT, "%s: qk_rope_head_dim: found %lld; expected an even number", f, (long long)a->rope_dim);
     if (g->n_used > g->n_expert || g->n_expert % g->n_group || g->n_group_used > g->n_group || g->n_used > g->n_expert / g->n_group * g->n_group_used)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: num_experts_per_tok: found %lld of %lld experts in %lld groups, %lld of them used", f, (long long)g->n_used,
                           (long long)g->n_expert, (long long)g->n_group, (long long)g->n_group_used);
     d->norm_eps = (float)eps;
-    a->latent_eps = 1e-6f;
-    a->rope_interleaved = interleave;
     g->scale = (float)scale;
     g->temp = 1;
     d->moe.moe.n_expert = g->n_expert;
     d->rope.dim = a->rope_dim;
     HD_TRY(hd_rope_config(&d->rope, c, *n_ctx, f, err));
-    a->scale = (float)(1 / sqrt((double)(a->nope_dim + a->rope_dim)));
-    if (d->rope.kind != HD_ROPE_DEFAULT && d->rope.mscale_all > 0)
-        a->scale *= (float)(mscale(d->rope.factor, d->rope.mscale_all) * mscale(d->rope.factor, d->rope.mscale_all));
+    hd_mla_stretch(a, &d->rope);
     return HD_OK;
 }
 

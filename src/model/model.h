@@ -30,8 +30,8 @@ struct hd_arch {
     void (*each_aside)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
     /* Of the weights that each_weight() names, how many elements a token does not meet (experts, table rows). NULL: none. */
     int64_t (*n_idle)(const struct hd_model *m);
-    /* Classes of token ids (token/token_classes.h), for architectures that hash them; called once, after loading. NULL: not
-     * wanted. map[n] is copied. */
+    /* Classes of token ids (token/token_classes.h), for architectures that hash them; called once, after loading, when
+     * wants_classes says so. map[n] is copied. */
     int (*take_classes)(struct hd_model *m, const int32_t *map, int64_t n, int64_t n_class, struct hd_err *err);
 };
 
@@ -44,6 +44,7 @@ struct hd_model {
     struct hd_cache_spec spec;
     enum hd_kv kv;                    /* chosen by the caller */
     bool planned;                     /* no weights: shapes only */
+    bool wants_classes;               /* take_classes() must be called before the first forward pass */
 };
 
 /* flags: of enum hd_store_flags. PLAN: a directory with nothing but a config.json will do; its weights have shapes and no data. */
