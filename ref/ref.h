@@ -45,8 +45,10 @@ void release(int64_t mark);
 void ref_open(struct ref *m, const char *dir);
 void ref_close(struct ref *m);
 bool ref_has(const struct ref *m, const char *name, ...) __attribute__((format(printf, 2, 3)));
-struct mat ref_mat(const struct ref *m, const char *name, ...) __attribute__((format(printf, 2, 3)));
+struct mat ref_mat(const struct ref *m, int64_t n_out, int64_t n_in, const char *name, ...) __attribute__((format(printf, 4, 5)));
 const double *ref_vec(const struct ref *m, int64_t n, const char *name, ...) __attribute__((format(printf, 3, 4)));
+/* Row id[t] of an embedding for every token. */
+void embed(const struct ref *m, int64_t T, const int64_t *id, int64_t D, double *x, const char *name);
 /* Rows first .. first + n of a matrix. */
 struct mat rows(const struct mat *w, int64_t first, int64_t n);
 
@@ -114,7 +116,7 @@ struct mix {
     double pre[HC_MAX], post[HC_MAX], comb[HC_MAX][HC_MAX];
 };
 struct moe {
-    int64_t n_expert, n_used, n_shared;
+    int64_t d_model, d_expert, n_expert, n_used, n_shared;
     double scale, limit, temp, norm_eps;
     bool norm;
 };
@@ -129,6 +131,6 @@ double *pool(int64_t n, int64_t ratio, int64_t dim, const double *z, const doubl
 void index_weights(const struct ref *m, int64_t T, double *w, const struct mat *proj, const double *u, int64_t n_head, int64_t dim);
 double index_score(const struct ref *m, int64_t n_head, int64_t dim, const double *q, const double *k, const double *w);
 void attend_rows(const struct ref *m, int64_t n_head, int64_t dim, const double *q, const double *const *row, int64_t n, const double *sink, double *o);
-void grouped_out(const struct ref *m, int64_t layer, int64_t T, int64_t n_group, double *y, const double *o);
+void grouped_out(const struct ref *m, int64_t layer, int64_t T, int64_t n_group, int64_t rank, int64_t n_in, int64_t D, double *y, const double *o);
 
 #endif

@@ -197,6 +197,7 @@ static bool find_in(const struct ref_file *f, const char *name, struct entry *e)
     const char *dtype = get_str(t, "dtype", "");
     int64_t begin = json_integer_value(json_array_get(at, 0)), end = json_integer_value(json_array_get(at, 1));
     size_t n_dim = json_array_size(shape);
+    int64_t total;
 
     if (!t)
         return false;
@@ -208,6 +209,8 @@ static bool find_in(const struct ref_file *f, const char *name, struct entry *e)
             die("%s: %s: the shape is absurd", f->path, name);
         *(i + 1 < n_dim ? &e->n_out : &e->n_in) *= d;
     }
+    if (__builtin_mul_overflow(e->n_out, 8 * e->n_in, &total))
+        die("%s: %s: the shape is absurd", f->path, name);
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
         if (!strcmp(formats[i].name, dtype))
             e->format = &formats[i];
@@ -293,14 +296,13 @@ static int64_t scale_block(const char *name, int64_t n, int64_t n_scale, int64_t
 }
 
 /* w[o][i] = code(o, i) scale[o / rows][i / cols] (global scale, where there is one) */
-struct mat ref_mat(const struct ref *m, const char *format, ...)
+static struct mat load(const struct ref *m, const char *name)
 {
     struct entry e, s, global;
     struct mat w;
     double *out, more = 1;
-    char name[256], other[300];
+    char other[300];
 
-    NAME(name, format);
     if (!find(m, name, &e))
         die("%s: tensor %s is missing", m->dir, name);
     w = (struct mat){e.n_out, e.n_in, NULL, find_scale(m, name, &s)};
@@ -325,16 +327,38 @@ struct mat ref_mat(const struct ref *m, const char *format, ...)
     return w;
 }
 
+struct mat ref_mat(const struct ref *m, int64_t n_out, int64_t n_in, const char *format, ...)
+{
+    char name[256];
+    struct mat w;
+
+    NAME(name, format);
+    w = load(m, name);
+    if (w.n_out != n_out || w.n_in != n_in)
+        die("%s: %s: found [%lld, %lld]; expected [%lld, %lld]", m->dir, name, (long long)w.n_out, (long long)w.n_in, (long long)n_out, (long long)n_in);
+    return w;
+}
+
 const double *ref_vec(const struct ref *m, int64_t n, const char *format, ...)
 {
     char name[256];
     struct mat w;
 
     NAME(name, format);
-    w = ref_mat(m, "%s", name);
+    w = load(m, name);
     if (w.n_out * w.n_in != n)
         die("%s: %s: found %lld values; expected %lld", m->dir, name, (long long)(w.n_out * w.n_in), (long long)n);
     return w.w;
+}
+
+void embed(const struct ref *m, int64_t T, const int64_t *id, int64_t D, double *x, const char *name)
+{
+    int64_t start = mark();
+    struct mat w = ref_mat(m, m->n_vocab, D, "%s", name);
+
+    for (int64_t t = 0; t < T; t++)
+        memcpy(x + t * D, w.w + id[t] * D, (size_t)D * sizeof *x);
+    release(start);
 }
 
 struct mat rows(const struct mat *w, int64_t first, int64_t n)
@@ -349,7 +373,7 @@ struct mat ref_read(const char *path, const char *name)
     struct mat w;
 
     open_file(&f, "", path);
-    w = ref_mat(&m, "%s", name);
+    w = load(&m, name);
     close_file(&f);
     return w;
 }

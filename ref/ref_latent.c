@@ -68,13 +68,13 @@ static struct hp read_hp(const json_t *c)
     return p;
 }
 
-static void project(const struct ref *m, int64_t layer, const char *part, int64_t T, double *y, const double *x)
+static void project(const struct ref *m, int64_t layer, const char *part, int64_t n_out, int64_t n_in, int64_t T, double *y, const double *x)
 {
-    struct mat w = ref_mat(m, "model.layers.%d.%s.weight", (int)layer, part);
+    struct mat w = ref_mat(m, n_out, n_in, "model.layers.%d.%s.weight", (int)layer, part);
 
     matmul(T, y, &w, x);
     if (ref_has(m, "model.layers.%d.%s.bias", (int)layer, part))
-        add_bias(T, y, w.n_out, ref_vec(m, w.n_out, "model.layers.%d.%s.bias", (int)layer, part));
+        add_bias(T, y, n_out, ref_vec(m, n_out, "model.layers.%d.%s.bias", (int)layer, part));
 }
 
 /* y = (x - mean) / sqrt(var + 1e-6) w + b */
@@ -100,9 +100,9 @@ static void indexer(const struct ref *m, const struct hp *p, int64_t layer, int6
     int64_t h = p->index_heads, d = p->index_dim, *best = space(T, sizeof *best);
     double *q = array(T * h * d), *k = array(T * d), *w = array(T * h), *score = array(T);
 
-    project(m, layer, "self_attn.indexer.wq_b", T, q, c_q);
-    project(m, layer, "self_attn.indexer.weights_proj", T, w, x);
-    project(m, layer, "self_attn.indexer.wk", T, k, x);
+    project(m, layer, "self_attn.indexer.wq_b", h * d, p->Rq, T, q, c_q);
+    project(m, layer, "self_attn.indexer.weights_proj", h, p->D, T, w, x);
+    project(m, layer, "self_attn.indexer.wk", d, p->D, T, k, x);
     layernorm(T, d, k, ref_vec(m, d, "model.layers.%d.self_attn.indexer.k_norm.weight", (int)layer),
               ref_vec(m, d, "model.layers.%d.self_attn.indexer.k_norm.bias", (int)layer));
     for (int64_t t = 0; t < T; t++) {
@@ -129,24 +129,24 @@ static void indexer(const struct ref *m, const struct hp *p, int64_t layer, int6
  * k_h = [k_n,h | rope(k_r)];  o_h = sum_s softmax_s(scale q_h . k_h[s]) v_h[s];  y = Wo [o_1 .. o_H] */
 static void attention(const struct ref *m, const struct hp *p, int64_t layer, int64_t T, double *y, const double *x)
 {
-    int64_t H = p->H, dn = p->dn, dr = p->dr, dv = p->dv, dq = dn + dr, R = p->Rkv, wide = R + dr;
+    int64_t D = p->D, H = p->H, dn = p->dn, dr = p->dr, dv = p->dv, dq = dn + dr, R = p->Rkv, wide = R + dr;
     double *q = array(T * H * dq), *a = array(T * wide), *c = array(T * R), *b = array(T * H * (dn + dv));
     double *k = array(T * H * dq), *v = array(T * H * dv), *o = array(T * H * dv), *s = array(T), *c_q = NULL;
     bool *visible = space(T * T, sizeof *visible);
 
     if (p->Rq) {
         c_q = array(T * p->Rq);
-        project(m, layer, "self_attn.q_a_proj", T, c_q, x);
+        project(m, layer, "self_attn.q_a_proj", p->Rq, D, T, c_q, x);
         rmsnorm(m, T, p->Rq, c_q, c_q, ref_vec(m, p->Rq, "model.layers.%d.self_attn.q_a_layernorm.weight", (int)layer), p->latent_eps);
-        project(m, layer, "self_attn.q_b_proj", T, q, c_q);
+        project(m, layer, "self_attn.q_b_proj", H * dq, p->Rq, T, q, c_q);
     } else {
-        project(m, layer, "self_attn.q_proj", T, q, x);
+        project(m, layer, "self_attn.q_proj", H * dq, D, T, q, x);
     }
-    project(m, layer, "self_attn.kv_a_proj_with_mqa", T, a, x);
+    project(m, layer, "self_attn.kv_a_proj_with_mqa", wide, D, T, a, x);
     for (int64_t t = 0; t < T; t++)
         memcpy(c + t * R, a + t * wide, (size_t)R * sizeof *c);
     rmsnorm(m, T, R, c, c, ref_vec(m, R, "model.layers.%d.self_attn.kv_a_layernorm.weight", (int)layer), p->latent_eps);
-    project(m, layer, "self_attn.kv_b_proj", T, b, c);
+    project(m, layer, "self_attn.kv_b_proj", H * (dn + dv), R, T, b, c);
     for (int64_t t = 0; t < T; t++) {
         rotate(&p->rope, a + t * wide + R, t, p->pairs, false);
         for (int64_t h = 0; h < H; h++) {
@@ -170,7 +170,7 @@ static void attention(const struct ref *m, const struct hp *p, int64_t layer, in
                 for (int64_t j = 0; j < dv; j++)
                     o[(t * H + h) * dv + j] += s[i] * v[(i * H + h) * dv + j];
         }
-    project(m, layer, "self_attn.o_proj", T, y, o);
+    project(m, layer, "self_attn.o_proj", D, H * dv, T, y, o);
 }
 
 /* The experts of one token: w[e] > 0 for the k chosen ones.
@@ -223,10 +223,10 @@ static void swiglu(const struct mat *gate_w, const struct mat *up_w, const struc
 }
 
 /* One SwiGLU for all tokens: a dense layer, or the shared expert. */
-static void ffn(const struct ref *m, int64_t layer, const char *part, int64_t D, int64_t T, double *y, const double *x)
+static void ffn(const struct ref *m, int64_t layer, const char *part, int64_t D, int64_t F, int64_t T, double *y, const double *x)
 {
-    struct mat g = ref_mat(m, "model.layers.%d.%s.gate_proj.weight", (int)layer, part), u = ref_mat(m, "model.layers.%d.%s.up_proj.weight", (int)layer, part),
-               d = ref_mat(m, "model.layers.%d.%s.down_proj.weight", (int)layer, part);
+    struct mat g = ref_mat(m, F, D, "model.layers.%d.%s.gate_proj.weight", (int)layer, part), u = ref_mat(m, F, D, "model.layers.%d.%s.up_proj.weight", (int)layer, part),
+               d = ref_mat(m, D, F, "model.layers.%d.%s.down_proj.weight", (int)layer, part);
 
     for (int64_t t = 0; t < T; t++)
         swiglu(&g, &u, &d, 1, y + t * D, x + t * D);
@@ -242,18 +242,18 @@ static void experts(const struct ref *m, const struct hp *p, int64_t layer, int6
     double *logit = array(T * E), *w = array(T * E);
     struct mat all_gu = {0}, all_d = {0};
 
-    project(m, layer, "mlp.gate", T, logit, x);
+    project(m, layer, "mlp.gate", E, D, T, logit, x);
     for (int64_t t = 0; t < T; t++)
         gate(p, logit + t * E, bias, w + t * E);
     if (fused) {
-        all_gu = ref_mat(m, "model.layers.%d.mlp.experts.gate_up_proj", (int)layer);
-        all_d = ref_mat(m, "model.layers.%d.mlp.experts.down_proj", (int)layer);
+        all_gu = ref_mat(m, 2 * E * Fe, D, "model.layers.%d.mlp.experts.gate_up_proj", (int)layer);
+        all_d = ref_mat(m, E * D, Fe, "model.layers.%d.mlp.experts.down_proj", (int)layer);
     }
     for (int64_t e = 0; e < E; e++) {
         int64_t start = mark();
-        struct mat g = fused ? rows(&all_gu, 2 * e * Fe, Fe) : ref_mat(m, "model.layers.%d.mlp.experts.%d.gate_proj.weight", (int)layer, (int)e);
-        struct mat u = fused ? rows(&all_gu, (2 * e + 1) * Fe, Fe) : ref_mat(m, "model.layers.%d.mlp.experts.%d.up_proj.weight", (int)layer, (int)e);
-        struct mat d = fused ? rows(&all_d, e * D, D) : ref_mat(m, "model.layers.%d.mlp.experts.%d.down_proj.weight", (int)layer, (int)e);
+        struct mat g = fused ? rows(&all_gu, 2 * e * Fe, Fe) : ref_mat(m, Fe, D, "model.layers.%d.mlp.experts.%d.gate_proj.weight", (int)layer, (int)e);
+        struct mat u = fused ? rows(&all_gu, (2 * e + 1) * Fe, Fe) : ref_mat(m, Fe, D, "model.layers.%d.mlp.experts.%d.up_proj.weight", (int)layer, (int)e);
+        struct mat d = fused ? rows(&all_d, e * D, D) : ref_mat(m, D, Fe, "model.layers.%d.mlp.experts.%d.down_proj.weight", (int)layer, (int)e);
 
         for (int64_t t = 0; t < T; t++)
             if (w[t * E + e] != 0)
@@ -261,7 +261,7 @@ static void experts(const struct ref *m, const struct hp *p, int64_t layer, int6
         release(start);
     }
     if (p->Es)
-        ffn(m, layer, "mlp.shared_experts", D, T, y, x);
+        ffn(m, layer, "mlp.shared_experts", D, p->Es * Fe, T, y, x);
 }
 
 static bool is_dense(const json_t *c, int64_t layer)
@@ -276,10 +276,9 @@ double *ref_latent(const struct ref *m, int64_t T, const int64_t *id)
     struct hp p = read_hp(m->config);
     int64_t D = p.D;
     double *logits = array(T * m->n_vocab), *x = array(T * D), *u = array(T * D);
-    struct mat embed = ref_mat(m, "model.embed_tokens.weight"), head = embed;
+    struct mat head;
 
-    for (int64_t t = 0; t < T; t++)
-        memcpy(x + t * D, embed.w + id[t] * D, (size_t)D * sizeof *x);
+    embed(m, T, id, D, x, "model.embed_tokens.weight");
     for (int64_t i = 0; i < p.L; i++) {
         int64_t start = mark();
         double *a = array(T * D), *f = array(T * D);
@@ -289,15 +288,14 @@ double *ref_latent(const struct ref *m, int64_t T, const int64_t *id)
         add(x, a, T * D);
         rmsnorm(m, T, D, u, x, ref_vec(m, D, "model.layers.%d.post_attention_layernorm.weight", (int)i), p.eps);
         if (is_dense(m->config, i))
-            ffn(m, i, "mlp", D, T, f, u);
+            ffn(m, i, "mlp", D, p.F, T, f, u);
         else
             experts(m, &p, i, T, f, u);
         add(x, f, T * D);
         release(start);
     }
     rmsnorm(m, T, D, u, x, ref_vec(m, D, "model.norm.weight"), p.eps);
-    if (!get_bool(m->config, "tie_word_embeddings", false))
-        head = ref_mat(m, "lm_head.weight");
+    head = ref_mat(m, m->n_vocab, D, get_bool(m->config, "tie_word_embeddings", false) ? "model.embed_tokens.weight" : "lm_head.weight");
     matmul(T, logits, &head, u);
     return logits;
 }

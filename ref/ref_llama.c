@@ -11,13 +11,13 @@
 #include "ref.h"
 
 /* y = W x + b, b where it is stored. Names are model.layers.<layer>.<part>.{weight,bias} */
-static void project(const struct ref *m, int64_t layer, const char *part, int64_t T, double *y, const double *x)
+static void project(const struct ref *m, int64_t layer, const char *part, int64_t n_out, int64_t n_in, int64_t T, double *y, const double *x)
 {
-    struct mat w = ref_mat(m, "model.layers.%d.%s.weight", (int)layer, part);
+    struct mat w = ref_mat(m, n_out, n_in, "model.layers.%d.%s.weight", (int)layer, part);
 
     matmul(T, y, &w, x);
     if (ref_has(m, "model.layers.%d.%s.bias", (int)layer, part))
-        add_bias(T, y, w.n_out, ref_vec(m, w.n_out, "model.layers.%d.%s.bias", (int)layer, part));
+        add_bias(T, y, n_out, ref_vec(m, n_out, "model.layers.%d.%s.bias", (int)layer, part));
 }
 
 /* How many of the latest positions, its own included, a query of this layer sees; 0: all. */
@@ -33,14 +33,14 @@ static int64_t window_of(const json_t *c, int64_t layer)
 }
 
 /* o_h[t] = sum_s p_s v_g[s],  p = softmax_s(q_h[t] . k_g[s] / sqrt(d)),  s <= t,  g = h G / H */
-static void attention(const struct ref *m, int64_t layer, const struct rope *rope, int64_t H, int64_t G, int64_t d, int64_t T, double *y, const double *u)
+static void attention(const struct ref *m, int64_t layer, const struct rope *rope, int64_t D, int64_t H, int64_t G, int64_t d, int64_t T, double *y, const double *u)
 {
     double *q = array(T * H * d), *k = array(T * G * d), *v = array(T * G * d), *o = array(T * H * d), *p = array(T);
     int64_t window = window_of(m->config, layer);
 
-    project(m, layer, "self_attn.q_proj", T, q, u);
-    project(m, layer, "self_attn.k_proj", T, k, u);
-    project(m, layer, "self_attn.v_proj", T, v, u);
+    project(m, layer, "self_attn.q_proj", H * d, D, T, q, u);
+    project(m, layer, "self_attn.k_proj", G * d, D, T, k, u);
+    project(m, layer, "self_attn.v_proj", G * d, D, T, v, u);
     for (int64_t t = 0; t < T; t++) {
         for (int64_t h = 0; h < H; h++)
             rotate(rope, q + (t * H + h) * d, t, HALVES, false);
@@ -58,19 +58,19 @@ static void attention(const struct ref *m, int64_t layer, const struct rope *rop
                 for (int64_t i = 0; i < d; i++)
                     o[(t * H + h) * d + i] += p[s] * v[(s * G + g) * d + i];
         }
-    project(m, layer, "self_attn.o_proj", T, y, o);
+    project(m, layer, "self_attn.o_proj", D, H * d, T, y, o);
 }
 
 /* Wdown (silu(Wgate u) Wup u) */
-static void ffn(const struct ref *m, int64_t layer, int64_t F, int64_t T, double *y, const double *u)
+static void ffn(const struct ref *m, int64_t layer, int64_t D, int64_t F, int64_t T, double *y, const double *u)
 {
     double *a = array(T * F), *b = array(T * F);
 
-    project(m, layer, "mlp.gate_proj", T, a, u);
-    project(m, layer, "mlp.up_proj", T, b, u);
+    project(m, layer, "mlp.gate_proj", F, D, T, a, u);
+    project(m, layer, "mlp.up_proj", F, D, T, b, u);
     for (int64_t i = 0; i < T * F; i++)
         a[i] = silu(a[i]) * b[i];
-    project(m, layer, "mlp.down_proj", T, y, a);
+    project(m, layer, "mlp.down_proj", D, F, T, y, a);
 }
 
 double *ref_llama(const struct ref *m, int64_t T, const int64_t *id)
@@ -81,24 +81,22 @@ double *ref_llama(const struct ref *m, int64_t T, const int64_t *id)
     double eps = get_real(c, "rms_norm_eps", 1e-6);
     double *logits = array(T * V), *x = array(T * D), *u = array(T * D), *y = array(T * D);
     struct rope rope = rope_of(c, d, 0);
-    struct mat embed = ref_mat(m, "model.embed_tokens.weight"), head = embed;
+    struct mat head;
 
-    for (int64_t t = 0; t < T; t++)
-        memcpy(x + t * D, embed.w + id[t] * D, (size_t)D * sizeof *x);
+    embed(m, T, id, D, x, "model.embed_tokens.weight");
     for (int64_t i = 0; i < L; i++) {
         int64_t start = mark();
 
         rmsnorm(m, T, D, u, x, ref_vec(m, D, "model.layers.%d.input_layernorm.weight", (int)i), eps);
-        attention(m, i, &rope, H, G, d, T, y, u);
+        attention(m, i, &rope, D, H, G, d, T, y, u);
         add(x, y, T * D);
         rmsnorm(m, T, D, u, x, ref_vec(m, D, "model.layers.%d.post_attention_layernorm.weight", (int)i), eps);
-        ffn(m, i, F, T, y, u);
+        ffn(m, i, D, F, T, y, u);
         add(x, y, T * D);
         release(start);
     }
     rmsnorm(m, T, D, u, x, ref_vec(m, D, "model.norm.weight"), eps);
-    if (!get_bool(c, "tie_word_embeddings", false))
-        head = ref_mat(m, "lm_head.weight");
+    head = ref_mat(m, V, D, get_bool(c, "tie_word_embeddings", false) ? "model.embed_tokens.weight" : "lm_head.weight");
     matmul(T, logits, &head, u);
     return logits;
 }

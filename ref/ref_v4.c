@@ -71,7 +71,7 @@ struct mix *mhc_mix(const struct ref *m, const struct mhc *h, int64_t T, const d
     else
         snprintf(name, sizeof name, "layers.%d.%s", (int)layer, half);
 
-    struct mat fn = ref_mat(m, "%s_fn", name);
+    struct mat fn = ref_mat(m, layer < 0 ? n : (2 + n) * n, wide, "%s_fn", name);
     const double *base = ref_vec(m, fn.n_out, "%s_base", name), *scale = ref_vec(m, layer < 0 ? 1 : 3, "%s_scale", name);
     double *raw = array(fn.n_out);
 
@@ -152,7 +152,7 @@ double *pool(int64_t n, int64_t ratio, int64_t dim, const double *z, const doubl
 }
 
 struct hp {
-    int64_t L, D, H, d, dr, window, n_group, index_heads, index_dim, index_topk, n_hash;
+    int64_t L, D, H, d, dr, Rq, Ro, window, n_group, index_heads, index_dim, index_topk, n_hash;
     double eps;
     struct mhc mhc;
     struct moe moe;
@@ -162,8 +162,8 @@ struct hp {
 /* z = Wkv u, g = Wgate u + ape[t mod ratio];  e = rope(norm(pool(z, g)), ratio G) */
 static double *entries(const struct ref *m, const struct hp *p, const char *where, int64_t ratio, int64_t dim, int64_t T, const double *u)
 {
-    struct mat wkv = ref_mat(m, "%s.wkv.weight", where), wgate = ref_mat(m, "%s.wgate.weight", where);
-    int64_t n = T / ratio, cols = wkv.n_out;
+    int64_t n = T / ratio, cols = ratio == 4 ? 2 * dim : dim;
+    struct mat wkv = ref_mat(m, cols, p->D, "%s.wkv.weight", where), wgate = ref_mat(m, cols, p->D, "%s.wgate.weight", where);
     const double *ape = ref_vec(m, ratio * cols, "%s.ape", where);
     double *z = array(T * cols), *g = array(T * cols), *e;
 
@@ -213,7 +213,7 @@ static int64_t *choose(const struct ref *m, const struct hp *p, int64_t layer, i
 {
     int64_t h = p->index_heads, dim = p->index_dim, K = p->index_topk, *sel = space(T * K, sizeof *sel);
     double *q = array(T * h * dim), *w = array(T * h), *score = array(T), *key;
-    struct mat wq_b = ref_mat(m, "layers.%d.attn.indexer.wq_b.weight", (int)layer), proj = ref_mat(m, "layers.%d.attn.indexer.weights_proj.weight", (int)layer);
+    struct mat wq_b = ref_mat(m, h * dim, p->Rq, "layers.%d.attn.indexer.wq_b.weight", (int)layer), proj = ref_mat(m, h, p->D, "layers.%d.attn.indexer.weights_proj.weight", (int)layer);
     char where[64];
 
     snprintf(where, sizeof where, "layers.%d.attn.indexer.compressor", (int)layer);
@@ -304,10 +304,10 @@ void attend_rows(const struct ref *m, int64_t n_head, int64_t d, const double *q
 }
 
 /* r_g = Wo_a,g o_g (heads in n_group groups);  y = Wo_b [r_0 r_1 ..] */
-void grouped_out(const struct ref *m, int64_t layer, int64_t T, int64_t n_group, double *y, const double *o)
+void grouped_out(const struct ref *m, int64_t layer, int64_t T, int64_t n_group, int64_t rank, int64_t n_in, int64_t D, double *y, const double *o)
 {
-    struct mat wo_a = ref_mat(m, "layers.%d.attn.wo_a.weight", (int)layer), wo_b = ref_mat(m, "layers.%d.attn.wo_b.weight", (int)layer);
-    int64_t rank = wo_a.n_out / n_group;
+    struct mat wo_a = ref_mat(m, n_group * rank, n_in / n_group, "layers.%d.attn.wo_a.weight", (int)layer),
+               wo_b = ref_mat(m, D, n_group * rank, "layers.%d.attn.wo_b.weight", (int)layer);
     double *r = array(T * wo_a.n_out);
 
     for (int64_t t = 0; t < T; t++)
@@ -337,15 +337,15 @@ static void head_norm(const struct ref *m, double *q, int64_t d, double eps)
 /* qr = norm(Wq_a u), q = rope(headnorm(Wq_b qr)), kv = rope(norm(Wkv u)); rows: the window, then entries */
 static void attention(const struct ref *m, const struct hp *p, int64_t layer, int64_t ratio, int64_t T, double *y, const double *u)
 {
-    int64_t H = p->H, d = p->d, plain = d - p->dr, n_entry = ratio ? T / ratio : 0, *sel = NULL, pad = m->official ? (T < p->window ? T : p->window) : 0;
+    int64_t H = p->H, d = p->d, Rq = p->Rq, plain = d - p->dr, n_entry = ratio ? T / ratio : 0, *sel = NULL, pad = m->official ? (T < p->window ? T : p->window) : 0;
     const struct rope *rope = ratio ? &p->rope_comp : &p->rope;
-    struct mat wq_a = ref_mat(m, "layers.%d.attn.wq_a.weight", (int)layer), wq_b = ref_mat(m, "layers.%d.attn.wq_b.weight", (int)layer),
-               wkv = ref_mat(m, "layers.%d.attn.wkv.weight", (int)layer);
+    struct mat wq_a = ref_mat(m, Rq, p->D, "layers.%d.attn.wq_a.weight", (int)layer), wq_b = ref_mat(m, H * d, Rq, "layers.%d.attn.wq_b.weight", (int)layer),
+               wkv = ref_mat(m, d, p->D, "layers.%d.attn.wkv.weight", (int)layer);
     const double *sink = ref_vec(m, H, "layers.%d.attn.attn_sink", (int)layer), **row = space(p->window + n_entry, sizeof *row);
-    double *qr = array(T * wq_a.n_out), *q = array(T * H * d), *kv = array(T * d), *entry = NULL, *o = array(T * H * d);
+    double *qr = array(T * Rq), *q = array(T * H * d), *kv = array(T * d), *entry = NULL, *o = array(T * H * d);
 
     linear(m, T, qr, &wq_a, u);
-    rmsnorm(m, T, wq_a.n_out, qr, qr, ref_vec(m, wq_a.n_out, "layers.%d.attn.q_norm.weight", (int)layer), p->eps);
+    rmsnorm(m, T, Rq, qr, qr, ref_vec(m, Rq, "layers.%d.attn.q_norm.weight", (int)layer), p->eps);
     linear(m, T, q, &wq_b, qr);
     for (int64_t i = 0; i < T * H; i++) {
         head_norm(m, q + i * d, d, p->eps);
@@ -385,7 +385,7 @@ static void attention(const struct ref *m, const struct hp *p, int64_t layer, in
     for (int64_t i = 0; i < T * H; i++)
         rotate(rope, o + i * d + plain, i / H, NEIGHBOURS, true);
     round_bf16(m, o, T * H * d);
-    grouped_out(m, layer, T, p->n_group, y, o);
+    grouped_out(m, layer, T, p->n_group, p->Ro, H * d, p->D, y, o);
 }
 
 /* ---- experts ---- */
@@ -394,6 +394,8 @@ struct moe moe_of(const json_t *c)
 {
     return (struct moe){.n_expert = need_int(c, "n_routed_experts"),
                         .n_used = need_int(c, "num_experts_per_tok"),
+                        .d_model = need_int(c, "hidden_size"),
+                        .d_expert = need_int(c, "moe_intermediate_size"),
                         .n_shared = get_int(c, "n_shared_experts", 1),
                         .scale = get_real(c, "routed_scaling_factor", 1),
                         .limit = get_real(c, "swiglu_limit", 0),
@@ -426,15 +428,14 @@ static void expert(const struct ref *m, const struct mat w[3], double limit, dou
  * w = s / sum of the chosen s * scale;  y = sum_e w_e E_e(u) + shared(u) */
 void moe(const struct ref *m, const struct moe *hp, int64_t layer, bool hash, int64_t T, const int64_t *id, const double *u, double *y)
 {
-    int64_t E = hp->n_expert, K = hp->n_used, *best = space(K, sizeof *best);
-    struct mat wg = ref_mat(m, "layers.%d.ffn.gate.weight", (int)layer), table = {0}, w[3];
+    int64_t E = hp->n_expert, K = hp->n_used, D = hp->d_model, *best = space(K, sizeof *best);
+    struct mat wg = ref_mat(m, E, D, "layers.%d.ffn.gate.weight", (int)layer), table = {0}, w[3];
     const double *bias = hash ? NULL : ref_vec(m, E, "layers.%d.ffn.gate.bias", (int)layer);
-    int64_t D = wg.n_in;
     double *s = array(E), *choice = array(E), *weight = array(T * E);
     bool *chosen = space(T * E, sizeof *chosen);
 
     if (hash)
-        table = ref_mat(m, "layers.%d.ffn.gate.tid2eid", (int)layer);
+        table = ref_mat(m, m->n_vocab, K, "layers.%d.ffn.gate.tid2eid", (int)layer);
     for (int64_t t = 0; t < T; t++) {
         double sum = 0;
 
@@ -461,14 +462,14 @@ void moe(const struct ref *m, const struct moe *hp, int64_t layer, bool hash, in
     }
     memset(y, 0, (size_t)(T * D) * sizeof *y);
     for (int64_t e = 0; e <= E; e++) {        /* ascending, the shared one last: the order of the official sum */
-        int64_t start = mark();
+        int64_t start = mark(), F = e < E ? hp->d_expert : hp->d_expert * hp->n_shared;
         char name[64];
 
         if (e == E && !hp->n_shared)
             break;
         snprintf(name, sizeof name, e < E ? "layers.%d.ffn.experts.%d" : "layers.%d.ffn.shared_experts", (int)layer, (int)e);
         for (int i = 0; i < 3; i++)
-            w[i] = ref_mat(m, "%s.w%d.weight", name, i + 1);
+            w[i] = ref_mat(m, i == 1 ? D : F, i == 1 ? F : D, "%s.w%d.weight", name, i + 1);
         for (int64_t t = 0; t < T; t++)
             if (e == E || chosen[t * E + e])
                 expert(m, w, hp->limit, e < E ? weight[t * E + e] : 1, y + t * D, u + t * D);
@@ -497,6 +498,8 @@ static struct hp read_hp(const json_t *c)
                    .H = need_int(c, "num_attention_heads"),
                    .d = need_int(c, "head_dim"),
                    .dr = need_int(c, "qk_rope_head_dim"),
+                   .Rq = need_int(c, "q_lora_rank"),
+                   .Ro = need_int(c, "o_lora_rank"),
                    .window = need_int(c, "sliding_window"),
                    .n_group = need_int(c, "o_groups"),
                    .index_heads = get_int(c, "index_n_heads", 64),
@@ -530,10 +533,11 @@ double *ref_v4(const struct ref *m, int64_t T, const int64_t *id)
     struct hp p = read_hp(m->config);
     int64_t D = p.D, C = p.mhc.n_hc;
     double *logits = array(T * m->n_vocab), *X = array(T * C * D), *u = array(T * D), *a = array(T * D);
-    struct mat embed = ref_mat(m, "embed.weight"), head;
+    struct mat head;
 
+    embed(m, T, id, D, u, "embed.weight");
     for (int64_t i = 0; i < T * C; i++)
-        memcpy(X + i * D, embed.w + id[i / C] * D, (size_t)D * sizeof *X);
+        memcpy(X + i * D, u + i / C * D, (size_t)D * sizeof *X);
     for (int64_t i = 0; i < p.L; i++) {
         int64_t start = mark();
         struct mix *mix;
@@ -553,7 +557,7 @@ double *ref_v4(const struct ref *m, int64_t T, const int64_t *id)
     }
     mhc_collapse(m, &p.mhc, T, u, X, mhc_mix(m, &p.mhc, T, X, "hc_head", -1));
     rmsnorm(m, T, D, u, u, ref_vec(m, D, "norm.weight"), p.eps);
-    head = ref_mat(m, "head.weight");
+    head = ref_mat(m, m->n_vocab, D, "head.weight");
     matmul(T, logits, &head, u);
     return logits;
 }

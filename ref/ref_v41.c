@@ -220,7 +220,7 @@ struct engram {
     int64_t n_layer, order, heads, dim, pad;          /* n-grams of 2 .. order tokens */
     int64_t *class;
     int64_t mult[8][16], prime[8][MAX_COL], offset[8][MAX_COL];
-    int64_t at[8];                                    /* layers */
+    int64_t at[8], rows[8];                           /* layers; sizes of their tables */
 };
 
 static bool is_prime(int64_t x)
@@ -268,6 +268,7 @@ static struct engram engram_of(const struct ref *m, const json_t *c)
             g.offset[l][k] = sum;
             sum += last;
         }
+        g.rows[l] = sum;
     }
     return g;
 }
@@ -278,7 +279,7 @@ static struct engram engram_of(const struct ref *m, const json_t *c)
 static void engram(const struct ref *m, const struct engram *g, int64_t l, const struct mhc *h, int64_t T, const int64_t *id, double *X)
 {
     int64_t cols = (g->order - 1) * g->heads, C = h->n_hc, D = h->d_model;
-    struct mat table = ref_mat(m, "layers.%d.engram.embed.weight", (int)g->at[l]), wkv = ref_mat(m, "layers.%d.engram.wkv.weight", (int)g->at[l]);
+    struct mat table = ref_mat(m, g->rows[l], g->dim, "layers.%d.engram.embed.weight", (int)g->at[l]), wkv = ref_mat(m, (C + 1) * D, cols * g->dim, "layers.%d.engram.wkv.weight", (int)g->at[l]);
     const double *qw = ref_vec(m, C * D, "layers.%d.engram.q_weight", (int)g->at[l]), *kw = ref_vec(m, C * D, "layers.%d.engram.k_weight", (int)g->at[l]);
     double *e = array(T * cols * g->dim), *kv = array(T * (C + 1) * D);
 
@@ -290,8 +291,6 @@ static void engram(const struct ref *m, const struct engram *g, int64_t l, const
             for (int64_t k = (j - 1) * g->heads; j > 0 && k < j * g->heads; k++) {
                 int64_t row = g->offset[l][k] + x % g->prime[l][k];
 
-                if (row >= table.n_out)
-                    die("layers.%d.engram.embed: %lld rows; expected more than %lld", (int)g->at[l], (long long)table.n_out, (long long)row);
                 memcpy(e + (t * cols + k) * g->dim, table.w + row * g->dim, (size_t)g->dim * sizeof *e);
             }
         }
@@ -316,7 +315,7 @@ static void engram(const struct ref *m, const struct engram *g, int64_t l, const
 /* ---- attention ---- */
 
 struct hp {
-    int64_t L, D, H, d, dr, window, n_group, index_heads, index_dim, index_topk;
+    int64_t L, D, H, d, dr, Rq, Ro, window, n_group, index_heads, index_dim, index_topk;
     int64_t cand_source, cand_blocks, cand_block;
     double eps;
     struct mhc mhc;
@@ -334,13 +333,13 @@ struct shared {                       /* what layers hand on: of the latest owne
 static void own_entries(const struct ref *m, const struct hp *p, int64_t layer, int64_t ratio, int64_t T, const double *u, struct shared *sh)
 {
     int64_t n = T / ratio, d = p->d, id = p->index_dim;
-    struct mat wkv = ref_mat(m, "layers.%d.attn.compressor.wkv.weight", (int)layer), wk = ref_mat(m, "layers.%d.attn.indexer.wk.weight", (int)layer);
+    struct mat wkv = ref_mat(m, d, p->D, "layers.%d.attn.compressor.wkv.weight", (int)layer), wk = ref_mat(m, id, d, "layers.%d.attn.indexer.wk.weight", (int)layer);
     double *e = array(T * d);
 
     if (ratio == 1) {
         linear(m, T, e, &wkv, u);
     } else {
-        struct mat wgate = ref_mat(m, "layers.%d.attn.compressor.wgate.weight", (int)layer);
+        struct mat wgate = ref_mat(m, d, p->D, "layers.%d.attn.compressor.wgate.weight", (int)layer);
         double *g = array(T * d);
 
         matmul(T, e, &wkv, u);
@@ -394,7 +393,7 @@ static void choose(const struct ref *m, const struct hp *p, int64_t layer, int64
 {
     int64_t h = p->index_heads, dim = p->index_dim, K = p->index_topk, n_all = T / ratio;
     double *q = array(T * h * dim), *w = array(T * h), *score = array(n_all);
-    struct mat wq_b = ref_mat(m, "layers.%d.attn.indexer.wq_b.weight", (int)layer), proj = ref_mat(m, "layers.%d.attn.indexer.weights_proj.weight", (int)layer);
+    struct mat wq_b = ref_mat(m, h * dim, p->Rq, "layers.%d.attn.indexer.wq_b.weight", (int)layer), proj = ref_mat(m, h, p->D, "layers.%d.attn.indexer.weights_proj.weight", (int)layer);
 
     linear(m, T, q, &wq_b, qr);
     for (int64_t i = 0; i < T * h; i++) {
@@ -424,16 +423,16 @@ static void choose(const struct ref *m, const struct hp *p, int64_t layer, int64
 /* As V4's, without the norm of heads; KV simulation covers whole rows. */
 static void attention(const struct ref *m, const json_t *c, const struct hp *p, int64_t layer, int64_t T, double *y, const double *u, struct shared *sh)
 {
-    int64_t H = p->H, d = p->d, plain = d - p->dr, K = p->index_topk, pad = m->official ? (T < p->window ? T : p->window) : 0;
+    int64_t H = p->H, d = p->d, Rq = p->Rq, plain = d - p->dr, K = p->index_topk, pad = m->official ? (T < p->window ? T : p->window) : 0;
     int64_t ratio = json_integer_value(json_array_get(json_object_get(c, "compress_ratios"), (size_t)layer));
     const struct rope *rope = ratio ? &p->rope_comp : &p->rope;
-    struct mat wq_a = ref_mat(m, "layers.%d.attn.wq_a.weight", (int)layer), wq_b = ref_mat(m, "layers.%d.attn.wq_b.weight", (int)layer),
-               wkv = ref_mat(m, "layers.%d.attn.wkv.weight", (int)layer);
+    struct mat wq_a = ref_mat(m, Rq, p->D, "layers.%d.attn.wq_a.weight", (int)layer), wq_b = ref_mat(m, H * d, Rq, "layers.%d.attn.wq_b.weight", (int)layer),
+               wkv = ref_mat(m, d, p->D, "layers.%d.attn.wkv.weight", (int)layer);
     const double *sink = ref_vec(m, H, "layers.%d.attn.attn_sink", (int)layer), **row = space(p->window + K, sizeof *row);
-    double *qr = array(T * wq_a.n_out), *q = array(T * H * d), *kv = array(T * d), *o = array(T * H * d);
+    double *qr = array(T * Rq), *q = array(T * H * d), *kv = array(T * d), *o = array(T * H * d);
 
     linear(m, T, qr, &wq_a, u);
-    rmsnorm(m, T, wq_a.n_out, qr, qr, ref_vec(m, wq_a.n_out, "layers.%d.attn.q_norm.weight", (int)layer), p->eps);
+    rmsnorm(m, T, Rq, qr, qr, ref_vec(m, Rq, "layers.%d.attn.q_norm.weight", (int)layer), p->eps);
     linear(m, T, q, &wq_b, qr);
     for (int64_t i = 0; i < T * H; i++)
         rotate(rope, q + i * d + plain, i / H, NEIGHBOURS, false);
@@ -463,7 +462,7 @@ static void attention(const struct ref *m, const json_t *c, const struct hp *p, 
     for (int64_t i = 0; i < T * H; i++)
         rotate(rope, o + i * d + plain, i / H, NEIGHBOURS, true);
     round_bf16(m, o, T * H * d);
-    grouped_out(m, layer, T, p->n_group, y, o);
+    grouped_out(m, layer, T, p->n_group, p->Ro, H * d, p->D, y, o);
 }
 
 /* ---- the model ---- */
@@ -475,6 +474,8 @@ static struct hp read_hp(const json_t *c)
                    .H = need_int(c, "num_attention_heads"),
                    .d = need_int(c, "head_dim"),
                    .dr = need_int(c, "qk_rope_head_dim"),
+                   .Rq = need_int(c, "q_lora_rank"),
+                   .Ro = need_int(c, "o_lora_rank"),
                    .window = need_int(c, "sliding_window"),
                    .n_group = need_int(c, "o_groups"),
                    .index_heads = get_int(c, "index_n_heads", 32),
@@ -494,7 +495,7 @@ static struct hp read_hp(const json_t *c)
     p.rope_comp = rope_of(c, p.dr, get_real(c, "compress_rope_theta", 160000));
     p.rope_comp.scale = 1;
     json_decref(none);
-    for (int64_t i = 0, owner = -1, source = -1; i < p.L; i++) {
+    for (int64_t i = 0, owner = -1, source = -1, cand_owner = -1; i < p.L; i++) {
         const json_t *r = json_object_get(c, "compress_ratios");
         int64_t ratio = json_integer_value(json_array_get(r, (size_t)i));
 
@@ -502,6 +503,9 @@ static struct hp read_hp(const json_t *c)
         source = listed(c, "index_source_layer_ids", i) ? i : source;
         if (ratio < 0 || (ratio && (owner < 0 || source < owner || json_integer_value(json_array_get(r, (size_t)owner)) != ratio)) || (!ratio && (owner == i || source == i)))
             die("config.json: layer %d: compress_ratios, kv_source_layer_ids and index_source_layer_ids do not fit together", (int)i);
+        cand_owner = i == p.cand_source ? owner : cand_owner;
+        if (cand_owner >= 0 && cand_owner != owner)
+            die("config.json: layer %d: entries of its own behind candidate_source_layer_id are not known", (int)i);
     }
     return p;
 }
@@ -518,14 +522,15 @@ double *ref_v41(const struct ref *m, int64_t T, const int64_t *id)
     double *logits = array(T * m->n_vocab), *X = array(T * C * D), *u = array(T * D), *y = array(T * D);
     struct shared sh = {array(T * p.d), array(T * p.index_dim), space(T * p.index_topk, sizeof *sh.sel), space(T * T, sizeof *sh.cand)};
     struct mix *pre = space(T, sizeof *pre), *a, *f;
-    struct mat embed = ref_mat(m, "embed.weight"), head;
+    struct mat head;
 
+    embed(m, T, id, D, u, "embed.weight");
     for (int64_t t = 0; t < T; t++) {
         pre[t].pre[0] = 1;
         if (id[t] == image || (g.n_layer && g.class[id[t]] < 0))
             die("id %lld: %s", (long long)id[t], id[t] == image ? "images are not in this reference" : "the tokenizer has no such token");
         for (int64_t j = 0; j < C; j++)
-            memcpy(X + (t * C + j) * D, embed.w + id[t] * D, (size_t)D * sizeof *X);
+            memcpy(X + (t * C + j) * D, u + t * D, (size_t)D * sizeof *X);
     }
     for (int64_t i = 0; i < p.L; i++) {
         int64_t start = mark();
@@ -549,7 +554,7 @@ double *ref_v41(const struct ref *m, int64_t T, const int64_t *id)
     }
     mhc_collapse(m, &p.mhc, T, u, X, pre);
     rmsnorm(m, T, D, u, u, ref_vec(m, D, "norm.weight"), p.eps);
-    head = ref_mat(m, "head.weight");
+    head = ref_mat(m, m->n_vocab, D, "head.weight");
     matmul(T, logits, &head, u);
     return logits;
 }
