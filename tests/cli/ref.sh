@@ -34,6 +34,7 @@ for d in tests/golden/*/; do
         case $g in
         v4-official-a) bars="logits:0.062 logits_depth1:0.013 logits_depth2:0.043" ;;
         v41-official-a) bars="logits:0.086 logits_depth1:0.013 logits_depth2:0.022" ;;
+        v41-official-mini) bars="logits:1e-4 logits_depth1:1e-4 logits_depth2:1e-4" ;;
         *) bars="logits:1e-4 logits_depth1:1e-4" ;;
         esac
         worst=
