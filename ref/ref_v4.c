@@ -213,7 +213,8 @@ static int64_t *choose(const struct ref *m, const struct hp *p, int64_t layer, i
 {
     int64_t h = p->index_heads, dim = p->index_dim, K = p->index_topk, *sel = space(T * K, sizeof *sel);
     double *q = array(T * h * dim), *w = array(T * h), *score = array(T), *key;
-    struct mat wq_b = ref_mat(m, h * dim, p->Rq, "layers.%d.attn.indexer.wq_b.weight", (int)layer), proj = ref_mat(m, h, p->D, "layers.%d.attn.indexer.weights_proj.weight", (int)layer);
+    struct mat wq_b = ref_mat(m, h * dim, p->Rq, "layers.%d.attn.indexer.wq_b.weight", (int)layer),
+               proj = ref_mat(m, h, p->D, "layers.%d.attn.indexer.weights_proj.weight", (int)layer);
     char where[64];
 
     snprintf(where, sizeof where, "layers.%d.attn.indexer.compressor", (int)layer);

@@ -279,7 +279,8 @@ static struct engram engram_of(const struct ref *m, const json_t *c)
 static void engram(const struct ref *m, const struct engram *g, int64_t l, const struct mhc *h, int64_t T, const int64_t *id, double *X)
 {
     int64_t cols = (g->order - 1) * g->heads, C = h->n_hc, D = h->d_model;
-    struct mat table = ref_mat(m, g->rows[l], g->dim, "layers.%d.engram.embed.weight", (int)g->at[l]), wkv = ref_mat(m, (C + 1) * D, cols * g->dim, "layers.%d.engram.wkv.weight", (int)g->at[l]);
+    struct mat table = ref_mat(m, g->rows[l], g->dim, "layers.%d.engram.embed.weight", (int)g->at[l]),
+               wkv = ref_mat(m, (C + 1) * D, cols * g->dim, "layers.%d.engram.wkv.weight", (int)g->at[l]);
     const double *qw = ref_vec(m, C * D, "layers.%d.engram.q_weight", (int)g->at[l]), *kw = ref_vec(m, C * D, "layers.%d.engram.k_weight", (int)g->at[l]);
     double *e = array(T * cols * g->dim), *kv = array(T * (C + 1) * D);
 
@@ -393,7 +394,8 @@ static void choose(const struct ref *m, const struct hp *p, int64_t layer, int64
 {
     int64_t h = p->index_heads, dim = p->index_dim, K = p->index_topk, n_all = T / ratio;
     double *q = array(T * h * dim), *w = array(T * h), *score = array(n_all);
-    struct mat wq_b = ref_mat(m, h * dim, p->Rq, "layers.%d.attn.indexer.wq_b.weight", (int)layer), proj = ref_mat(m, h, p->D, "layers.%d.attn.indexer.weights_proj.weight", (int)layer);
+    struct mat wq_b = ref_mat(m, h * dim, p->Rq, "layers.%d.attn.indexer.wq_b.weight", (int)layer),
+               proj = ref_mat(m, h, p->D, "layers.%d.attn.indexer.weights_proj.weight", (int)layer);
 
     linear(m, T, q, &wq_b, qr);
     for (int64_t i = 0; i < T * h; i++) {
@@ -501,7 +503,8 @@ static struct hp read_hp(const json_t *c)
 
         owner = listed(c, "kv_source_layer_ids", i) ? i : owner;
         source = listed(c, "index_source_layer_ids", i) ? i : source;
-        if (ratio < 0 || (ratio && (owner < 0 || source < owner || json_integer_value(json_array_get(r, (size_t)owner)) != ratio)) || (!ratio && (owner == i || source == i)))
+        if (ratio < 0 || (!ratio && (owner == i || source == i)) ||
+            (ratio && (owner < 0 || source < owner || json_integer_value(json_array_get(r, (size_t)owner)) != ratio)))
             die("config.json: layer %d: compress_ratios, kv_source_layer_ids and index_source_layer_ids do not fit together", (int)i);
         cand_owner = i == p.cand_source ? owner : cand_owner;
         if (cand_owner >= 0 && cand_owner != owner)
