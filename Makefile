@@ -50,15 +50,18 @@ LIB_OBJ := $(patsubst %.c,$(OUT)/%.o,$(filter-out src/cli/%,$(SRC)))
 CLI_OBJ := $(patsubst %.c,$(OUT)/%.o,$(filter src/cli/%,$(SRC)))
 TESTS   := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 CHECKS  := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/check*.c)))
+REF_OBJ := $(patsubst %.c,$(OUT)/%.o,$(sort $(wildcard ref/*.c)))
+REF     := $(OUT)/ref/ref
 EXAMPLES := $(patsubst examples/%.c,$(OUT)/examples/%,$(sort $(wildcard examples/*.c)))
 BIN     := $(OUT)/hadal
 LIB     := $(OUT)/libhadal.a
 
 .DEFAULT_GOAL := all
-.PHONY: checkkern all lib run check check-all bench deps deps-dev lint clean help print-bin tests man install ready model
+.PHONY: checkkern all lib ref run check check-all bench deps deps-dev lint clean help print-bin tests man install ready model
 all: $(BIN)
 lib: $(LIB)
-tests: $(TESTS) $(CHECKS) $(EXAMPLES)
+ref: $(REF)
+tests: $(TESTS) $(CHECKS) $(EXAMPLES) $(REF)
 print-bin:
 	@echo $(BIN)
 
@@ -100,6 +103,7 @@ help:
 	@echo 'make check      the same, then the tests; the last line is: N passed, N failed'
 	@echo 'make check-all  check under address, undefined-behaviour and thread sanitizers, fuzz corpora, emulated ISA levels'
 	@echo 'make            build the program: $(BIN)'
+	@echo 'make ref        the plain double-precision reference: $(REF)'
 	@echo 'make bench      prefill and decode of the bundled model with their share of the roofline'
 	@echo 'make lint       layers, names, whitespace'
 	@echo 'make install    program, library, header, man pages, completion under PREFIX (default /usr/local), DESTDIR respected'
@@ -143,6 +147,14 @@ $(OUT)/tests/checkkern: tests/checkkern.c $(CORE_OBJ) Makefile
 	$(SAY) CC $@
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $< $(CORE_OBJ) -o $@ -lm -lpthread
 checkkern: $(OUT)/tests/checkkern
+# The reference sees nothing of src/ or include/.
+$(OUT)/ref/%.o: ref/%.c Makefile
+	@mkdir -p $(@D)
+	$(SAY) CC $@
+	$(Q)$(CC) -Iref $(filter-out -Isrc -Iinclude,$(CPPFLAGS)) $(CFLAGS) -MMD -MP -c $< -o $@
+$(REF): $(REF_OBJ)
+	$(SAY) LD $@
+	$(Q)$(CC) $(CFLAGS) $^ -o $@ $(LDLIBS)
 $(OUT)/examples/%: examples/%.c $(LIB) Makefile
 	@mkdir -p $(@D)
 	$(SAY) CC $@

@@ -19,6 +19,12 @@ for f in $(echo "$code" | grep '^src/'); do
     done
 done
 
+# The reference is an opinion of its own: it includes ref.h and libraries, nothing of src/ or include/.
+for f in $(echo "$code" | grep '^ref/'); do
+    ! grep -nE '^#[ ]*include "' "$f" | grep -v '"ref\.h"' >/dev/null || say "$f: includes something else than \"ref.h\" and libraries"
+    ! grep -nE '^#[ ]*include <hadal\.h>' "$f" >/dev/null || say "$f: includes the engine's header"
+done
+
 # File names are unique among code.
 echo "$code" | sed 's|.*/||' | sort | uniq -d | while read -r n; do echo "lint: file name $n stands twice" >&2; done
 [ -z "$(echo "$code" | sed 's|.*/||' | sort | uniq -d)" ] || bad=1
