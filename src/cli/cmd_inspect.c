@@ -31,12 +31,12 @@ static void print_json(const struct hd_model *m, const struct hd_counts *c, cons
 {
     struct listing l = {true, true};
 
-    hd_out_printf("{\"arch\": \"%s\", \"layers\": %lld, \"d_model\": %lld, \"vocab\": %lld, \"context\": %lld,\n \"params\": {\"total\": %lld, \"active\": %lld, \"draft_and_vision\": %lld},\n"
+    hd_out_printf("{\"arch\": \"%s\", \"layers\": %lld, \"d_model\": %lld, \"vocab\": %lld, \"context\": %lld,\n \"params\": {\"total\": %lld, \"active\": %lld},\n \"draft_and_vision\": {\"params\": %lld, \"bytes\": %lld},\n"
                   " \"tensors\": %lld,\n \"memory\": {\"weights\": %lld, \"cache\": %lld, \"step\": %lld, \"cache_tokens\": %lld, \"available\": %lld},\n"
                   " \"cache_bytes_per_token\": %.3f,\n"
                   " \"per_token\": {\"decode\": {\"weight_bytes\": %.0f, \"kv_bytes\": %.0f, \"flops\": %.0f}, \"prefill\": {\"flops\": %.0f}}",
                   m->arch->name, (long long)m->hp.n_layer, (long long)m->hp.d_model, (long long)m->hp.n_vocab, (long long)m->hp.n_ctx, (long long)c->total,
-                  (long long)c->active, (long long)c->aside, (long long)c->n_tensor, (long long)p->weight_bytes, (long long)p->cache_bytes, (long long)p->step_bytes, (long long)o->n_ctx,
+                  (long long)c->active, (long long)c->aside, (long long)c->aside_bytes, (long long)c->n_tensor, (long long)p->weight_bytes, (long long)p->cache_bytes, (long long)p->step_bytes, (long long)o->n_ctx,
                   (long long)p->available_bytes, hd_cache_spec_token_bytes(&m->spec), p->decode.weight_bytes, p->decode.kv_bytes, p->decode.flops,
                   p->prefill.flops / (double)o->chunk);
     if (!plan) {

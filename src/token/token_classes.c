@@ -15,12 +15,15 @@ static bool is_space(int32_t c)
            c == 0x205F || c == 0x3000;
 }
 
-static bool is_utf8(const char *p, size_t n)
+/* Text as a decoder gives it back unharmed: well-formed, and without the replacement character that stands for harm. */
+static bool is_text(const char *p, size_t n)
 {
     for (size_t i = 0; i < n;) {
         int len;
 
-        if (hd_utf8_get(p + i, n - i, &len) < 0)
+        int32_t cp = hd_utf8_get(p + i, n - i, &len);
+
+        if (cp < 0 || cp == 0xFFFD)
             return false;
         i += (size_t)len;
     }
@@ -110,7 +113,7 @@ int hd_token_classes(const struct hd_tokenizer *t, int64_t n, int32_t *map, int6
             continue;
         }
         hd_str_reset(&one);
-        if (!is_utf8(v.p, v.n))
+        if (!is_text(v.p, v.n))
             spell(v.p, v.n, &one);
         else
             rc = normalise(v.p, v.n, &one);

@@ -1,7 +1,7 @@
 /* token_classes.h: tokens that mean the same when case, accents and spaces are ignored: what Engram hashes instead of ids.
  *
  * Source   DeepSeek-V4.1's engram code: decode, NFKC, NFD, strip accents, lowercase, squeeze and trim spaces
- * Traps    ids whose bytes are no text keep their byte-level spelling; a token that is only spaces stays one space; what
+ * Traps    ids whose bytes are no text, or hold U+FFFD, keep their byte-level spelling; a token that is only spaces stays one space; what
  *          normalises to nothing keeps its text; classes are numbered in the order in which they are first met
  */
 #ifndef HD_TOKEN_TOKEN_CLASSES_H
