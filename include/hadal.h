@@ -45,7 +45,7 @@ struct hadal_model;
 
 enum hadal_kv {
     HADAL_KV_AUTO,                /* native when the weights are quantised, otherwise f32 */
-    HADAL_KV_NATIVE,              /* the packed rows that DeepSeek-V4 and V4.1 were trained with; f32 for other models */
+    HADAL_KV_NATIVE,              /* the rows that DeepSeek models were trained with: fp8, fp4, bf16; f32 for other models */
     HADAL_KV_F32,
     HADAL_KV_F16
 };

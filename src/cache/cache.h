@@ -19,7 +19,7 @@
 #include "ops/paged.h"
 #include "tensor/dtype.h"
 
-/* What keys and values are kept in: plainly, or in the packed rows of architectures that have some (f32 where not). AUTO: packed when
+/* What keys and values are kept in: plainly, or in the packed rows that architectures have of their own (f32 where they do not). AUTO: packed when
  * the weights are quantised too, since such a model was trained with both. */
 enum hd_kv { HD_KV_F32, HD_KV_F16, HD_KV_NATIVE, HD_KV_AUTO };
 

@@ -223,6 +223,7 @@ static int read_word(const json_t *c, const char *key, const char *const *words,
 static int read_attention(struct hd_model *m, struct own *d, const json_t *c, int64_t n_ctx, const char *f, struct hd_err *err)
 {
     static const char *const words[] = {"mla", "gqa", "csa2"};
+    bool native = m->kv == HD_KV_NATIVE || (m->kv == HD_KV_AUTO && json_object_get(c, "quantization_config"));
     double theta_comp;
     int word;
 
@@ -231,6 +232,7 @@ static int read_attention(struct hd_model *m, struct own *d, const json_t *c, in
     switch (d->attention) {
     case MLA:
         HD_TRY(hd_mla_config(&d->mla, c, f, err));
+        d->mla.native = native;
         d->rope.dim = d->mla.rope_dim;
         break;
     case GQA:
@@ -249,7 +251,7 @@ static int read_attention(struct hd_model *m, struct own *d, const json_t *c, in
             return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld layers", f, (long long)d->n_layer);
         HD_TRY(hd_csa2_config(&d->csa2, d->plan, d->ratios, c, d->n_layer, f, err));
         d->csa2.norm_eps = d->norm_eps;
-        d->csa2.native = m->kv == HD_KV_NATIVE || (m->kv == HD_KV_AUTO && json_object_get(c, "quantization_config"));
+        d->csa2.native = native;
         d->rope.dim = d->csa2.rope_dim;
         break;
     }

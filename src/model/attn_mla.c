@@ -34,10 +34,16 @@ void hd_mla_stretch(struct hd_mla_hp *hp, const struct hd_rope_hp *rope)
 
 int hd_mla_parts(const struct hd_mla_hp *hp, int layer, struct hd_cache_part *part)
 {
-    part[0] = (struct hd_cache_part){.name = "latent", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->kv_rank + hp->rope_dim, .ratio = 1};
+    struct hd_kv_row row = {0}, key = {0};
+
+    if (hp->native) {
+        row = hd_kv_row(HD_KV_FP8, 64, 0, hp->kv_rank + hp->rope_dim);
+        key = hd_kv_row(HD_KV_FP8, 64, 0, hp->index_dim);
+    }
+    part[0] = (struct hd_cache_part){.name = "latent", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->kv_rank + hp->rope_dim, .pack = row, .ratio = 1};
     if (!hp->index_heads)
         return 1;
-    part[1] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .ratio = 1};
+    part[1] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = key, .ratio = 1};
     return 2;
 }
 
@@ -51,7 +57,7 @@ static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_
                                        int part, const struct hd_tensor *x, const struct hd_tensor *qr)
 {
     int64_t n = hd_rows(x), dim = hp->index_dim;
-    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 1, .top_k = hp->index_top_k, .ascending = true};
+    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 1, .top_k = hp->index_top_k, .ascending = true, .row_bytes = hp->native ? 2 * dim : 0};
     struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k);
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *k = hd_new(s, HD_F32, n, dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
@@ -75,7 +81,8 @@ void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct h
     int64_t n = hd_rows(x), H = hp->n_head, qd = hp->nope_dim + hp->rope_dim, wide = hp->kv_rank + hp->rope_dim, stride = hp->nope_dim + hp->v_dim;
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *q = hd_new(s, HD_F32, n, H * qd), *kv = hd_new(s, HD_F32, n, wide), *ql = hd_new(s, HD_F32, n, H * wide), *sel = NULL, *qr = NULL, *u, *o, *c;
-    struct hd_attend_sel_hp ah = {.n_head = H, .head_dim = wide, .window = 0, .ratio = 1, .part_window = -1, .part_entry = part0, .scale = hp->scale, .value_dim = hp->kv_rank};
+    struct hd_attend_sel_hp ah = {.n_head = H, .head_dim = wide, .window = 0, .ratio = 1, .part_window = -1, .part_entry = part0, .scale = hp->scale, .value_dim = hp->kv_rank,
+                                  .row_bytes = hp->native ? 2 * wide : 0};
 
     if (hp->q_rank) {
         qr = hd_new(s, HD_F32, n, hp->q_rank);

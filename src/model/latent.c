@@ -94,6 +94,7 @@ static int read_config(struct hd_model *m, struct hd_latent *d, int64_t *n_ctx, 
     HD_TRY(hd_json_int(c, "intermediate_size", 1, DIM_MAX, &d->d_ff, f, err));
     HD_TRY(hd_json_int_or(c, "moe_intermediate_size", 1, DIM_MAX, d->d_ff, &d->d_expert, f, err));
     HD_TRY(hd_mla_config(a, c, f, err));
+    a->native = m->kv == HD_KV_NATIVE || (m->kv == HD_KV_AUTO && json_object_get(c, "quantization_config"));
     HD_TRY(hd_json_int_or(c, "n_routed_experts", 1, 4096, 1, &g->n_expert, f, err));
     HD_TRY(hd_json_int_or(c, "num_experts_per_tok", 1, 64, 1, &g->n_used, f, err));
     HD_TRY(hd_json_int_or(c, "n_shared_experts", 0, 64, 0, &d->n_shared, f, err));

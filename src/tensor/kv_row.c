@@ -25,7 +25,7 @@ static int64_t tail_at(const struct hd_kv_row *r)
 
 struct hd_kv_row hd_kv_row(enum hd_kv_code code, int block, int64_t n, int64_t tail)
 {
-    if (n % 2 || n < 1 || tail < 0 || n + tail > HD_KV_ROW_MAX)
+    if (n % 2 || n < 0 || tail < 0 || n + tail < 1 || n + tail > HD_KV_ROW_MAX)
         return (struct hd_kv_row){0};
     return (struct hd_kv_row){code, block, n, tail};
 }

@@ -22,7 +22,7 @@ enum hd_kv_code {
 struct hd_kv_row {
     enum hd_kv_code code;
     int block;
-    int64_t n, tail;          /* n even for fp4 */
+    int64_t n, tail;          /* n even; 0: all bf16 */
 };
 
 /* The row that packs n values and a tail so, or one of code NONE where they do not fit (odd, too long). */
