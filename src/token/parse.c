@@ -540,7 +540,7 @@ static bool on_think_end(struct hd_parse *p)
         p->skip_newline = p->opt.family == HD_PARSE_R1 ? 2 : 0;
         return true;
     }
-    if (p->mode != CONTENT && p->raw_on) {
+    if (p->mode != CONTENT) {         /* what began in the reasoning was talk about calls */
         give_up(p);
         return false;
     }
@@ -724,6 +724,12 @@ static bool on_calls_done(struct hd_parse *p)
     return true;
 }
 
+/* In the head of a call </think> counts only where the block began in the reasoning. */
+static bool is_idle(const struct hd_parse *p, const struct rule *r)
+{
+    return r->action == THINK_END && !(TEXTS >> p->mode & 1) && !(p->raw_on && p->back == REASON);
+}
+
 static bool act(struct hd_parse *p, const struct rule *r, const char *s, size_t n)
 {
     whole_characters(p, true);
@@ -873,7 +879,7 @@ static void settle(struct hd_parse *p, bool final)
 
         if (fit == PARTLY && !final)
             return;
-        if (fit != WHOLLY) {
+        if (fit != WHOLLY || is_idle(p, r)) {
             char c = p->hold[0];
 
             drop_held(p, 1);

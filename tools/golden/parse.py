@@ -92,13 +92,13 @@ def differs(text, want):
         return True
     for c in want["tool_calls"]:
         f = c["function"]
-        if "</" + D in f["arguments"] or EOS in f["arguments"] or "\">" in f["name"]:
+        if "</" + D in f["arguments"] or EOS in f["arguments"] or "\">" in f["name"] or "<" + D in f["name"]:
             return True
         try:
             args = json.loads(f["arguments"], parse_constant=no_constant)
         except ValueError:
             return True
-        if any("\">" in k for k in args):
+        if any("\">" in k or "<" + D in k for k in args):
             return True
     return False
 
