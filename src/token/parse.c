@@ -474,6 +474,7 @@ static void close_everything(struct hd_parse *p)
         end_call(p, false);
     else if (p->raw_on)
         give_up(p);
+    whole_characters(p, true);
 }
 
 static void end_of_sentence(struct hd_parse *p)
@@ -874,6 +875,7 @@ static void settle(struct hd_parse *p, bool final)
     while (p->n_hold) {
         const struct rule *r;
         char s[HD_PARSE_HOLD];
+        bool was_raw;
         int n;
         enum fit fit = match(p, &r, &n);
 
@@ -886,14 +888,15 @@ static void settle(struct hd_parse *p, bool final)
             release(p, c);
             continue;
         }
+        was_raw = p->raw_on;
         memcpy(s, p->hold, (size_t)n);
         if (!act(p, r, s, (size_t)n))
             continue;
         drop_held(p, n);
-        if (p->raw_on && !keep_raw(p, s, n)) {
+        if (p->raw_on && !keep_raw(p, s, n))
             give_up(p);
-            text(p, s, (size_t)n);
-        }
+        if (was_raw && !p->raw_on && TEXTS >> p->mode & 1)
+            text(p, s, (size_t)n);    /* given up: they were the end of what is text now */
     }
 }
 
