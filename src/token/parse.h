@@ -148,7 +148,8 @@ void hd_parse_message_init(struct hd_parse_message *m);
 void hd_parse_message_release(struct hd_parse_message *m);
 /* An hd_parse_event_fn; arg is the message. Errors: MEMORY. */
 int hd_parse_gather(void *arg, const struct hd_parse_event *e, struct hd_err *err);
-/* {"role", "content"} and, where there are any, "reasoning_content", "tool_calls": the shape of docs/messages.md. NULL: no memory. */
+/* {"role", "content"} and, where there are any, "reasoning_content", "tool_calls": the shape of docs/messages.md; content is null
+ * where there are calls only. NULL: no memory. */
 json_t *hd_parse_message_json(const struct hd_parse_message *m);
 
 #endif

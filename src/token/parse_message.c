@@ -70,7 +70,7 @@ json_t *hd_parse_message_json(const struct hd_parse_message *m)
     out = json_pack("{s:s}", "role", "assistant");
     if (m->reasoning.n)
         json_object_set_new(out, "reasoning_content", text(&m->reasoning));
-    json_object_set_new(out, "content", text(&m->content));
+    json_object_set_new(out, "content", m->n_call && !m->content.n ? json_null() : text(&m->content));
     calls = json_array();
     for (size_t i = 0; i < m->n_call; i++) {
         const struct hd_parse_call *c = &m->call[i];

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "token/chat.h"
+#include "token/chat_r1.h"
 #include "token/parse.h"
 
 static const char *const *more;
@@ -735,12 +736,147 @@ static void random_fixed_points(const char *kind)
     hd_tokenizer_free(t);
 }
 
+/* V3, R1: the same, of both editions of the template (recognised by what its text holds, as in test_chat.c). The older one ends the
+ * sentence behind every call but the conversation's first: what no model can say is left out. */
+#define R1_HAS "is_output_first '<｜User｜>' '<｜tool▁calls▁begin｜>' split('</think>') "
+static const char newer[] = R1_HAS "is_first_sp 'tool_calls' in message '<｜Assistant｜><think>\\n'", older[] = R1_HAS "'\\n<｜tool▁output▁begin｜>' '<｜Assistant｜>'";
+
+static void render_r1(const char *tpl, const json_t *messages, struct hd_chat_text *c)
+{
+    struct hd_chat_options opt = {.no_generation_prompt = true};
+
+    hd_chat_text_init(c);
+    assert_ok(hd_chat_r1(tpl, messages, &opt, c, &test_err));
+}
+
+static bool check_fixed_point_r1(const char *tpl, const json_t *messages, size_t i)
+{
+    json_t *list = json_deep_copy(messages), *back;
+    struct hd_chat_text a, b, c;
+    enum hd_parse_how how;
+    size_t from;
+    bool skip;
+
+    while (json_array_size(list) > i + 1)
+        json_array_remove(list, i + 1);
+    render_r1(tpl, list, &b);
+    json_array_remove(list, i);
+    render_r1(tpl, list, &a);
+    from = a.text.n;
+    if (!strncmp(hd_str_get(&b.text) + from, "<｜Assistant｜>", strlen("<｜Assistant｜>")))
+        from += strlen("<｜Assistant｜>");
+    back = read_back(HD_PARSE_R1, &b, from, &how);
+    skip = tpl == older && how == HD_PARSE_HOW_MALFORMED;     /* text behind the end */
+    json_array_append_new(list, back);
+    render_r1(tpl, list, &c);
+    if (!skip && (c.text.n != b.text.n || memcmp(hd_str_get(&b.text), hd_str_get(&c.text), b.text.n)))
+        fail_msg("rendered:\n%s\nread and rendered again:\n%s", hd_str_get(&b.text) + from, hd_str_get(&c.text) + from);
+    hd_chat_text_release(&a);
+    hd_chat_text_release(&b);
+    hd_chat_text_release(&c);
+    json_decref(list);
+    return !skip;
+}
+
+static void fixed_points_r1(const char *tpl, const char *path)
+{
+    json_t *cases = hd_json_read(path, (size_t)1 << 26, &test_err), *c, *m;
+    size_t i, k;
+    int n = 0;
+
+    assert_non_null(cases);
+    json_array_foreach(cases, i, c)
+    {
+        json_t *list = json_object_get(json_object_get(c, "doc"), "messages");
+
+        json_array_foreach(list, k, m) if (!strcmp(json_string_value(json_object_get(m, "role")), "assistant"))
+            n += check_fixed_point_r1(tpl, list, k);
+    }
+    assert_true(n >= 50);
+    json_decref(cases);
+}
+
+static void test_fixed_points_r1(void **state)
+{
+    fixed_points_r1(newer, "tests/golden/chat/r1/cases_newer.json");
+    fixed_points_r1(older, "tests/golden/chat/r1/cases_older.json");
+}
+
 static void test_fixed_points(void **state)
 {
     fixed_points_of_cases("v4");
     fixed_points_of_cases("v41");
     random_fixed_points("v4");
     random_fixed_points("v41");
+}
+
+/* ---- token by token ---- */
+
+/* A tokenizer of single bytes and the markers of V4. */
+static struct hd_tokenizer *byte_tokenizer(bool with_markers)
+{
+    static const char *const marker[] = {"<｜end▁of▁sentence｜>", "<think>", "</think>", D};
+    struct hd_tokenizer *t;
+    struct hd_str s;
+
+    hd_str_init(&s, 0);
+    hd_str_puts(&s, "{\"added_tokens\": [");
+    for (int i = 0; with_markers && i < HD_LEN(marker); i++)
+        hd_str_printf(&s, "%s{\"id\": %d, \"content\": \"%s\", \"special\": %s, \"normalized\": false}", i ? ", " : "", 100 + i, marker[i], i % 2 ? "false" : "true");
+    hd_str_puts(&s, "], \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"}, "
+                    "\"model\": {\"type\": \"BPE\", \"merges\": [], \"vocab\": {\"Ġ\": 94, \"Ċ\": 95");
+    for (int c = 33; c < 127; c++)
+        hd_str_printf(&s, ", \"%s%c\": %d", c == '"' || c == '\\' ? "\\" : "", c, c - 33);
+    for (int c = 0; c < 94; c++)          /* bytes from 0xA1 on stand for themselves; 0x80 to 0xA0 and 0xAD are U+0122 on */
+        if (c + 0xA1 != 0xAD)
+            hd_str_printf(&s, ", \"%c%c\": %d", 0xC0 | (c + 0xA1) >> 6, 0x80 | ((c + 0xA1) & 63), 200 + c);
+    for (int c = 0; c < 34; c++)
+        hd_str_printf(&s, ", \"%c%c\": %d", 0xC0 | (0x122 + c) >> 6, 0x80 | ((0x122 + c) & 63), 300 + c);
+    hd_str_puts(&s, "}}}");
+    assert_ok(hd_tokenizer_parse(&t, hd_str_get(&s), s.n, "bytes", 0, &test_err));
+    hd_str_release(&s);
+    return t;
+}
+
+static void parse_ids(struct log *l, struct hd_tokenizer *t, const char *s, int flags)
+{
+    struct hd_parse_options o = {.family = HD_PARSE_V4, .start = HD_PARSE_IN_REASONING, .tok = t, .event = on_event, .arg = l};
+    struct hd_ids ids = {0};
+    struct hd_parse p;
+
+    log_init(l);
+    hd_parse_init(&p, &o);
+    assert_ok(hd_tokenize(t, s, strlen(s), flags, &ids, &test_err));
+    for (size_t i = 0; i < ids.n; i++)
+        assert_ok(hd_parse_token(&p, ids.id[i], &test_err));
+    assert_ok(hd_parse_finish(&p, true, &test_err));
+    hd_ids_release(&ids);
+}
+
+static void test_tokens(void **state)
+{
+    static const char in[] = "hm 中</think>hi" OPEN INVOKE("f") STR("k", "v <中") END CLOSE;
+    struct hd_tokenizer *t = byte_tokenizer(true);
+    struct log l;
+
+    parse_ids(&l, t, in, HD_TOK_SPECIAL);     /* the markers are ids */
+    assert_string_equal(hd_str_get(&l.m.reasoning), "hm 中");
+    assert_string_equal(hd_str_get(&l.m.content), "hi");
+    assert_int_equal(l.m.n_call, 1);
+    assert_string_equal(hd_str_get(&l.m.call[0].arguments), "{\"k\": \"v <中\"}");
+    assert_int_equal(l.m.how, HD_PARSE_HOW_EOS);
+    log_release(&l);
+    parse_ids(&l, t, in, 0);                  /* spelled where ids exist: text */
+    assert_string_equal(hd_str_get(&l.m.reasoning), in);
+    assert_int_equal(l.m.n_call, 0);
+    log_release(&l);
+    hd_tokenizer_free(t);
+    t = byte_tokenizer(false);
+    parse_ids(&l, t, in, 0);                  /* a tokenizer without them: spelled ones count */
+    assert_string_equal(hd_str_get(&l.m.content), "hi");
+    assert_int_equal(l.m.n_call, 1);
+    log_release(&l);
+    hd_tokenizer_free(t);
 }
 
 /* ---- trouble ---- */
@@ -768,7 +904,7 @@ static void test_refused(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_by_hand), cmocka_unit_test(test_early), cmocka_unit_test(test_literal),
-                                       cmocka_unit_test(test_starts), cmocka_unit_test(test_scraps), cmocka_unit_test(test_long), cmocka_unit_test(test_fixed_points),
+                                       cmocka_unit_test(test_starts), cmocka_unit_test(test_scraps), cmocka_unit_test(test_long), cmocka_unit_test(test_fixed_points), cmocka_unit_test(test_fixed_points_r1), cmocka_unit_test(test_tokens),
                                        cmocka_unit_test(test_refused)};
 
     more = (const char *const *)argv + 1;
