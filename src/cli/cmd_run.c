@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "engine/generate.h"
 #include "token/chat.h"
+#include "token/parse.h"
 
 struct job {
     const struct hd_args *args;
@@ -18,8 +19,13 @@ struct job {
     struct hd_tokenizer *tok;
     struct hd_sampler sampler;
     struct hd_roofline roof;
-    struct hd_str answer;             /* of this turn */
+    struct hd_str answer, reasoning;  /* of this turn */
     bool quiet, json, show_progress, failed;
+    enum hd_parse_family family;      /* PLAIN: the answer is all that comes */
+    enum hd_parse_start start;        /* where the prompt left the model */
+    struct hd_parse parse;
+    struct hd_text_stream stream;     /* of the content: stop strings are looked for in it only */
+    struct hd_err parse_err;
 };
 
 static bool on_progress(void *arg, int64_t done, int64_t total)
@@ -45,6 +51,52 @@ static bool on_text(void *arg, const char *p, size_t n, const struct hd_pick *pi
     return !j->failed;
 }
 
+/* Reasoning goes to stderr, dimmed on a terminal; the answer alone to stdout. */
+static void show_reasoning(struct job *j, const char *p, size_t n)
+{
+    hd_str_add(&j->reasoning, p, n);
+    if (j->quiet || j->json)
+        return;
+    fputs(isatty(2) ? "\033[2m" : "", stderr);
+    fwrite(p, 1, n, stderr);
+    fputs(isatty(2) ? "\033[22m" : "", stderr);
+}
+
+static void end_reasoning(struct job *j)
+{
+    if (j->reasoning.n && !j->answer.n && !j->quiet && !j->json)
+        fprintf(stderr, "\n\n");
+}
+
+static int on_event(void *arg, const struct hd_parse_event *e, struct hd_err *err)
+{
+    struct job *j = arg;
+    struct hd_str ready;
+
+    if (e->kind == HD_PARSE_REASONING)
+        show_reasoning(j, e->text.p, e->text.n);
+    if (e->kind != HD_PARSE_CONTENT && e->kind != HD_PARSE_END)
+        return HD_OK;
+    hd_str_init(&ready, 0);
+    if (e->kind == HD_PARSE_CONTENT)
+        hd_text_stream_push_text(&j->stream, e->text.p, e->text.n, &ready);
+    else
+        hd_text_stream_finish(&j->stream, &ready);
+    if (ready.n) {
+        end_reasoning(j);
+        on_text(j, ready.s, ready.n, NULL);
+    }
+    hd_str_release(&ready);
+    return HD_OK;
+}
+
+static bool on_token(void *arg, int32_t id)
+{
+    struct job *j = arg;
+
+    return hd_parse_token(&j->parse, id, &j->parse_err) == HD_OK && !j->stream.stopped && !j->failed;
+}
+
 static bool on_cancelled(void *arg)
 {
     return hd_interrupted != 0;
@@ -64,6 +116,8 @@ static void closing_line(struct job *j, const struct hd_generate *g)
 
 static int answer(struct job *j, const struct hd_ids *ids, struct hd_generate *g, struct hd_err *err)
 {
+    int rc;
+
     *g = (struct hd_generate){.session = &j->session,
                               .tok = j->tok,
                               .sampler = &j->sampler,
@@ -77,22 +131,35 @@ static int answer(struct job *j, const struct hd_ids *ids, struct hd_generate *g
                               .cancelled = on_cancelled,
                               .arg = j};
     hd_str_reset(&j->answer);
+    hd_str_reset(&j->reasoning);
     hd_interrupted = 0;
-    return hd_generate(g, err);
+    if (j->family == HD_PARSE_PLAIN)
+        return hd_generate(g, err);
+    hd_parse_init(&j->parse, &(struct hd_parse_options){.family = j->family, .start = j->start, .no_tools = true, .tok = j->tok, .event = on_event, .arg = j});
+    hd_text_stream_init(&j->stream, j->tok, g->stop, g->n_stop);
+    g->token = on_token;
+    rc = hd_generate(g, err);
+    if (rc == HD_OK)
+        rc = hd_parse_finish(&j->parse, g->finish == HD_FINISH_END, err);
+    hd_text_stream_release(&j->stream);
+    return rc;
 }
 
 static int put_prompt(struct job *j, const json_t *doc, const char *raw, size_t n_raw, struct hd_ids *ids, struct hd_err *err)
 {
-    struct hd_chat_options opt = {0};
+    struct hd_chat_options opt = {.thinking = hd_args_text(j->args, "thinking", NULL)};
     struct hd_chat_text c;
     int rc;
 
+    j->family = HD_PARSE_PLAIN;
     if (!doc)
         return hd_tokenize(j->tok, raw, n_raw, 0, ids, err);
     hd_chat_text_init(&c);
     rc = hd_chat_render(j->tok, doc, &opt, &c, err);
     if (rc == HD_OK)
         rc = hd_chat_ids(j->tok, &c, ids, err);
+    j->family = hd_parse_family(hd_chat_family(j->tok));
+    j->start = hd_parse_start(j->family, hd_str_get(&c.text), c.text.n);
     hd_chat_text_release(&c);
     return rc;
 }
@@ -105,6 +172,10 @@ static void print_json(const struct job *j, const struct hd_generate *g)
     hd_str_init(&s, 0);
     hd_str_puts(&s, "{\"text\": ");
     hd_str_json(&s, hd_str_get(&j->answer), j->answer.n);
+    if (j->reasoning.n) {
+        hd_str_puts(&s, ", \"reasoning\": ");
+        hd_str_json(&s, hd_str_get(&j->reasoning), j->reasoning.n);
+    }
     hd_str_printf(&s, ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"tokens\": %lld, \"prefill_tps\": %.2f, \"decode_tps\": %.2f, \"ids\": [", why[g->finish],
                   (long long)g->n_prompt, (long long)g->n_generated, (double)g->n_prompt / (g->prefill_s > 0 ? g->prefill_s : 1),
                   (double)g->n_step / (g->decode_s > 0 ? g->decode_s : 1));
@@ -170,6 +241,9 @@ static int turn(struct job *j, json_t *doc, struct hd_err *err)
     }
     if (rc == HD_OK) {
         add_message(doc, "assistant", hd_str_get(&j->answer), j->answer.n);
+        if (j->reasoning.n)
+            json_object_set_new(json_array_get(json_object_get(doc, "messages"), json_array_size(json_object_get(doc, "messages")) - 1), "reasoning_content",
+                                json_stringn(hd_str_get(&j->reasoning), j->reasoning.n));
         closing_line(j, &g);
     }
     hd_ids_release(&ids);
@@ -296,6 +370,7 @@ static int run(struct hd_args *a, struct hd_err *err)
     int rc;
 
     hd_str_init(&j.answer, 0);
+    hd_str_init(&j.reasoning, 0);
     j.show_progress = !j.quiet && isatty(2);
     HD_TRY(hd_engine_args(a, &o, err));
     HD_TRY(read_prompt(a, &data, &text, &n, err));
@@ -332,6 +407,7 @@ static int run(struct hd_args *a, struct hd_err *err)
     hd_engine_close(&j.engine);
 out:
     hd_str_release(&j.answer);
+    hd_str_release(&j.reasoning);
     hd_free(data);
     return rc;
 }
@@ -342,6 +418,7 @@ static const struct hd_opt opts[] = {
     {"n-predict", 'n', HD_OPT_INT, "N", 0, 1e9, "most tokens of an answer (default: until the model ends or the context is full)"},
     {"system", 's', HD_OPT_TEXT, "TEXT", 0, 0, "system message (default: the template's own)"},
     {"raw", 0, HD_OPT_FLAG, NULL, 0, 0, "take the prompt as it is, without the chat template"},
+    {"thinking", 0, HD_OPT_TEXT, "LEVEL", 0, 0, "reasoning before the answer, where the model knows it: off, on, low, high or max (default off); shown on stderr"},
     {"temp", 0, HD_OPT_REAL, "T", 0, 100, "temperature; 0 takes the most probable token (default 0.7)"},
     {"top-k", 0, HD_OPT_INT, "K", 0, 1e9, "only the K most probable (default 0: off)"},
     {"top-p", 0, HD_OPT_REAL, "P", 0, 1, "only the smallest set of mass P (default 1: off)"},

@@ -5,6 +5,8 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "token/chat.h"
+#include "token/parse.h"
+#include "token/py_json.h"
 
 static void print_ids(const struct hd_args *a, const struct hd_ids *ids)
 {
@@ -69,6 +71,45 @@ static int decode(const struct hd_args *a, struct hd_tokenizer *t, struct hd_err
     return rc;
 }
 
+static int print_message(const struct hd_parse_message *m, struct hd_err *err)
+{
+    json_t *j = hd_parse_message_json(m);
+    struct hd_str s;
+    bool ok;
+
+    hd_str_init(&s, 0);
+    json_object_set_new(j, "end", json_string(hd_parse_how_name(m->how)));
+    hd_py_json(j, &s);
+    ok = j && hd_str_putc(&s, '\n');
+    if (ok)
+        hd_out_text(hd_str_get(&s), s.n);
+    hd_str_release(&s);
+    json_decref(j);
+    return ok ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for the message");
+}
+
+/* A completion as text: markers as they are spelled. */
+static int parse(const struct hd_args *a, const struct hd_tokenizer *t, const char *text, size_t n, struct hd_err *err)
+{
+    struct hd_parse_message m;
+    struct hd_parse_options o = {.family = hd_parse_family(hd_chat_family(t)),
+                                 .start = hd_args_has(a, "thinking") ? HD_PARSE_IN_REASONING : HD_PARSE_IN_CONTENT,
+                                 .event = hd_parse_gather,
+                                 .arg = &m};
+    struct hd_parse p;
+    int rc;
+
+    hd_parse_message_init(&m);
+    hd_parse_init(&p, &o);
+    rc = hd_parse_feed(&p, text, n, false, err);
+    if (rc == HD_OK)
+        rc = hd_parse_finish(&p, false, err);
+    if (rc == HD_OK)
+        rc = print_message(&m, err);
+    hd_parse_message_release(&m);
+    return rc;
+}
+
 /* Megabytes a second on one core: best and median of repetitions over at least a second. */
 static int bench(const struct hd_args *a, struct hd_tokenizer *t, const char *text, size_t n, struct hd_err *err)
 {
@@ -117,9 +158,11 @@ static int run(struct hd_args *a, struct hd_err *err)
         rc = file ? hd_file_read(file, (size_t)1 << 31, &data, &n, err) : HD_OK;
         if (rc == HD_OK && hd_args_has(a, "bench"))
             rc = bench(a, t, file ? data : text, n, err);
+        else if (rc == HD_OK && hd_args_has(a, "parse"))
+            rc = parse(a, t, file ? data : text, n, err);
         else if (rc == HD_OK)
             rc = hd_tokenize(t, file ? data : text, n, hd_args_has(a, "special") ? HD_TOK_SPECIAL : 0, &ids, err);
-        if (rc == HD_OK && !hd_args_has(a, "bench"))
+        if (rc == HD_OK && !hd_args_has(a, "bench") && !hd_args_has(a, "parse"))
             print_ids(a, &ids);
         hd_free(data);
         hd_ids_release(&ids);
@@ -137,10 +180,11 @@ static const struct hd_opt opts[] = {
     {"decode", 0, HD_OPT_FLAG, NULL, 0, 0, "the other way: bytes of the ids in --ids-file"},
     {"ids-file", 0, HD_OPT_TEXT, "FILE", 0, 0, "ids with commas between, for --decode"},
     {"chat", 0, HD_OPT_TEXT, "FILE", 0, 0, "a messages.json: prints the rendered prompt, or its ids with --ids"},
-    {"thinking", 0, HD_OPT_FLAG, NULL, 0, 0, "render with reasoning on, where the family knows it"},
+    {"parse", 0, HD_OPT_FLAG, NULL, 0, 0, "the text is what a model answered: print it as a message, in JSON"},
+    {"thinking", 0, HD_OPT_FLAG, NULL, 0, 0, "render with reasoning on, where the family knows it; --parse: the text begins inside the reasoning"},
     {"no-generation-prompt", 0, HD_OPT_FLAG, NULL, 0, 0, "leave the assistant's header out"},
 };
 
-const struct hd_cmd hd_cmd_tokenize = {"tokenize", "text to token ids and back", "tokenize MODEL -p TEXT | --text-file FILE | --decode --ids-file FILE | --chat FILE",
+const struct hd_cmd hd_cmd_tokenize = {"tokenize", "text to token ids and back", "tokenize MODEL -p TEXT [--parse] | --text-file FILE [--parse] | --decode --ids-file FILE | --chat FILE",
                                        "Needs the tokenizer only, no weights. No BOS is added; plain text matches no added token unless --special is given.",
                                        opts, HD_LEN(opts), 1, run};

@@ -19,6 +19,15 @@ static bool emit(struct hd_generate *g, struct hd_str *s, const struct hd_pick *
     return go;
 }
 
+/* false: this was the last token. */
+static bool take(struct hd_generate *g, struct hd_text_stream *ts, struct hd_str *ready, const struct hd_pick *pick)
+{
+    if (g->token)
+        return g->token(g->arg, pick->id);
+    hd_text_stream_push(ts, pick->id, ready);
+    return !ts->stopped && emit(g, ready, pick);
+}
+
 static int loop(struct hd_generate *g, const float *logits, struct hd_text_stream *ts, struct hd_str *ready, struct hd_err *err)
 {
     struct hd_session *ss = g->session;
@@ -35,8 +44,7 @@ static int loop(struct hd_generate *g, const float *logits, struct hd_text_strea
             break;
         }
         g->n_generated++;
-        hd_text_stream_push(ts, pick.id, ready);
-        if (ts->stopped || !emit(g, ready, &pick)) {
+        if (!take(g, ts, ready, &pick)) {
             g->finish = HD_FINISH_STOP;
             break;
         }

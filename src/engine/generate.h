@@ -19,6 +19,8 @@ struct hd_generate {
     hd_progress_fn progress;          /* of the prefill; may be NULL */
     /* Text as it becomes final, and the pick that made it; false ends the answer. */
     bool (*text)(void *arg, const char *p, size_t n, const struct hd_pick *pick);
+    /* Instead of text (and stop): every id but the end; false ends the answer. May be NULL. */
+    bool (*token)(void *arg, int32_t id);
     bool (*cancelled)(void *arg);     /* may be NULL */
     void *arg;
     /* results */

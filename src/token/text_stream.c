@@ -54,22 +54,32 @@ static void release(struct hd_text_stream *s, size_t n, struct hd_str *out)
     s->pending.n -= n;
 }
 
-void hd_text_stream_push(struct hd_text_stream *s, int32_t id, struct hd_str *out)
+static void settle(struct hd_text_stream *s, struct hd_str *out)
 {
-    size_t stop;
+    size_t stop = find_stop(s);
 
-    if (s->stopped)
-        return;
-    hd_detokenize(s->tok, &id, 1, false, &s->pending);
-    if (!s->pending.n)
-        return;
-    stop = find_stop(s);
     if (stop < s->pending.n) {
         s->stopped = true;
         release(s, stop, out);
-        return;
+    } else if (s->pending.n) {
+        release(s, safe_bytes(s), out);
     }
-    release(s, safe_bytes(s), out);
+}
+
+void hd_text_stream_push(struct hd_text_stream *s, int32_t id, struct hd_str *out)
+{
+    if (s->stopped)
+        return;
+    hd_detokenize(s->tok, &id, 1, false, &s->pending);
+    settle(s, out);
+}
+
+void hd_text_stream_push_text(struct hd_text_stream *s, const char *p, size_t n, struct hd_str *out)
+{
+    if (s->stopped)
+        return;
+    hd_str_add(&s->pending, p, n);
+    settle(s, out);
 }
 
 void hd_text_stream_finish(struct hd_text_stream *s, struct hd_str *out)

@@ -78,6 +78,7 @@ void hd_text_stream_init(struct hd_text_stream *s, const struct hd_tokenizer *t,
 void hd_text_stream_release(struct hd_text_stream *s);
 /* Appends to out what may be shown after this token. */
 void hd_text_stream_push(struct hd_text_stream *s, int32_t id, struct hd_str *out);
+void hd_text_stream_push_text(struct hd_text_stream *s, const char *p, size_t n, struct hd_str *out);
 void hd_text_stream_finish(struct hd_text_stream *s, struct hd_str *out);     /* the rest, cut sequences included */
 
 #endif

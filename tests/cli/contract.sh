@@ -97,6 +97,12 @@ cmp -s "$T/bytes" "$T/back"
 report $? "any bytes come back"
 fails 1 "id that is none" sh -c "echo 999999 > '$T/ids'; '$HADAL' tokenize $K --decode --ids-file '$T/ids'"
 fails 1 "no tokenizer" "$HADAL" tokenize $L -p a
+D='｜DSML｜'
+printf 'hm</think>hi\n\n<%stool_calls>\n<%sinvoke name="f">\n<%sparameter name="k" string="true">v</%sparameter>\n</%sinvoke>\n</%stool_calls>' $D $D $D $D $D $D >"$T/answer"
+works "parse" "$HADAL" tokenize tests/golden/chat/v4 --parse --thinking --text-file "$T/answer"
+says "is the message" '{"role": "assistant", "reasoning_content": "hm", "content": "hi", "tool_calls": [{"id": "call_0", "type": "function", "function": {"name": "f", "arguments": "{\"k\": \"v\"}"}}], "end": "end"}'
+works "parse plain text" "$HADAL" tokenize $K --parse -p "a</think>b"
+says "all of it content" '"content": "a</think>b"'
 
 # inspect, doctor, bench
 works "inspect" "$HADAL" inspect $L --json
@@ -108,6 +114,27 @@ fails 1 "weights are needed otherwise" "$HADAL" inspect "$T/plan"
 works "doctor" "$HADAL" doctor --json
 works "bench" "$HADAL" bench $L --json --prompt-tokens 16 --depth 8 --batch 1,2 -n 4
 for key in '"read_gbs"' '"fma_gflops"' '"int8_gops"' '"prefill"' '"decode"' '"share"' '"depth"' '"batch"'; do says "bench has $key" "$key"; done
+
+# run: reasoning is no part of the answer. A tiny V4 model with a tokenizer of one character a token
+mkdir "$T/v4"; cp tests/golden/v4-f32-a/config.json tests/golden/v4-f32-a/model.safetensors "$T/v4/"
+awk 'BEGIN {
+    printf "{\"added_tokens\": [{\"id\": 96, \"content\": \"</think>\", \"special\": true}, {\"id\": 97, \"content\": \"<think>\", \"special\": true}], "
+    printf "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"merges\": [], \"vocab\": {"
+    for (i = 33; i < 127; i++) printf "\"%s%c\": %d, ", i == 34 || i == 92 ? "\\" : "", i, i - 33
+    printf "\"\\u0120\": 94, \"\\u010a\": 95}}}" }' >"$T/v4/tokenizer.json"
+works "an answer" "$HADAL" run "$T/v4" -p hello -n 24 --seed 1 -q
+[ -s "$T/out" ]
+report $? "on stdout"
+works "cut in the reasoning" "$HADAL" run "$T/v4" -p hello -n 24 --seed 1 --thinking on --logit-bias 32:1000
+[ ! -s "$T/out" ]
+report $? "nothing on stdout"
+complains "it is on stderr" "AAAAAAAAAAAAAAAAAAAAAAAA"
+works "as JSON" "$HADAL" run "$T/v4" -p hello -n 24 --seed 1 --thinking on --json
+says "apart" '{"text": "", "reasoning": "'
+works "the reasoning ends" "$HADAL" run "$T/v4" -p hello -n 24 --seed 1 --thinking on -q --logit-bias 96:1000
+[ ! -s "$T/out" ]
+report $? "without its marker"
+fails 1 "a level that is none" "$HADAL" run "$T/v4" -p hello -n 4 --thinking hard -q
 
 # run without a tokenizer
 fails 1 "run needs a tokenizer" "$HADAL" run $L -p x -n 4

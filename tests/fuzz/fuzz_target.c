@@ -1,7 +1,7 @@
 /* fuzz_target.c: one entry for every format that comes from outside; libFuzzer, AFL++ and the replay call it.
  *
  * The first byte of the input says which reader gets the rest: s safetensors, g GGUF, c config.json (with llama's weights
- * absent: planning), t tokenizer.json, m messages.json, n snapshot. A crash or a sanitizer's report is a finding; errors are not.
+ * absent: planning), t tokenizer.json, m messages.json, n snapshot, p a completion (its first byte: family, start, how it is cut). A crash or a sanitizer's report is a finding; errors are not.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 #include "cache/cache.h"
 #include "engine/engine.h"
 #include "token/chat.h"
+#include "token/parse.h"
 #include "token/token.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -116,6 +117,53 @@ static void snapshot(const uint8_t *p, size_t n)
     hd_cache_release(&c);
 }
 
+static int gather(void *arg, const struct hd_parse_event *e, struct hd_err *err)
+{
+    for (size_t i = 0; i < e->text.n;) {
+        int len;
+
+        HD_ASSERT(hd_utf8_get(e->text.p + i, e->text.n - i, &len) >= 0);
+        i += (size_t)len;
+    }
+    return hd_parse_gather(arg, e, err);
+}
+
+static json_t *parsed(const struct hd_parse_options *opt, const char *s, size_t n, size_t piece)
+{
+    struct hd_parse_options o = *opt;
+    struct hd_parse_message m;
+    struct hd_parse p;
+    struct hd_err err;
+    json_t *out;
+
+    hd_parse_message_init(&m);
+    o.event = gather;
+    o.arg = &m;
+    hd_parse_init(&p, &o);
+    for (size_t at = 0; at < n; at += piece)
+        hd_parse_feed(&p, s + at, n - at < piece ? n - at : piece, false, &err);
+    hd_parse_finish(&p, false, &err);
+    HD_ASSERT(out = hd_parse_message_json(&m));
+    hd_parse_message_release(&m);
+    return out;
+}
+
+/* The same message however it is cut. */
+static void completion(const uint8_t *p, size_t n)
+{
+    struct hd_parse_options o = {.family = (enum hd_parse_family)(n ? p[0] % 5 : 0), .start = (enum hd_parse_start)(n ? p[0] / 8 % 4 : 0)};
+    json_t *a, *b;
+
+    if (!n)
+        return;
+    o.no_tools = p[0] >> 7;
+    a = parsed(&o, (const char *)p + 1, n - 1, 16);
+    b = parsed(&o, (const char *)p + 1, n - 1, 1 + p[0] % 16);
+    HD_ASSERT(json_equal(a, b));
+    json_decref(a);
+    json_decref(b);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     uint8_t *copy;
@@ -132,6 +180,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     case 't': tokenizer(copy, n - 1); break;
     case 'm': messages(copy, n - 1); break;
     case 'n': snapshot(copy, n - 1); break;
+    case 'p': completion(copy, n - 1); break;
     }
     free(copy);
     return 0;

@@ -154,10 +154,91 @@ static void test_ids(void **state)
     hd_tokenizer_free(t);
 }
 
+/* ---- V3 and R1: a template is recognised by what its text holds; these hold that and nothing else ---- */
+
+#define R1_HAS "{% set ns = namespace(is_output_first=true) %} '<｜User｜>' '<｜tool▁calls▁begin｜>' {{ content.split('</think>')[-1] }} "
+static const struct {
+    const char *name, *tpl;
+} r1[] = {{"newer", R1_HAS "is_first_sp {% if 'tool_calls' in message %} '<｜Assistant｜><think>\\n'"}, {"older", R1_HAS "'\\n<｜tool▁output▁begin｜>' '<｜Assistant｜>'"}};
+
+/* A tokenizer with that template, from a directory of its own. */
+static struct hd_tokenizer *open_template(const char *name, const char *tpl)
+{
+    json_t *config = json_pack("{s:s}", "chat_template", tpl);
+    char dir[512], path[600], *data, *text = json_dumps(config, 0);
+    struct hd_tokenizer *t;
+    size_t n;
+
+    snprintf(dir, sizeof dir, "%s", tmp_path(name));
+    mkdir(dir, 0700);
+    assert_ok(hd_file_read("tests/golden/chat/v4/tokenizer.json", (size_t)1 << 20, &data, &n, &test_err));
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    write_file(path, data, n);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+    write_file(path, text, strlen(text));
+    hd_free(data);
+    hd_free(text);
+    json_decref(config);
+    assert_ok(hd_tokenizer_open(&t, dir, 0, &test_err));
+    return t;
+}
+
+static void test_r1(void **state)
+{
+    for (int k = 0; k < HD_LEN(r1); k++) {
+        struct hd_tokenizer *t = open_template(r1[k].name, r1[k].tpl);
+        char path[128];
+        json_t *cases, *c;
+        size_t i;
+
+        assert_string_equal(hd_chat_family(t), "deepseek-r1");
+        snprintf(path, sizeof path, "tests/golden/chat/r1/cases_%s.json", r1[k].name);
+        assert_non_null(cases = hd_json_read(path, (size_t)1 << 24, &test_err));
+        assert_true(json_array_size(cases) >= 50);
+        json_array_foreach(cases, i, c)
+        {
+            struct hd_chat_options opt = {.no_generation_prompt = json_is_false(json_object_get(c, "ask"))};
+            const char *want = json_string_value(json_object_get(c, "prompt"));
+            struct hd_chat_text text;
+
+            hd_chat_text_init(&text);
+            assert_ok(hd_chat_render(t, json_object_get(c, "doc"), &opt, &text, &test_err));
+            if (strcmp(want, hd_str_get(&text.text)))
+                fail_msg("%s case %zu:\n%s\nexpected\n%s", r1[k].name, i, hd_str_get(&text.text), want);
+            hd_chat_text_release(&text);
+        }
+        json_decref(cases);
+        hd_tokenizer_free(t);
+    }
+}
+
+/* An answer to be continued ends without a marker; editions with another shape are not taken for these. */
+static void test_r1_edges(void **state)
+{
+    static const char doc_text[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}, {\"role\": \"assistant\", \"content\": \"be\", \"prefix\": true}]}";
+    struct hd_tokenizer *t = open_template("edges", r1[0].tpl);
+    json_t *doc = hd_json_parse(doc_text, strlen(doc_text), "test", &test_err);
+    struct hd_str out;
+
+    hd_str_init(&out, 0);
+    assert_ok(render(t, doc, &out));
+    assert_string_equal(hd_str_get(&out), "<｜begin▁of▁sentence｜><｜User｜>u<｜Assistant｜>be");
+    json_decref(doc);
+    doc = hd_json_parse("{\"messages\": [{\"role\": \"user\"}]}", 32, "test", &test_err);
+    assert_true(render(t, doc, &out) < 0);
+    assert_non_null(strstr(test_err.msg, "content"));
+    json_decref(doc);
+    hd_tokenizer_free(t);
+    t = open_template("edges", R1_HAS "is_last_user");
+    assert_null(hd_chat_family(t));
+    hd_tokenizer_free(t);
+    hd_str_release(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_v4), cmocka_unit_test(test_v41), cmocka_unit_test(test_published), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_ids)};
+                                       cmocka_unit_test(test_ids), cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_edges)};
 
     return cmocka_run_group_tests_name("chat", tests, NULL, NULL);
 }
