@@ -8,9 +8,10 @@
 /* Traced tensors, copied; a name that comes back in a later chunk grows by rows. */
 struct traced {
     char *name;
-    float *data;
+    float *data;                      /* or i32: four bytes either way */
     size_t n, cap;
     int64_t cols;
+    enum hd_dtype type;
 };
 
 struct tracer {
@@ -34,10 +35,10 @@ static void keep(void *arg, const char *name, const struct hd_tensor *x)
             return;
         }
         t = &tr->t[tr->n++];
-        *t = (struct traced){.name = hd_strdup(name), .cols = hd_cols(x)};
+        *t = (struct traced){.name = hd_strdup(name), .cols = hd_cols(x), .type = x->type};
         tr->failed |= !t->name;
     }
-    if (tr->failed || t->cols != hd_cols(x) || x->type != HD_F32 || !HD_GROW(t->data, t->cap, t->n + add, (size_t)1 << 40)) {
+    if (tr->failed || t->cols != hd_cols(x) || x->type != t->type || hd_dtypes[x->type].block_bytes != 4 || !HD_GROW(t->data, t->cap, t->n + add, (size_t)1 << 40)) {
         tr->failed = true;
         return;
     }
@@ -82,7 +83,7 @@ static int write_out(const char *path, const float *logits, int64_t n_tok, int64
     hd_st_writer_declare(&w, "logits", HD_F32, 2, (int64_t[]){n_tok, n_vocab});
     for (size_t i = 0; i < tr->n; i++)
         if (strcmp(tr->t[i].name, "logits"))
-            hd_st_writer_declare(&w, tr->t[i].name, HD_F32, 2, (int64_t[]){(int64_t)tr->t[i].n / tr->t[i].cols, tr->t[i].cols});
+            hd_st_writer_declare(&w, tr->t[i].name, tr->t[i].type, 2, (int64_t[]){(int64_t)tr->t[i].n / tr->t[i].cols, tr->t[i].cols});
     HD_TRY(hd_st_writer_begin(&w, path, err));
     hd_st_writer_data(&w, logits, (size_t)(n_tok * n_vocab) * sizeof *logits);
     for (size_t i = 0; i < tr->n; i++)

@@ -104,6 +104,7 @@ static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa
     hd_bf16(s, wt);
     hd_trace(s, wt, "layers.%d.attn.index.weights", layer);
     hd_index(s, sel, q, wt, st->b, part0 + PART_KEY, &ih, NULL, NULL);
+    hd_trace(s, hd_slice(s, sel, 0, hp->index_top_k), "layers.%d.attn.selected", layer);
     hd_stream_rewind(s, mark);
     return sel;
 }

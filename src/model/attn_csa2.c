@@ -253,6 +253,8 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
         own_entries(s, hp, w, l, st, u, layer);
     if (l->source == layer)
         choose(s, hp, w, all, layer, st, u, qr);
+    if (l->ratio)
+        hd_trace(s, hd_slice(s, st->sel, 0, hp->index_top_k), "layers.%d.attn.selected", layer);
     o = hd_new(s, HD_F32, n, hp->n_head * d);
     hd_attend_sel(s, o, q, kv, l->ratio ? st->sel : NULL, &w->sink, st->b, &ah);
     hd_bf16(s, o);

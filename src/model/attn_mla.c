@@ -54,7 +54,7 @@ static void add_bias(struct hd_stream *s, struct hd_tensor *x, const struct hd_t
 }
 
 static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope,
-                                       int part, const struct hd_tensor *x, const struct hd_tensor *qr)
+                                       int part, const struct hd_tensor *x, const struct hd_tensor *qr, int layer)
 {
     int64_t n = hd_rows(x), dim = hp->index_dim;
     struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 1, .top_k = hp->index_top_k, .ascending = true, .row_bytes = hp->native ? 2 * dim : 0};
@@ -71,6 +71,7 @@ static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_
     hd_matmul(s, wt, x, &w->index_weights);
     hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
     hd_index(s, sel, q, wt, b, part, &ih, NULL, NULL);
+    hd_trace(s, hd_slice(s, sel, 0, hp->index_top_k), "layers.%d.attn.selected", layer);
     hd_stream_rewind(s, mark);
     return sel;
 }
@@ -102,7 +103,7 @@ void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct h
     hd_trace(s, kv, "layers.%d.attn.kv", layer);
     hd_kv_put(s, kv, b, part0, HD_F32);
     if (hp->index_heads)
-        sel = select_tokens(s, hp, w, b, rope, part0 + 1, x, qr);
+        sel = select_tokens(s, hp, w, b, rope, part0 + 1, x, qr, layer);
     hd_absorb(s, ql, q, &w->kv_b, H, hp->nope_dim, stride);
     u = hd_new(s, HD_F32, n, H * hp->kv_rank);
     hd_attend_sel(s, u, ql, NULL, sel, NULL, b, &ah);

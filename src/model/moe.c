@@ -16,6 +16,7 @@ void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const s
     hd_matmul(s, logits, x, &w->gate_inp);
     hd_trace(s, logits, "layers.%d.ffn.router_logits", layer);
     hd_gate(s, idx, weight, logits, maybe(&w->gate_bias), maybe(&w->gate_table), b, &hp->gate);
+    hd_trace(s, idx, "layers.%d.ffn.experts", layer);
     hd_trace(s, weight, "layers.%d.ffn.weights", layer);
     hd_moe(s, out, x, idx, weight, w->gate, w->up, w->down, &hp->moe);
     hd_trace(s, out, "layers.%d.ffn.routed", layer);

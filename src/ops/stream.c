@@ -84,5 +84,15 @@ void hd_trace(struct hd_stream *s, const struct hd_tensor *x, const char *fmt, .
     va_start(ap, fmt);
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
+    if (hd_cols(x) * 4 != x->row_bytes) {             /* a view: its rows, without what lies between them */
+        struct hd_tensor *t = hd_new(s, x->type, hd_rows(x), hd_cols(x));
+
+        for (int64_t r = 0; hd_stream_ok(s) && r < hd_rows(x); r++)
+            memcpy((char *)t->data + r * t->row_bytes, (char *)x->data + r * x->row_bytes, (size_t)hd_row_bytes(x->type, hd_cols(x)));
+        if (!hd_stream_ok(s))
+            return;
+        s->trace(s->trace_arg, name, t);
+        return;
+    }
     s->trace(s->trace_arg, name, x);
 }

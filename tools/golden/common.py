@@ -74,7 +74,7 @@ def reference(model, tokens):
 
 def write_golden(path, tokens, logits, trace):
     t = {"tokens": torch.tensor(tokens, dtype=torch.int64), "logits": logits.float()}
-    t.update({k: v.float() for k, v in trace.items()})
+    t.update({k: v.float() if v.is_floating_point() else v for k, v in trace.items()})
     save_file({k: v.contiguous().clone() for k, v in t.items()}, os.path.join(path, "golden.safetensors"))
 
 

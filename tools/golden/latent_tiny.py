@@ -76,6 +76,27 @@ class Margins:
         torch.Tensor.topk = self.plain
 
 
+class Choices:
+    """Who was chosen: the experts of every layer, and the rows that an indexer selected."""
+
+    def __init__(self, model):
+        self.found = {}
+        for i, layer in enumerate(model.model.layers):
+            if hasattr(layer.mlp, "experts"):
+                layer.mlp.experts.register_forward_pre_hook(lambda m, a, i=i: self.experts(i, a))
+            if hasattr(layer.self_attn, "indexer"):
+                layer.self_attn.indexer.register_forward_hook(lambda m, a, out, i=i: self.rows(i, out))
+
+    def experts(self, i, args):
+        self.found["layers.%d.ffn.experts" % i] = args[1].to(torch.int32)
+
+    def rows(self, i, out):
+        """[T, k]; rows after the query, which only fill the list, become -1."""
+        idx = (out[0] if isinstance(out, tuple) else out)[0]
+        t = torch.arange(idx.shape[0])[:, None]
+        self.found["layers.%d.attn.selected" % i] = torch.where(idx <= t, idx, -1).to(torch.int32)
+
+
 def make(name, cls, config, seed, dtype=torch.float32, fused=False, n_shard=1, n_tok=90, fp8=False):
     path = fresh(os.path.join(ROOT, name))
     config._attn_implementation = "eager"
@@ -102,8 +123,10 @@ def make(name, cls, config, seed, dtype=torch.float32, fused=False, n_shard=1, n
     write_config(path, config, architectures=[cls.__name__], **extra)
     write_weights(path, state, n_shard)
     tokens = tokens_for(seed, n_tok, config.vocab_size)
+    choices = Choices(model)
     with Margins() as m:
         logits, trace = reference(model, tokens)
+    trace.update(choices.found)
     if m.gap < 1e-4:
         return make(name, cls, config, seed + 100, dtype, fused, n_shard, n_tok, fp8)
     write_golden(path, tokens, logits, trace)
@@ -123,6 +146,13 @@ ALL = {
                                                                           rope_parameters={**YARN, "mscale": 0.7, "mscale_all_dim": 1.0}), 55),
     "v32-a": lambda n: make(n, DeepseekV32ForCausalLM, DeepseekV32Config(**{**BASE, "n_group": 4, "topk_group": 2, "index_topk": 24, "index_head_dim": 32, "index_n_heads": 6},
                                                                        rope_parameters=YARN), 56, torch.bfloat16),
+    "v32-b": lambda n: make(n, DeepseekV32ForCausalLM, DeepseekV32Config(**{**BASE, "hidden_size": 56, "num_attention_heads": 3, "num_key_value_heads": 3, "n_group": 1,
+                                                                           "topk_group": 1, "index_topk": 7, "index_head_dim": 32, "index_n_heads": 10, "v_head_dim": 28,
+                                                                           "kv_lora_rank": 20, "q_lora_rank": 36}), 57, torch.bfloat16, n_shard=2, n_tok=60),
+    "v32-c": lambda n: make(n, DeepseekV32ForCausalLM, DeepseekV32Config(**{**BASE, "hidden_size": 48, "num_hidden_layers": 2, "first_k_dense_replace": 0, "n_group": 2,
+                                                                           "topk_group": 1, "index_topk": 16, "index_head_dim": 48, "index_n_heads": 8, "n_routed_experts": 6,
+                                                                           "num_experts_per_tok": 2, "n_shared_experts": 1, "norm_topk_prob": False},
+                                                                       rope_parameters={**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}), 58, fused=True, n_tok=70),
 }
 
 if __name__ == "__main__":
