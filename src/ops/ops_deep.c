@@ -322,3 +322,14 @@ void hd_absorb(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
     s->cost.weight_bytes += (double)hd_tensor_bytes(w) * (double)nope / (double)stride;
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_ABSORB, .n_out = 1, .out = {out}, .in = {q, w}, .i = {n_head, nope, stride}});
 }
+
+void hd_absorb_t(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *w, int64_t n_head, int64_t nope)
+{
+    int64_t rope = hd_cols(q) / n_head - nope;
+
+    if (!hd_require(s, hd_cols(q) % n_head == 0 && rope >= 0 && hd_rows(w) % n_head == 0 && hd_cols(w) == nope && hd_cols(out) == hd_rows(w) + n_head * rope, HD_OP_ABSORB_T, q, w))
+        return;
+    s->cost.flops += 2.0 * (double)hd_rows(q) * (double)hd_elems(w);
+    s->cost.weight_bytes += (double)hd_tensor_bytes(w);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ABSORB_T, .n_out = 1, .out = {out}, .in = {q, w}, .i = {n_head, nope}});
+}

@@ -18,7 +18,8 @@ enum hd_weight_flags {
     HD_W_GLOBAL = 1,          /* once, not per layer */
     HD_W_OPTIONAL = 2,        /* may be absent: the field's dims stay 0 */
     HD_W_STORED_ONLY = 4,     /* known by name, ignored: rotary tables and the like */
-    HD_W_EXPERT = 8           /* one per expert: the field is a struct hd_tensor *, an array that binding allocates */
+    HD_W_EXPERT = 8           /* one per expert: the field is a struct hd_tensor *, an array that binding allocates; in GGUF they are one
+                               * tensor, its outermost dimension the expert */
 };
 
 /* {field, class, flags, safetensors name, GGUF name, shape}: names hold at most one %d, the layer (experts' a second one, the

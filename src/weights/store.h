@@ -40,7 +40,7 @@ struct hd_store {
     enum hd_store_kind kind;
     char *path;                   /* as given */
     char *config_path;            /* PATH/config.json, or the GGUF file: for messages */
-    json_t *config;               /* HD_STORE_DIR only */
+    json_t *config;               /* of a directory; of a GGUF file when its metadata was translated (gguf_deepseek.h), or NULL */
     struct hd_file_map *files;
     char **file_names;
     int n_file;
