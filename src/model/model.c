@@ -37,7 +37,7 @@ static int find_arch(struct hd_model *m, struct hd_err *err)
         if (hd_gguf_str(&m->store, field, &v) && v.n < sizeof name)
             memcpy(name, v.p, v.n);
     } else {
-        HD_TRY(hd_json_str_or(m->store.config, field, "", &json_name, m->store.config_path, err));
+        HD_TRY(hd_json_str_or(m->store.config, "model_type", "", &json_name, m->store.config_path, err));
         snprintf(name, sizeof name, "%s", json_name);
     }
     if ((m->arch = hd_arch_find(name)))
