@@ -386,7 +386,7 @@ def make_latent(name, cls, config, kinds, seed, legacy=False, gate_key=True):
 # ---- V4 as published: fp8 matrices, fp4 experts ----
 
 V4 = dict(vocab_size=96, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, head_dim=32, qk_rope_head_dim=16, q_lora_rank=64, o_lora_rank=32, o_groups=2,
-          sliding_window=24, index_n_heads=16, index_head_dim=32, index_topk=6, moe_intermediate_size=32, n_routed_experts=6, n_shared_experts=1, num_experts_per_tok=2,
+          sliding_window=24, index_n_heads=16, index_head_dim=32, index_topk=28, moe_intermediate_size=32, n_routed_experts=6, n_shared_experts=1, num_experts_per_tok=2,
           num_hash_layers=1, hc_mult=4, hc_sinkhorn_iters=20, hc_eps=1e-6, rms_norm_eps=1e-6, routed_scaling_factor=1.5, norm_topk_prob=True, scoring_func="sqrtsoftplus",
           swiglu_limit=2.0, rope_theta=10000, compress_rope_theta=160000, compress_ratios=[0, 4, 128, 0], max_position_embeddings=4096, num_nextn_predict_layers=1,
           num_key_value_heads=1, tie_word_embeddings=False, hidden_act="silu", attention_bias=False, bos_token_id=0, eos_token_id=1, topk_method="noaux_tc",
@@ -460,10 +460,10 @@ def make_v4(name, seed, converter):
         ours = os.path.join(tmp, "ours.gguf")
         write(ours, "deepseek4", V4, state, lambda n, s: T.F32)
         compare(name, out, ours)
-    tokens = tokens_for(seed, 180, V4["vocab_size"])
+    tokens = tokens_for(seed, 140, V4["vocab_size"])
     cfg = {**V4, "compress_ratios": V4["compress_ratios"][:V4["num_hidden_layers"]], "num_nextn_predict_layers": 0}
     logits, gap = logits_of(cfg, state, tokens)
-    if gap < 1e-4:
+    if gap < 1e-3:                                    # fast modes must choose alike, too
         return make_v4(name, seed + 100, converter)
     write_golden(path, tokens, logits, {})
     print(name, "seed %d, max |logit| %.3f, margin %.2g, %d bytes" % (seed, logits.abs().max(), gap, os.path.getsize(out)))
