@@ -256,6 +256,7 @@ import conversion.base
 conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "deepseek-v3"    # known by a hash of real vocabularies
 import transformers
 transformers.PreTrainedTokenizerFast.add_bos_token = True       # as the published tokenizer's class has it
+conversion.base.gguf.GGUFWriter.add_chat_template = lambda self, value: None           # the converter's own file, not the checkpoint's
 import convert_hf_to_gguf
 sys.argv = ["convert"] + sys.argv[2:]
 convert_hf_to_gguf.main()
@@ -308,7 +309,7 @@ def as_numpy(state):
 
 
 def write_checkpoint(path, cfg, state):
-    os.makedirs(path, exist_ok=True)
+    os.makedirs(path, exist_ok=True)                  # the directory's name goes into the file
     with open(os.path.join(path, "config.json"), "w") as f:
         json.dump(cfg, f)
     save_file({k: v.contiguous() for k, v in state.items()}, os.path.join(path, "model.safetensors"))
@@ -345,9 +346,10 @@ def keep(name, src, converter):
         write(out, arch, cfg, as_numpy(state), lambda n, s: T.F32)
     else:
         with tempfile.TemporaryDirectory() as tmp:
-            write_checkpoint(tmp, cfg, state)
-            write_tokenizer(tmp)
-            convert(converter, tmp, out, "bf16" if kind == T.BF16 else "f32")
+            src = os.path.join(tmp, "tiny")
+            write_checkpoint(src, cfg, state)
+            write_tokenizer(src)
+            convert(converter, src, out, "bf16" if kind == T.BF16 else "f32")
             ours = os.path.join(tmp, "ours.gguf")
             write(ours, arch, cfg, as_numpy(state), lambda n, s: T.F32 if len(s) == 1 or "ffn_gate_inp" in n else kind)
             compare(name, out, ours)
@@ -447,9 +449,10 @@ def make_v4(name, seed, converter):
     path = fresh(os.path.join(ROOT, name))
     out = os.path.join(path, "model.gguf")
     with tempfile.TemporaryDirectory() as tmp:
-        write_checkpoint(tmp, V4, v4_published(V4, seed))
-        write_tokenizer(tmp)
-        convert(converter, tmp, out, "bf16")
+        src = os.path.join(tmp, "tiny")
+        write_checkpoint(src, V4, v4_published(V4, seed))
+        write_tokenizer(src)
+        convert(converter, src, out, "bf16")
         held = values(gguf.GGUFReader(out))
         state = {k: np.zeros(s, np.float32) for k, s in v4_shapes(V4).items()}
         state.update({"layers.%d.ffn.gate.tid2eid" % i: np.zeros((V4["vocab_size"], V4["num_experts_per_tok"]), np.int64) for i in range(V4["num_hash_layers"])})
