@@ -179,11 +179,19 @@ static int take_list(struct reader *r, const struct rule *u)
         return hd_err_set(r->err, HD_ERR_FORMAT, "%s: expected a list of integers, one a layer", key_of(k, r, u->gguf));
     if (!(list = json_array()))
         return put(r, u->json, NULL);
-    for (uint64_t i = 0; i < kv->n; i++)
-        if (json_array_append_new(list, json_integer(hd_gguf_elem_int(kv, i)))) {
+    for (uint64_t i = 0; i < kv->n; i++) {
+        double v = hd_gguf_elem_real(kv, i);
+
+        if (!(v >= u->lo && v <= u->hi) || v != floor(v)) {
+            json_decref(list);
+            return hd_err_set(r->err, HD_ERR_FORMAT, "%s: found %g for layer %llu; expected an integer from %g to %g", key_of(k, r, u->gguf), v, (unsigned long long)i, u->lo,
+                              u->hi);
+        }
+        if (json_array_append_new(list, json_integer((json_int_t)v))) {
             json_decref(list);
             return put(r, u->json, NULL);
         }
+    }
     return put(r, u->json, list);
 }
 

@@ -207,11 +207,18 @@ def metadata(w, arch, cfg, legacy=False):
         u("attention.value_length_mla", cfg["v_head_dim"])
 
 
-def write(path, arch, cfg, state, kind_of, seed=0, legacy=False):
-    """Returns the state as the file holds it."""
+def write(path, arch, cfg, state, kind_of, seed=0, legacy=False, three=False, draft=False):
+    """Returns the state as the file holds it. three: V4's grouped output projection as [groups, rank, columns], which llama.cpp
+    takes as well. draft: a draft module behind the layers, or what suffices to see one."""
     rng, held = np.random.default_rng(seed), dict(state)
     w = gguf.GGUFWriter(path, arch)
-    metadata(w, arch, cfg, legacy)
+    metadata(w, arch, {**cfg, "num_hidden_layers": cfg["num_hidden_layers"] + draft}, legacy)
+    if draft:
+        d = cfg["hidden_size"]
+        w.add_uint32(arch + ".nextn_predict_layers", 1)
+        for name in ("attn_norm", "nextn.enorm", "nextn.hnorm"):
+            w.add_tensor("blk.%d.%s.weight" % (cfg["num_hidden_layers"], name), np.ones(d, np.float32))
+        w.add_tensor("blk.%d.nextn.eh_proj.weight" % cfg["num_hidden_layers"], pack(np.ones((d, 2 * d), np.float32), T.Q2_K, rng)[0], raw_dtype=T.Q2_K)
     for name, t in (v4_map(cfg, state) if arch == "deepseek4" else latent_map(cfg, state, legacy)).items():
         x = t.get(state)
         if x.dtype.kind == "i":
@@ -219,7 +226,8 @@ def write(path, arch, cfg, state, kind_of, seed=0, legacy=False):
             continue
         kind = kind_of(name, x.shape)
         raw, value = pack(np.ascontiguousarray(x.reshape(-1, x.shape[-1])), kind, rng)
-        w.add_tensor(name, np.ascontiguousarray(raw).reshape(*x.shape[:-1], -1), raw_dtype=kind)
+        shape = (cfg["o_groups"], -1) if "attn_output_a" in name and three else x.shape[:-1]
+        w.add_tensor(name, np.ascontiguousarray(raw).reshape(*shape, raw.shape[-1]), raw_dtype=kind)
         t.set(held, value.reshape(x.shape))
     w.write_header_to_file()
     w.write_kv_data_to_file()
@@ -343,7 +351,7 @@ def keep(name, src, converter):
     kind = T.BF16 if dtype == torch.bfloat16 else T.F32
     out = os.path.join(path, "model.gguf")
     if arch == "deepseek4":                           # the converter takes packed experts only
-        write(out, arch, cfg, as_numpy(state), lambda n, s: T.F32)
+        write(out, arch, cfg, as_numpy(state), lambda n, s: T.F32, three=True)
     else:
         with tempfile.TemporaryDirectory() as tmp:
             src = os.path.join(tmp, "tiny")
@@ -356,7 +364,7 @@ def keep(name, src, converter):
     print(name, os.path.getsize(out))
 
 
-def make_latent(name, cls, config, kinds, seed, legacy=False, gate_key=True):
+def make_latent(name, cls, config, kinds, seed, legacy=False, gate_key=True, draft=False):
     """A random model in mixed formats, written by this script; kinds: stem -> format, "" the others."""
     path = fresh(os.path.join(ROOT, name))
     torch.manual_seed(seed)
@@ -378,7 +386,7 @@ def make_latent(name, cls, config, kinds, seed, legacy=False, gate_key=True):
         stem = n.split(".", 2)[2] if n.startswith("blk.") else n
         return T.F32 if len(shape) == 1 or "ffn_gate_inp" in n else kinds.get(stem.rsplit(".", 1)[0], kinds[""])
 
-    held = write(os.path.join(path, "model.gguf"), arch_of(cfg), cfg, state, kind_of, seed, legacy)
+    held = write(os.path.join(path, "model.gguf"), arch_of(cfg), cfg, state, kind_of, seed, legacy, draft=draft)
     tokens = tokens_for(seed, 60, cfg["vocab_size"])
     logits, _ = logits_of(cfg, held, tokens)
     write_golden(path, tokens, logits, {})
@@ -485,10 +493,10 @@ ALL = {
                                                                                              "routed_scaling_factor": 1.0}, rope_parameters={**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}),
                                                {"": T.Q8_0, "attn_output": T.Q5_1, "attn_kv_b": T.Q5_0, "ffn_gate_exps": T.Q4_0, "ffn_up_exps": T.Q4_1, "token_embd": T.F16}, 71,
                                                legacy=True, gate_key=False),
-    "gguf-v3-k": lambda n, c: make_latent(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**QUANT, "q_lora_rank": 64, "kv_lora_rank": 256, "n_group": 3, "topk_group": 2,
+    "gguf-v3-k": lambda n, c: make_latent(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**QUANT, "num_hidden_layers": 1, "first_k_dense_replace": 0, "q_lora_rank": 64, "kv_lora_rank": 256, "n_group": 3, "topk_group": 2,
                                                                                         "routed_scaling_factor": 2.5}, rope_parameters=YARN),
-                                          {"": T.Q4_K, "attn_k_b": T.Q8_0, "attn_v_b": T.Q6_K, "attn_kv_a_mqa": T.Q5_K, "attn_output": T.Q8_0, "attn_q_b": T.Q5_0, "ffn_down": T.Q8_0,
-                                           "ffn_down_exps": T.MXFP4, "ffn_up_exps": T.Q3_K, "ffn_down_shexp": T.Q4_0, "output": T.Q6_K}, 72),
+                                          {"": T.Q4_K, "attn_k_b": T.Q8_0, "attn_v_b": T.Q6_K, "attn_kv_a_mqa": T.Q5_K, "attn_output": T.Q8_0, "attn_q_b": T.Q5_0,
+                                           "ffn_down_exps": T.MXFP4, "ffn_up_exps": T.Q3_K, "ffn_down_shexp": T.Q4_0, "output": T.Q6_K}, 72, draft=True),
 }
 
 if __name__ == "__main__":
