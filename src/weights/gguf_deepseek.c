@@ -328,6 +328,22 @@ static int take_rope(struct reader *r)
     return put(r, "rope_scaling", in.out);
 }
 
+/* Files from before expert_group_count: the published models of these sizes route within groups all the same. */
+static int take_groups(struct reader *r)
+{
+    static const struct {
+        int64_t n_layer, n_expert, n_group, n_used;
+    } known[] = {{60, 160, 8, 3}, {61, 256, 8, 4}};      /* V2; V3, R1 and V3.2 */
+    int64_t n_layer = json_integer_value(json_object_get(r->out, "num_hidden_layers")), n_expert = json_integer_value(json_object_get(r->out, "n_routed_experts"));
+
+    for (int i = 0; i < HD_LEN(known) && !find(r, "expert_group_count"); i++)
+        if (known[i].n_layer == n_layer && known[i].n_expert == n_expert) {
+            HD_TRY(put(r, "n_group", json_integer(known[i].n_group)));
+            HD_TRY(put(r, "topk_group", json_integer(known[i].n_used)));
+        }
+    return HD_OK;
+}
+
 /* Who it is, by the gate; and what goes without saying for that gate. */
 static int take_gate(struct reader *r)
 {
@@ -361,8 +377,10 @@ static int read_all(struct reader *r, const struct family *f)
         for (int i = 0; i < f->table[t].n && f->table[t].rule != derived; i++)
             HD_TRY(take(r, &f->table[t].rule[i]));
     HD_TRY(take_vocabulary(r));
-    if (strcmp(r->arch, "deepseek4"))
+    if (strcmp(r->arch, "deepseek4")) {
         HD_TRY(take_heads(r));
+        HD_TRY(take_groups(r));
+    }
     HD_TRY(take_rope(r));
     return take_gate(r);
 }

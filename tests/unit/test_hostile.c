@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "engine/model_tokenizer.h"
+#include "weights/gguf_deepseek.h"
 
 static char dir[400];
 
@@ -477,6 +478,37 @@ static void test_gguf_deepseek(void **state)
     }
 }
 
+/* Files of V3 from before the keys of expert groups: the model's groups count. */
+static void test_gguf_groups(void **state)
+{
+    static const struct {
+        const char *name;
+        int at;
+        uint32_t value;
+    } edit[] = {{"deepseek2.block_count", 4, 61},
+                {"deepseek2.expert_count", 4, 256},
+                {"deepseek2.expert_group_count", -4, 0x78787878},
+                {"deepseek2.expert_group_used_count", -4, 0x78787878}};
+    struct hd_store st;
+    char path[600], *w, *at;
+    size_t n;
+
+    clear_dir();
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    w = slurp("tests/golden/gguf-v3-a/model.gguf", &n);
+    for (int i = 0; i < HD_LEN(edit); i++) {
+        assert_non_null(at = memmem(w, n, edit[i].name, strlen(edit[i].name)));
+        memcpy(at + (int)strlen(edit[i].name) + edit[i].at, &edit[i].value, 4);
+    }
+    put("m.gguf", w, n);
+    assert_ok(hd_store_open(&st, path, 0, &test_err));
+    assert_ok(hd_gguf_deepseek_config(&st, &test_err));
+    assert_int_equal(json_integer_value(json_object_get(st.config, "n_group")), 8);
+    assert_int_equal(json_integer_value(json_object_get(st.config, "topk_group")), 4);
+    hd_store_close(&st);
+    hd_free(w);
+}
+
 /* A hash table that names an expert that is not there. */
 static void test_gguf_table(void **state)
 {
@@ -540,7 +572,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_config),  cmocka_unit_test(test_safetensors), cmocka_unit_test(test_index),
                                        cmocka_unit_test(test_not_files), cmocka_unit_test(test_weights),   cmocka_unit_test(test_gguf),
                                        cmocka_unit_test(test_damage),  cmocka_unit_test(test_memory),      cmocka_unit_test(test_requests),
-                                       cmocka_unit_test(test_gguf_deepseek), cmocka_unit_test(test_gguf_table)};
+                                       cmocka_unit_test(test_gguf_deepseek), cmocka_unit_test(test_gguf_table),
+                                       cmocka_unit_test(test_gguf_groups)};
 
     return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
 }

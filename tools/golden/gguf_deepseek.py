@@ -482,6 +482,8 @@ def make_v4(name, seed, converter):
 
 QUANT = {**BASE, "vocab_size": 64, "num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 64, "moe_intermediate_size": 32, "n_routed_experts": 6, "n_shared_experts": 1,
          "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 16, "num_attention_heads": 4, "num_key_value_heads": 4}
+V2_LEGACY = {**QUANT, "hidden_size": 128, "q_lora_rank": None, "topk_method": "greedy", "kv_lora_rank": 64, "routed_scaling_factor": 1.0}
+V3_K = {**QUANT, "num_hidden_layers": 1, "first_k_dense_replace": 0, "q_lora_rank": 64, "kv_lora_rank": 256, "n_group": 3, "topk_group": 2, "routed_scaling_factor": 2.5}
 
 ALL = {
     "gguf-v2-yarn": lambda n, c: keep(n, "v2-yarn", c),               # the converter's
@@ -489,12 +491,10 @@ ALL = {
     "gguf-v32-a": lambda n, c: keep(n, "v32-a", c),                   # the converter's
     "gguf-v4-f32-mini": lambda n, c: keep(n, "v4-f32-mini", c),
     "gguf-v4-mx": lambda n, c: make_v4(n, 61, c),                     # the converter's
-    "gguf-v2-legacy": lambda n, c: make_latent(n, DeepseekV2ForCausalLM, DeepseekV2Config(**{**QUANT, "hidden_size": 128, "q_lora_rank": None, "topk_method": "greedy", "kv_lora_rank": 64,
-                                                                                             "routed_scaling_factor": 1.0}, rope_parameters={**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}),
+    "gguf-v2-legacy": lambda n, c: make_latent(n, DeepseekV2ForCausalLM, DeepseekV2Config(**V2_LEGACY, rope_parameters={**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}),
                                                {"": T.Q8_0, "attn_output": T.Q5_1, "attn_kv_b": T.Q5_0, "ffn_gate_exps": T.Q4_0, "ffn_up_exps": T.Q4_1, "token_embd": T.F16}, 71,
                                                legacy=True, gate_key=False),
-    "gguf-v3-k": lambda n, c: make_latent(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**QUANT, "num_hidden_layers": 1, "first_k_dense_replace": 0, "q_lora_rank": 64, "kv_lora_rank": 256, "n_group": 3, "topk_group": 2,
-                                                                                        "routed_scaling_factor": 2.5}, rope_parameters=YARN),
+    "gguf-v3-k": lambda n, c: make_latent(n, DeepseekV3ForCausalLM, DeepseekV3Config(**V3_K, rope_parameters=YARN),
                                           {"": T.Q4_K, "attn_k_b": T.Q8_0, "attn_v_b": T.Q6_K, "attn_kv_a_mqa": T.Q5_K, "attn_output": T.Q8_0, "attn_q_b": T.Q5_0,
                                            "ffn_down_exps": T.MXFP4, "ffn_up_exps": T.Q3_K, "ffn_down_shexp": T.Q4_0, "output": T.Q6_K}, 72, draft=True),
 }
