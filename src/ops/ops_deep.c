@@ -67,7 +67,7 @@ void hd_hadamard(struct hd_stream *s, struct hd_tensor *x, int64_t head_dim)
 
 void hd_copies(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *h)
 {
-    if (hd_require(s, hd_rows(x) == hd_rows(h) && hd_cols(x) % hd_cols(h) == 0, HD_OP_COPIES, x, h))
+    if (hd_require(s, hd_rows(x) == hd_rows(h) && hd_cols(h) && hd_cols(x) % hd_cols(h) == 0, HD_OP_COPIES, x, h))
         hd_dispatch(s, &(struct hd_call){.op = HD_OP_COPIES, .n_out = 1, .out = {x}, .in = {h}});
 }
 

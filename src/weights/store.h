@@ -1,4 +1,4 @@
-/* store.h: the tensors of a checkpoint as it lies on disk: a directory of safetensors, or a GGUF file.
+/* store.h: the tensors of a checkpoint as it lies on disk: a directory of safetensors, or a GGUF file (or the first of its parts).
  *
  * Files are mapped, nothing is copied, pages are read when somebody touches them. The store knows names, formats, shapes
  * and where the bytes are; what they mean is the weight list's business (bind.h).

@@ -47,11 +47,18 @@ static void load_deepseek(struct golden *g)
 
 static void load(struct golden *g)
 {
+    static const char *const models[] = {"model.gguf", "model-00001-of-00002.gguf"};
     char file[600];
     const struct hd_entry *t, *l;
 
-    snprintf(file, sizeof file, "%s/model.gguf", g->path);
-    g->file = hd_file_exists(file) ? hd_strdup(file) : hd_strdup(g->path);
+    g->file = NULL;
+    for (int i = 0; i < HD_LEN(models) && !g->file; i++) {
+        snprintf(file, sizeof file, "%s/%s", g->path, models[i]);
+        if (hd_file_exists(file))
+            g->file = hd_strdup(file);
+    }
+    if (!g->file)
+        g->file = hd_strdup(g->path);
     snprintf(file, sizeof file, "%s/golden.safetensors", g->numbers);
     if (!hd_file_exists(file)) {
         load_deepseek(g);

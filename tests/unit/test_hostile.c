@@ -509,6 +509,46 @@ static void test_gguf_groups(void **state)
     hd_free(w);
 }
 
+/* A GGUF model in parts that are gone, or not what they say. */
+static void test_gguf_parts(void **state)
+{
+    size_t n[2];
+    char *w[2], *at, path[600];
+
+    clear_dir();
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "tests/golden/gguf-v4-f32-mini/model-0000%d-of-00002.gguf", i + 1);
+        w[i] = slurp(path, &n[i]);
+    }
+    put("m-00002-of-00002.gguf", w[1], n[1]);
+    snprintf(path, sizeof path, "%s/m-00002-of-00002.gguf", dir);
+    refused(path, "is part 2 of 2", "the second part");
+    put("m.gguf", w[0], n[0]);
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    refused(path, "-00001-of-00002.gguf", "a renamed part");
+    put("m-00001-of-00002.gguf", w[0], n[0]);
+    snprintf(path, sizeof path, "%s/m-00001-of-00002.gguf", dir);
+    assert_ok(try_open(path));
+    put("m-00002-of-00002.gguf", w[0], n[0]);
+    refused(path, "m-00002-of-00002.gguf: tensor", "the first part twice");
+    assert_non_null(at = memmem(w[1], n[1], "split.no", 8));
+    at[12] = 0;
+    put("m-00002-of-00002.gguf", w[1], n[1]);
+    refused(path, "split.no: found 0", "a part that says it is the first");
+    at[12] = 1;
+    assert_non_null(at = memmem(w[0], n[0], "split.tensors.count", 19));
+    at[23]++;
+    put("m-00001-of-00002.gguf", w[0], n[0]);
+    put("m-00002-of-00002.gguf", w[1], n[1]);
+    refused(path, "split.tensors.count", "another number of tensors");
+    snprintf(path, sizeof path, "%s/m-00002-of-00002.gguf", dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/m-00001-of-00002.gguf", dir);
+    refused(path, "m-00002-of-00002.gguf", "a missing part");
+    hd_free(w[0]);
+    hd_free(w[1]);
+}
+
 /* A hash table that names an expert that is not there. */
 static void test_gguf_table(void **state)
 {
@@ -573,7 +613,7 @@ int main(void)
                                        cmocka_unit_test(test_not_files), cmocka_unit_test(test_weights),   cmocka_unit_test(test_gguf),
                                        cmocka_unit_test(test_damage),  cmocka_unit_test(test_memory),      cmocka_unit_test(test_requests),
                                        cmocka_unit_test(test_gguf_deepseek), cmocka_unit_test(test_gguf_table),
-                                       cmocka_unit_test(test_gguf_groups)};
+                                       cmocka_unit_test(test_gguf_groups),   cmocka_unit_test(test_gguf_parts)};
 
     return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
 }

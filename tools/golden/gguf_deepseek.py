@@ -207,11 +207,12 @@ def metadata(w, arch, cfg, legacy=False):
         u("attention.value_length_mla", cfg["v_head_dim"])
 
 
-def write(path, arch, cfg, state, kind_of, seed=0, legacy=False, three=False, draft=False):
+def write(path, arch, cfg, state, kind_of, seed=0, legacy=False, three=False, draft=False, part=0):
     """Returns the state as the file holds it. three: V4's grouped output projection as [groups, rank, columns], which llama.cpp
-    takes as well. draft: a draft module behind the layers, or what suffices to see one."""
+    takes as well. draft: a draft module behind the layers, or what suffices to see one. part: tensors of a
+    file, the model in several."""
     rng, held = np.random.default_rng(seed), dict(state)
-    w = gguf.GGUFWriter(path, arch)
+    w = gguf.GGUFWriter(path, arch, split_max_tensors=part)
     metadata(w, arch, {**cfg, "num_hidden_layers": cfg["num_hidden_layers"] + draft}, legacy)
     if draft:
         d = cfg["hidden_size"]
@@ -351,7 +352,7 @@ def keep(name, src, converter):
     kind = T.BF16 if dtype == torch.bfloat16 else T.F32
     out = os.path.join(path, "model.gguf")
     if arch == "deepseek4":                           # the converter takes packed experts only
-        write(out, arch, cfg, as_numpy(state), lambda n, s: T.F32, three=True)
+        write(out, arch, cfg, as_numpy(state), lambda n, s: T.F32, three=True, part=40)
     else:
         with tempfile.TemporaryDirectory() as tmp:
             src = os.path.join(tmp, "tiny")
@@ -361,7 +362,7 @@ def keep(name, src, converter):
             ours = os.path.join(tmp, "ours.gguf")
             write(ours, arch, cfg, as_numpy(state), lambda n, s: T.F32 if len(s) == 1 or "ffn_gate_inp" in n else kind)
             compare(name, out, ours)
-    print(name, os.path.getsize(out))
+    print(name, os.listdir(path))
 
 
 def make_latent(name, cls, config, kinds, seed, legacy=False, gate_key=True, draft=False):
