@@ -11,7 +11,7 @@ static int from_gguf(struct hd_tokenizer **out, const struct hd_store *st, struc
                             *merges = hd_gguf_find(st, "tokenizer.ggml.merges");
     struct hd_vocab_source src = {.bos = -1, .eos = -1, .what = st->path};
     const unsigned char *cur = NULL;
-    struct hd_view model = {"", 0}, *piece, *merge;
+    struct hd_view model = {"", 0}, arch, *piece, *merge;
     uint64_t at = 0;
     int32_t *type = NULL;
     int rc;
@@ -49,6 +49,8 @@ static int from_gguf(struct hd_tokenizer **out, const struct hd_store *st, struc
         if (hd_view_is(src.pre, "default"))
             src.pre = (struct hd_view){"gpt-2", 5};
         hd_gguf_str(st, "tokenizer.chat_template", &src.chat_template);
+        if (hd_gguf_str(st, "general.architecture", &arch) && hd_view_is(arch, "deepseek4"))
+            src.model_type = "deepseek_v4";
         hd_gguf_int_or(st, "tokenizer.ggml.bos_token_id", -1, (int64_t)1 << 31, -1, &src.bos, NULL);
         hd_gguf_int_or(st, "tokenizer.ggml.eos_token_id", -1, (int64_t)1 << 31, -1, &src.eos, NULL);
         rc = hd_tokenizer_create(out, &src, err);

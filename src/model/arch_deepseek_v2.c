@@ -22,4 +22,4 @@ static int load(struct hd_model *m, struct hd_err *err)
 }
 
 const struct hd_arch hd_arch_deepseek_v2 = {
-    .name = "deepseek_v2", .load = load, .forward = hd_latent_forward, .each_weight = hd_latent_each_weight, .n_idle = hd_latent_idle};
+    .name = "deepseek_v2", .gguf_name = "deepseek2", .load = load, .forward = hd_latent_forward, .each_weight = hd_latent_each_weight, .n_idle = hd_latent_idle};

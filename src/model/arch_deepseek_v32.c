@@ -31,4 +31,4 @@ static int load(struct hd_model *m, struct hd_err *err)
 }
 
 const struct hd_arch hd_arch_deepseek_v32 = {
-    .name = "deepseek_v32", .load = load, .forward = hd_latent_forward, .each_weight = hd_latent_each_weight, .n_idle = hd_latent_idle};
+    .name = "deepseek_v32", .gguf_name = "deepseek32", .load = load, .forward = hd_latent_forward, .each_weight = hd_latent_each_weight, .n_idle = hd_latent_idle};

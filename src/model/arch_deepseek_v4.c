@@ -57,60 +57,65 @@ struct v4 {
 #define FUSED HD_W_OPTIONAL
 
 static const struct hd_weight_row globals[] = {
-    {G(embed), M, HD_W_GLOBAL, "embed.weight|model.embed_tokens.weight|model.embed.weight", NULL, "V,D", NULL},
-    {G(norm), V, HD_W_GLOBAL, "norm.weight|model.norm.weight", NULL, "D", NULL},
-    {G(head), M, HD_W_GLOBAL, "head.weight|lm_head.weight", NULL, "V,D", NULL},
-    {G(hc_head.fn), V, HD_W_GLOBAL, "hc_head_fn|model.hc_head.hc_fn", NULL, "C,C*D", NULL},
-    {G(hc_head.base), V, HD_W_GLOBAL, "hc_head_base|model.hc_head.hc_base", NULL, "C", NULL},
-    {G(hc_head.scale), V, HD_W_GLOBAL, "hc_head_scale|model.hc_head.hc_scale", NULL, "1", NULL},
+    {G(embed), M, HD_W_GLOBAL, "embed.weight|model.embed_tokens.weight|model.embed.weight", "token_embd.weight", "V,D", NULL},
+    {G(norm), V, HD_W_GLOBAL, "norm.weight|model.norm.weight", "output_norm.weight", "D", NULL},
+    {G(head), M, HD_W_GLOBAL, "head.weight|lm_head.weight", "output.weight", "V,D", NULL},
+    {G(hc_head.fn), V, HD_W_GLOBAL, "hc_head_fn|model.hc_head.hc_fn", "output_hc_fn.weight", "C,C*D", NULL},
+    {G(hc_head.base), V, HD_W_GLOBAL, "hc_head_base|model.hc_head.hc_base", "output_hc_base.weight", "C", NULL},
+    {G(hc_head.scale), V, HD_W_GLOBAL, "hc_head_scale|model.hc_head.hc_scale", "output_hc_scale.weight", "1", NULL},
 };
 
 /* '@' names are the published ones; transformers' save_pretrained mixes "model.layers.N." with both spellings. */
+#define BLK(gguf) "blk.%d." gguf
 #define NAME(own, hf) "@" own "|model.layers.%d." own "|model.layers.%d." hf
 static const struct hd_weight_row rows[] = {
-    {L(attn_norm), V, 0, NAME("attn_norm.weight", "input_layernorm.weight"), NULL, "D", NULL},
-    {L(ffn_norm), V, 0, NAME("ffn_norm.weight", "post_attention_layernorm.weight"), NULL, "D", NULL},
-    {L(hc_attn.fn), V, 0, NAME("hc_attn_fn", "attn_hc.fn"), NULL, "Cm,C*D", NULL},
-    {L(hc_attn.base), V, 0, NAME("hc_attn_base", "attn_hc.base"), NULL, "Cm", NULL},
-    {L(hc_attn.scale), V, 0, NAME("hc_attn_scale", "attn_hc.scale"), NULL, "3", NULL},
-    {L(hc_ffn.fn), V, 0, NAME("hc_ffn_fn", "ffn_hc.fn"), NULL, "Cm,C*D", NULL},
-    {L(hc_ffn.base), V, 0, NAME("hc_ffn_base", "ffn_hc.base"), NULL, "Cm", NULL},
-    {L(hc_ffn.scale), V, 0, NAME("hc_ffn_scale", "ffn_hc.scale"), NULL, "3", NULL},
-    {L(attn.wq_a), M, HD_W_FP8, NAME("attn.wq_a.weight", "self_attn.q_a_proj.weight"), NULL, "Rq,D", NULL},
-    {L(attn.q_norm), V, 0, NAME("attn.q_norm.weight", "self_attn.q_a_norm.weight"), NULL, "Rq", NULL},
-    {L(attn.wq_b), M, HD_W_FP8, NAME("attn.wq_b.weight", "self_attn.q_b_proj.weight"), NULL, "H*Dh,Rq", NULL},
-    {L(attn.wkv), M, HD_W_FP8, NAME("attn.wkv.weight", "self_attn.kv_proj.weight"), NULL, "Dh,D", NULL},
-    {L(attn.kv_norm), V, 0, NAME("attn.kv_norm.weight", "self_attn.kv_norm.weight") "|model.layers.%d.attn.norm.weight", NULL, "Dh", NULL},
-    {L(attn.sink), V, 0, NAME("attn.attn_sink", "self_attn.sinks"), NULL, "H", NULL},
-    {L(attn.wo_a), M, HD_W_FP8, NAME("attn.wo_a.weight", "self_attn.o_a_proj.weight"), NULL, "Og*Or,Oc", NULL},
-    {L(attn.wo_b), M, HD_W_FP8, NAME("attn.wo_b.weight", "self_attn.o_b_proj.weight"), NULL, "D,Og*Or", NULL},
-    {L(attn.comp.ape), V, 0, NAME("attn.compressor.ape", "self_attn.compressor.position_bias"), NULL, "4,2*Dh", "r4"},
-    {L(attn.comp.wkv), M, 0, NAME("attn.compressor.wkv.weight", "self_attn.compressor.kv_proj.weight"), NULL, "2*Dh,D", "r4"},
-    {L(attn.comp.wgate), M, 0, NAME("attn.compressor.wgate.weight", "self_attn.compressor.gate_proj.weight"), NULL, "2*Dh,D", "r4"},
-    {L(attn.comp.ape), V, 0, NAME("attn.compressor.ape", "self_attn.compressor.position_bias"), NULL, "128,Dh", "r128"},
-    {L(attn.comp.wkv), M, 0, NAME("attn.compressor.wkv.weight", "self_attn.compressor.kv_proj.weight"), NULL, "Dh,D", "r128"},
-    {L(attn.comp.wgate), M, 0, NAME("attn.compressor.wgate.weight", "self_attn.compressor.gate_proj.weight"), NULL, "Dh,D", "r128"},
-    {L(attn.comp.norm), V, 0, NAME("attn.compressor.norm.weight", "self_attn.compressor.kv_norm.weight"), NULL, "Dh", "r"},
-    {L(attn.index_wq_b), M, HD_W_FP8, NAME("attn.indexer.wq_b.weight", "self_attn.compressor.indexer.q_b_proj.weight"), NULL, "Ih*Id,Rq", "r4"},
+    {L(attn_norm), V, 0, NAME("attn_norm.weight", "input_layernorm.weight"), BLK("attn_norm.weight"), "D", NULL},
+    {L(ffn_norm), V, 0, NAME("ffn_norm.weight", "post_attention_layernorm.weight"), BLK("ffn_norm.weight"), "D", NULL},
+    {L(hc_attn.fn), V, 0, NAME("hc_attn_fn", "attn_hc.fn"), BLK("hc_attn_fn.weight"), "Cm,C*D", NULL},
+    {L(hc_attn.base), V, 0, NAME("hc_attn_base", "attn_hc.base"), BLK("hc_attn_base.weight"), "Cm", NULL},
+    {L(hc_attn.scale), V, 0, NAME("hc_attn_scale", "attn_hc.scale"), BLK("hc_attn_scale.weight"), "3", NULL},
+    {L(hc_ffn.fn), V, 0, NAME("hc_ffn_fn", "ffn_hc.fn"), BLK("hc_ffn_fn.weight"), "Cm,C*D", NULL},
+    {L(hc_ffn.base), V, 0, NAME("hc_ffn_base", "ffn_hc.base"), BLK("hc_ffn_base.weight"), "Cm", NULL},
+    {L(hc_ffn.scale), V, 0, NAME("hc_ffn_scale", "ffn_hc.scale"), BLK("hc_ffn_scale.weight"), "3", NULL},
+    {L(attn.wq_a), M, HD_W_FP8, NAME("attn.wq_a.weight", "self_attn.q_a_proj.weight"), BLK("attn_q_a.weight"), "Rq,D", NULL},
+    {L(attn.q_norm), V, 0, NAME("attn.q_norm.weight", "self_attn.q_a_norm.weight"), BLK("attn_q_a_norm.weight"), "Rq", NULL},
+    {L(attn.wq_b), M, HD_W_FP8, NAME("attn.wq_b.weight", "self_attn.q_b_proj.weight"), BLK("attn_q_b.weight"), "H*Dh,Rq", NULL},
+    {L(attn.wkv), M, HD_W_FP8, NAME("attn.wkv.weight", "self_attn.kv_proj.weight"), BLK("attn_kv.weight"), "Dh,D", NULL},
+    {L(attn.kv_norm), V, 0, NAME("attn.kv_norm.weight", "self_attn.kv_norm.weight") "|model.layers.%d.attn.norm.weight", BLK("attn_kv_a_norm.weight"), "Dh", NULL},
+    {L(attn.sink), V, 0, NAME("attn.attn_sink", "self_attn.sinks"), BLK("attn_sinks.weight"), "H", NULL},
+    {L(attn.wo_a), M, HD_W_FP8, NAME("attn.wo_a.weight", "self_attn.o_a_proj.weight"), BLK("attn_output_a.weight"), "Og*Or,Oc", NULL},
+    {L(attn.wo_b), M, HD_W_FP8, NAME("attn.wo_b.weight", "self_attn.o_b_proj.weight"), BLK("attn_output_b.weight"), "D,Og*Or", NULL},
+    {L(attn.comp.ape), V, 0, NAME("attn.compressor.ape", "self_attn.compressor.position_bias"), BLK("attn_compressor_ape.weight"), "4,2*Dh", "r4"},
+    {L(attn.comp.wkv), M, 0, NAME("attn.compressor.wkv.weight", "self_attn.compressor.kv_proj.weight"), BLK("attn_compressor_kv.weight"), "2*Dh,D", "r4"},
+    {L(attn.comp.wgate), M, 0, NAME("attn.compressor.wgate.weight", "self_attn.compressor.gate_proj.weight"), BLK("attn_compressor_gate.weight"), "2*Dh,D", "r4"},
+    {L(attn.comp.ape), V, 0, NAME("attn.compressor.ape", "self_attn.compressor.position_bias"), BLK("attn_compressor_ape.weight"), "128,Dh", "r128"},
+    {L(attn.comp.wkv), M, 0, NAME("attn.compressor.wkv.weight", "self_attn.compressor.kv_proj.weight"), BLK("attn_compressor_kv.weight"), "Dh,D", "r128"},
+    {L(attn.comp.wgate), M, 0, NAME("attn.compressor.wgate.weight", "self_attn.compressor.gate_proj.weight"), BLK("attn_compressor_gate.weight"), "Dh,D", "r128"},
+    {L(attn.comp.norm), V, 0, NAME("attn.compressor.norm.weight", "self_attn.compressor.kv_norm.weight"), BLK("attn_compressor_norm.weight"), "Dh", "r"},
+    {L(attn.index_wq_b), M, HD_W_FP8, NAME("attn.indexer.wq_b.weight", "self_attn.compressor.indexer.q_b_proj.weight"), BLK("indexer.attn_q_b.weight"), "Ih*Id,Rq", "r4"},
     {L(attn.index_weights), M, 0,
      NAME("attn.indexer.weights_proj.weight", "self_attn.compressor.indexer.weights_proj.weight") "|model.layers.%d.self_attn.compressor.indexer.scorer.weights_proj.weight",
-     NULL, "Ih,D", "r4"},
-    {L(attn.index_comp.ape), V, 0, NAME("attn.indexer.compressor.ape", "self_attn.compressor.indexer.position_bias"), NULL, "4,2*Id", "r4"},
-    {L(attn.index_comp.wkv), M, 0, NAME("attn.indexer.compressor.wkv.weight", "self_attn.compressor.indexer.kv_proj.weight"), NULL, "2*Id,D", "r4"},
-    {L(attn.index_comp.wgate), M, 0, NAME("attn.indexer.compressor.wgate.weight", "self_attn.compressor.indexer.gate_proj.weight"), NULL, "2*Id,D", "r4"},
-    {L(attn.index_comp.norm), V, 0, NAME("attn.indexer.compressor.norm.weight", "self_attn.compressor.indexer.kv_norm.weight"), NULL, "Id", "r4"},
-    {L(ffn.gate_inp), M, 0, NAME("ffn.gate.weight", "mlp.gate.weight"), NULL, "E,D", NULL},
-    {L(ffn.gate_bias), V, 0, NAME("ffn.gate.bias", "mlp.gate.e_score_correction_bias"), NULL, "E", "bias"},
-    {L(bias_vl), V, HD_W_OPTIONAL, "@ffn.gate.bias_vl|model.layers.%d.ffn.gate.bias_vl", NULL, "E", NULL},
-    {L(ffn.gate_table), HD_W_TABLE, 0, NAME("ffn.gate.tid2eid", "mlp.gate.tid2eid"), NULL, "V,k", "hash"},
-    {L(ffn.gate), M, HD_W_EXPERT, "@ffn.experts.%d.w1.weight|model.layers.%d.ffn.experts.%d.w1.weight|model.layers.%d.mlp.experts.%d.gate_proj.weight", NULL, "F,D", "split"},
-    {L(ffn.up), M, HD_W_EXPERT, "@ffn.experts.%d.w3.weight|model.layers.%d.ffn.experts.%d.w3.weight|model.layers.%d.mlp.experts.%d.up_proj.weight", NULL, "F,D", "split"},
-    {L(ffn.down), M, HD_W_EXPERT, "@ffn.experts.%d.w2.weight|model.layers.%d.ffn.experts.%d.w2.weight|model.layers.%d.mlp.experts.%d.down_proj.weight", NULL, "D,F", "split"},
-    {L(gate_up_exps), M, FUSED, "model.layers.%d.mlp.experts.gate_up_proj|model.layers.%d.ffn.experts.gate_up_proj", NULL, "E,2*F,D", "fused"},
-    {L(down_exps), M, FUSED, "model.layers.%d.mlp.experts.down_proj|model.layers.%d.ffn.experts.down_proj", NULL, "E,D,F", "fused"},
-    {L(ffn.sh_gate), M, HD_W_FP8, NAME("ffn.shared_experts.w1.weight", "mlp.shared_experts.gate_proj.weight"), NULL, "Es*F,D", NULL},
-    {L(ffn.sh_up), M, HD_W_FP8, NAME("ffn.shared_experts.w3.weight", "mlp.shared_experts.up_proj.weight"), NULL, "Es*F,D", NULL},
-    {L(ffn.sh_down), M, HD_W_FP8, NAME("ffn.shared_experts.w2.weight", "mlp.shared_experts.down_proj.weight"), NULL, "D,Es*F", NULL},
+     BLK("indexer.proj.weight"), "Ih,D", "r4"},
+    {L(attn.index_comp.ape), V, 0, NAME("attn.indexer.compressor.ape", "self_attn.compressor.indexer.position_bias"), BLK("indexer_compressor_ape.weight"), "4,2*Id", "r4"},
+    {L(attn.index_comp.wkv), M, 0, NAME("attn.indexer.compressor.wkv.weight", "self_attn.compressor.indexer.kv_proj.weight"), BLK("indexer_compressor_kv.weight"), "2*Id,D", "r4"},
+    {L(attn.index_comp.wgate), M, 0, NAME("attn.indexer.compressor.wgate.weight", "self_attn.compressor.indexer.gate_proj.weight"),
+     BLK("indexer_compressor_gate.weight"), "2*Id,D", "r4"},
+    {L(attn.index_comp.norm), V, 0, NAME("attn.indexer.compressor.norm.weight", "self_attn.compressor.indexer.kv_norm.weight"), BLK("indexer_compressor_norm.weight"), "Id", "r4"},
+    {L(ffn.gate_inp), M, 0, NAME("ffn.gate.weight", "mlp.gate.weight"), BLK("ffn_gate_inp.weight"), "E,D", NULL},
+    {L(ffn.gate_bias), V, 0, NAME("ffn.gate.bias", "mlp.gate.e_score_correction_bias"), BLK("exp_probs_b.bias"), "E", "bias"},
+    {L(bias_vl), V, HD_W_OPTIONAL, "@ffn.gate.bias_vl|model.layers.%d.ffn.gate.bias_vl", BLK("exp_probs_b_vl.bias"), "E", NULL},      /* for image tokens */
+    {L(ffn.gate_table), HD_W_TABLE, 0, NAME("ffn.gate.tid2eid", "mlp.gate.tid2eid"), BLK("ffn_gate_tid2eid.weight"), "V,k", "hash"},
+    {L(ffn.gate), M, HD_W_EXPERT, "@ffn.experts.%d.w1.weight|model.layers.%d.ffn.experts.%d.w1.weight|model.layers.%d.mlp.experts.%d.gate_proj.weight",
+     BLK("ffn_gate_exps.weight"), "F,D", "split"},
+    {L(ffn.up), M, HD_W_EXPERT, "@ffn.experts.%d.w3.weight|model.layers.%d.ffn.experts.%d.w3.weight|model.layers.%d.mlp.experts.%d.up_proj.weight",
+     BLK("ffn_up_exps.weight"), "F,D", "split"},
+    {L(ffn.down), M, HD_W_EXPERT, "@ffn.experts.%d.w2.weight|model.layers.%d.ffn.experts.%d.w2.weight|model.layers.%d.mlp.experts.%d.down_proj.weight",
+     BLK("ffn_down_exps.weight"), "D,F", "split"},
+    {L(gate_up_exps), M, FUSED, "model.layers.%d.mlp.experts.gate_up_proj|model.layers.%d.ffn.experts.gate_up_proj", BLK("ffn_gate_up_exps.weight"), "E,2*F,D", "fused"},
+    {L(down_exps), M, FUSED, "model.layers.%d.mlp.experts.down_proj|model.layers.%d.ffn.experts.down_proj", BLK("ffn_down_exps.weight"), "E,D,F", "fused"},
+    {L(ffn.sh_gate), M, HD_W_FP8, NAME("ffn.shared_experts.w1.weight", "mlp.shared_experts.gate_proj.weight"), BLK("ffn_gate_shexp.weight"), "Es*F,D", NULL},
+    {L(ffn.sh_up), M, HD_W_FP8, NAME("ffn.shared_experts.w3.weight", "mlp.shared_experts.up_proj.weight"), BLK("ffn_up_shexp.weight"), "Es*F,D", NULL},
+    {L(ffn.sh_down), M, HD_W_FP8, NAME("ffn.shared_experts.w2.weight", "mlp.shared_experts.down_proj.weight"), BLK("ffn_down_shexp.weight"), "D,Es*F", NULL},
     /* draft modules: the MTP module of the April checkpoints, or the stages of DSpark */
     {L(e_proj), M, HD_W_FP8, "@e_proj.weight", NULL, "D,D", "mtp"},
     {L(h_proj), M, HD_W_FP8, "@h_proj.weight", NULL, "D,D", "mtp"},
@@ -301,6 +306,7 @@ static int read_config(struct hd_model *m, struct v4 *d, struct hd_err *err)
 
 static int find_draft(struct hd_model *m, struct v4 *d, struct hd_err *err)
 {
+    static const char *const fused[] = {"model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.ffn.experts.gate_up_proj", "blk.0.ffn_gate_up_exps.weight"};
     char name[64];
 
     d->dspark = hd_store_find(&m->store, "mtp.0.main_proj.weight") != NULL;
@@ -313,7 +319,8 @@ static int find_draft(struct hd_model *m, struct v4 *d, struct hd_err *err)
         d->dspark = json_object_get(m->store.config, "dspark_target_layer_ids") != NULL;
         HD_TRY(hd_json_int_or(m->store.config, "num_nextn_predict_layers", 0, 16, 0, &d->n_mtp, m->store.config_path, err));
     }
-    d->fused = hd_store_find(&m->store, "model.layers.0.mlp.experts.gate_up_proj") || hd_store_find(&m->store, "model.layers.0.ffn.experts.gate_up_proj");
+    for (int i = 0; i < HD_LEN(fused); i++)
+        d->fused = d->fused || hd_store_find(&m->store, fused[i]);
     if (d->n_mtp && !(d->mtp = hd_arena_zalloc(&m->arena, (size_t)d->n_mtp * sizeof *d->mtp)))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld draft modules", m->store.path, (long long)d->n_mtp);
     return HD_OK;
@@ -416,8 +423,6 @@ static int load(struct hd_model *m, struct hd_err *err)
 
     if (!d)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", m->store.path);
-    if (m->store.kind == HD_STORE_GGUF)
-        return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: found GGUF; expected a directory for deepseek_v4", m->store.path);
     m->impl = d;
     HD_TRY(read_config(m, d, err));
     HD_TRY(find_draft(m, d, err));
@@ -527,4 +532,4 @@ static int64_t n_idle(const struct hd_model *m)
     return (d->n_vocab - 1) * d->d_model + d->n_layer * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
 }
 
-const struct hd_arch hd_arch_deepseek_v4 = {.name = "deepseek_v4", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle};
+const struct hd_arch hd_arch_deepseek_v4 = {.name = "deepseek_v4", .gguf_name = "deepseek4", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle};

@@ -408,4 +408,4 @@ static int64_t n_idle(const struct hd_model *m)
 }
 
 const struct hd_arch hd_arch_deepseek_v41 = {
-    .name = "deepseek_v41", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle, .take_classes = take_classes};
+    .name = "deepseek_v41", .gguf_name = "", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle, .take_classes = take_classes};

@@ -544,5 +544,5 @@ static int64_t n_idle(const struct hd_model *m)
     return n + hd_engram_idle(&d->engram);
 }
 
-const struct hd_arch hd_arch_hadal = {.name = "hadal", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle,
+const struct hd_arch hd_arch_hadal = {.name = "hadal", .gguf_name = "", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle,
                                       .take_classes = take_classes};

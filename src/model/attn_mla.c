@@ -76,10 +76,26 @@ static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_
     return sel;
 }
 
+static void absorb_keys(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, struct hd_tensor *ql, const struct hd_tensor *q)
+{
+    if (w->k_b.n_dim)
+        hd_absorb_t(s, ql, q, &w->k_b, hp->n_head, hp->nope_dim);
+    else
+        hd_absorb(s, ql, q, &w->kv_b, hp->n_head, hp->nope_dim, hp->nope_dim + hp->v_dim);
+}
+
+static void expand_values(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, struct hd_tensor *o, const struct hd_tensor *u)
+{
+    if (w->v_b.n_dim)
+        hd_group_matmul(s, o, u, &w->v_b, hp->n_head, hp->v_dim, 0);
+    else
+        hd_group_matmul(s, o, u, &w->kv_b, hp->n_head, hp->nope_dim + hp->v_dim, hp->nope_dim);
+}
+
 void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part0,
                  const struct hd_tensor *x, struct hd_tensor *out, int layer)
 {
-    int64_t n = hd_rows(x), H = hp->n_head, qd = hp->nope_dim + hp->rope_dim, wide = hp->kv_rank + hp->rope_dim, stride = hp->nope_dim + hp->v_dim;
+    int64_t n = hd_rows(x), H = hp->n_head, qd = hp->nope_dim + hp->rope_dim, wide = hp->kv_rank + hp->rope_dim;
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *q = hd_new(s, HD_F32, n, H * qd), *kv = hd_new(s, HD_F32, n, wide), *ql = hd_new(s, HD_F32, n, H * wide), *sel = NULL, *qr = NULL, *u, *o, *c;
     struct hd_attend_sel_hp ah = {.n_head = H, .head_dim = wide, .window = 0, .ratio = 1, .part_window = -1, .part_entry = part0, .scale = hp->scale, .value_dim = hp->kv_rank,
@@ -104,11 +120,11 @@ void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct h
     hd_kv_put(s, kv, b, part0, HD_F32);
     if (hp->index_heads)
         sel = select_tokens(s, hp, w, b, rope, part0 + 1, x, qr, layer);
-    hd_absorb(s, ql, q, &w->kv_b, H, hp->nope_dim, stride);
+    absorb_keys(s, hp, w, ql, q);
     u = hd_new(s, HD_F32, n, H * hp->kv_rank);
     hd_attend_sel(s, u, ql, NULL, sel, NULL, b, &ah);
     o = hd_new(s, HD_F32, n, H * hp->v_dim);
-    hd_group_matmul(s, o, u, &w->kv_b, H, stride, hp->nope_dim);
+    expand_values(s, hp, w, o, u);
     hd_matmul(s, out, o, &w->o);
     add_bias(s, out, &w->o_bias);
     hd_trace(s, out, "layers.%d.attn_out", layer);

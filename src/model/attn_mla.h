@@ -24,7 +24,9 @@ struct hd_mla_hp {
 };
 
 struct hd_mla_weights {
-    struct hd_tensor q, q_a, q_norm, q_b, kv_a, kv_norm, kv_b, o;
+    struct hd_tensor q, q_a, q_norm, q_b, kv_a, kv_norm, o;
+    struct hd_tensor kv_b;                            /* [H (nope + v), rank]; or, dim 0, its halves as GGUF has them: */
+    struct hd_tensor k_b, v_b;                        /* [H, rank, nope], transposed; [H, v, rank] */
     struct hd_tensor q_a_bias, kv_a_bias, o_bias;     /* dim 0 when absent */
     struct hd_tensor index_q_b, index_k, index_k_norm, index_k_bias, index_weights;
 };

@@ -16,43 +16,48 @@
 /* Names as Hugging Face stores them, and as DeepSeek's convert.py renames them. */
 #define ATTN(hf, own) "model.layers.%d.self_attn." hf "|layers.%d.attn." own
 #define MLP(hf, own) "model.layers.%d.mlp." hf "|layers.%d.ffn." own
+#define BLK(gguf) "blk.%d." gguf
 
 static const struct hd_weight_row rows[] = {
-    {G(embed), M, HD_W_GLOBAL, "model.embed_tokens.weight|embed.weight", NULL, "V,D", NULL},
-    {G(norm), V, HD_W_GLOBAL, "model.norm.weight|norm.weight", NULL, "D", NULL},
-    {G(head), M, HD_W_GLOBAL | HD_W_OPTIONAL, "lm_head.weight|head.weight", NULL, "V,D", NULL},
-    {L(attn_norm), V, 0, "model.layers.%d.input_layernorm.weight|layers.%d.attn_norm.weight", NULL, "D", NULL},
-    {L(ffn_norm), V, 0, "model.layers.%d.post_attention_layernorm.weight|layers.%d.ffn_norm.weight", NULL, "D", NULL},
-    {L(attn.q), M, HD_W_FP8, ATTN("q_proj.weight", "wq.weight"), NULL, "H*Dq,D", "q"},
-    {L(attn.q_a), M, HD_W_FP8, ATTN("q_a_proj.weight", "wq_a.weight"), NULL, "Rq,D", "q_rank"},
+    {G(embed), M, HD_W_GLOBAL, "model.embed_tokens.weight|embed.weight", "token_embd.weight", "V,D", NULL},
+    {G(norm), V, HD_W_GLOBAL, "model.norm.weight|norm.weight", "output_norm.weight", "D", NULL},
+    {G(head), M, HD_W_GLOBAL | HD_W_OPTIONAL, "lm_head.weight|head.weight", "output.weight", "V,D", NULL},
+    {L(attn_norm), V, 0, "model.layers.%d.input_layernorm.weight|layers.%d.attn_norm.weight", BLK("attn_norm.weight"), "D", NULL},
+    {L(ffn_norm), V, 0, "model.layers.%d.post_attention_layernorm.weight|layers.%d.ffn_norm.weight", BLK("ffn_norm.weight"), "D", NULL},
+    {L(attn.q), M, HD_W_FP8, ATTN("q_proj.weight", "wq.weight"), BLK("attn_q.weight"), "H*Dq,D", "q"},
+    {L(attn.q_a), M, HD_W_FP8, ATTN("q_a_proj.weight", "wq_a.weight"), BLK("attn_q_a.weight"), "Rq,D", "q_rank"},
     {L(attn.q_a_bias), V, 0, ATTN("q_a_proj.bias", "wq_a.bias"), NULL, "Rq", "q_bias"},
-    {L(attn.q_norm), V, 0, ATTN("q_a_layernorm.weight", "q_norm.weight"), NULL, "Rq", "q_rank"},
-    {L(attn.q_b), M, HD_W_FP8, ATTN("q_b_proj.weight", "wq_b.weight"), NULL, "H*Dq,Rq", "q_rank"},
-    {L(attn.kv_a), M, HD_W_FP8, ATTN("kv_a_proj_with_mqa.weight", "wkv_a.weight"), NULL, "Wide,D", NULL},
+    {L(attn.q_norm), V, 0, ATTN("q_a_layernorm.weight", "q_norm.weight"), BLK("attn_q_a_norm.weight"), "Rq", "q_rank"},
+    {L(attn.q_b), M, HD_W_FP8, ATTN("q_b_proj.weight", "wq_b.weight"), BLK("attn_q_b.weight"), "H*Dq,Rq", "q_rank"},
+    {L(attn.kv_a), M, HD_W_FP8, ATTN("kv_a_proj_with_mqa.weight", "wkv_a.weight"), BLK("attn_kv_a_mqa.weight"), "Wide,D", NULL},
     {L(attn.kv_a_bias), V, 0, ATTN("kv_a_proj_with_mqa.bias", "wkv_a.bias"), NULL, "Wide", "bias"},
-    {L(attn.kv_norm), V, 0, ATTN("kv_a_layernorm.weight", "kv_norm.weight"), NULL, "Rkv", NULL},
-    {L(attn.kv_b), M, HD_W_FP8, ATTN("kv_b_proj.weight", "wkv_b.weight"), NULL, "H*Dkv,Rkv", NULL},
-    {L(attn.o), M, HD_W_FP8, ATTN("o_proj.weight", "wo.weight"), NULL, "D,H*Dv", NULL},
+    {L(attn.kv_norm), V, 0, ATTN("kv_a_layernorm.weight", "kv_norm.weight"), BLK("attn_kv_a_norm.weight"), "Rkv", NULL},
+    {L(attn.kv_b), M, HD_W_FP8, ATTN("kv_b_proj.weight", "wkv_b.weight"), BLK("attn_kv_b.weight"), "H*Dkv,Rkv", "kv_b"},
+    {L(attn.k_b), M, 0, NULL, BLK("attn_k_b.weight"), "H,Rkv,Dn", "k_b"},
+    {L(attn.v_b), M, 0, NULL, BLK("attn_v_b.weight"), "H,Dv,Rkv", "k_b"},
+    {L(attn.o), M, HD_W_FP8, ATTN("o_proj.weight", "wo.weight"), BLK("attn_output.weight"), "D,H*Dv", NULL},
     {L(attn.o_bias), V, 0, ATTN("o_proj.bias", "wo.bias"), NULL, "D", "bias"},
-    {L(attn.index_q_b), M, HD_W_FP8, ATTN("indexer.wq_b.weight", "indexer.wq_b.weight"), NULL, "Ih*Id,Rq", "index"},
-    {L(attn.index_k), M, HD_W_FP8, ATTN("indexer.wk.weight", "indexer.wk.weight"), NULL, "Id,D", "index"},
-    {L(attn.index_k_norm), V, 0, ATTN("indexer.k_norm.weight", "indexer.k_norm.weight"), NULL, "Id", "index"},
-    {L(attn.index_k_bias), V, 0, ATTN("indexer.k_norm.bias", "indexer.k_norm.bias"), NULL, "Id", "index"},
-    {L(attn.index_weights), M, 0, ATTN("indexer.weights_proj.weight", "indexer.weights_proj.weight"), NULL, "Ih,D", "index"},
-    {L(ffn.gate), M, HD_W_FP8, MLP("gate_proj.weight", "w1.weight"), NULL, "F,D", "dense"},
-    {L(ffn.up), M, HD_W_FP8, MLP("up_proj.weight", "w3.weight"), NULL, "F,D", "dense"},
-    {L(ffn.down), M, HD_W_FP8, MLP("down_proj.weight", "w2.weight"), NULL, "D,F", "dense"},
-    {L(moe.gate_inp), M, 0, MLP("gate.weight", "gate.weight"), NULL, "E,D", "moe"},
-    {L(moe.gate_bias), V, 0, MLP("gate.e_score_correction_bias", "gate.bias"), NULL, "E", "gate_bias"},
-    {L(moe.gate), M, HD_W_EXPERT, MLP("experts.%d.gate_proj.weight", "experts.%d.w1.weight"), NULL, "Fe,D", "split"},
-    {L(moe.up), M, HD_W_EXPERT, MLP("experts.%d.up_proj.weight", "experts.%d.w3.weight"), NULL, "Fe,D", "split"},
-    {L(moe.down), M, HD_W_EXPERT, MLP("experts.%d.down_proj.weight", "experts.%d.w2.weight"), NULL, "D,Fe", "split"},
-    {L(gate_up_exps), M, 0, "model.layers.%d.mlp.experts.gate_up_proj", NULL, "E,2*Fe,D", "fused"},
-    {L(down_exps), M, 0, "model.layers.%d.mlp.experts.down_proj", NULL, "E,D,Fe", "fused"},
-    {L(moe.sh_gate), M, HD_W_FP8, MLP("shared_experts.gate_proj.weight", "shared_experts.w1.weight"), NULL, "Fs,D", "shared"},
-    {L(moe.sh_up), M, HD_W_FP8, MLP("shared_experts.up_proj.weight", "shared_experts.w3.weight"), NULL, "Fs,D", "shared"},
-    {L(moe.sh_down), M, HD_W_FP8, MLP("shared_experts.down_proj.weight", "shared_experts.w2.weight"), NULL, "D,Fs", "shared"},
-    {0, V, HD_W_STORED_ONLY, "model.layers.%d.self_attn.rotary_emb.inv_freq", NULL, "", NULL},
+    {L(attn.index_q_b), M, HD_W_FP8, ATTN("indexer.wq_b.weight", "indexer.wq_b.weight"), BLK("indexer.attn_q_b.weight"), "Ih*Id,Rq", "index"},
+    {L(attn.index_k), M, HD_W_FP8, ATTN("indexer.wk.weight", "indexer.wk.weight"), BLK("indexer.attn_k.weight"), "Id,D", "index"},
+    {L(attn.index_k_norm), V, 0, ATTN("indexer.k_norm.weight", "indexer.k_norm.weight"), BLK("indexer.k_norm.weight"), "Id", "index"},
+    {L(attn.index_k_bias), V, 0, ATTN("indexer.k_norm.bias", "indexer.k_norm.bias"), BLK("indexer.k_norm.bias"), "Id", "index"},
+    {L(attn.index_weights), M, 0, ATTN("indexer.weights_proj.weight", "indexer.weights_proj.weight"), BLK("indexer.proj.weight"), "Ih,D", "index"},
+    {L(ffn.gate), M, HD_W_FP8, MLP("gate_proj.weight", "w1.weight"), BLK("ffn_gate.weight"), "F,D", "dense"},
+    {L(ffn.up), M, HD_W_FP8, MLP("up_proj.weight", "w3.weight"), BLK("ffn_up.weight"), "F,D", "dense"},
+    {L(ffn.down), M, HD_W_FP8, MLP("down_proj.weight", "w2.weight"), BLK("ffn_down.weight"), "D,F", "dense"},
+    {L(moe.gate_inp), M, 0, MLP("gate.weight", "gate.weight"), BLK("ffn_gate_inp.weight"), "E,D", "moe"},
+    {L(moe.gate_bias), V, 0, MLP("gate.e_score_correction_bias", "gate.bias"), BLK("exp_probs_b.bias"), "E", "gate_bias"},
+    {L(moe.gate), M, HD_W_EXPERT, MLP("experts.%d.gate_proj.weight", "experts.%d.w1.weight"), BLK("ffn_gate_exps.weight"), "Fe,D", "split"},
+    {L(moe.up), M, HD_W_EXPERT, MLP("experts.%d.up_proj.weight", "experts.%d.w3.weight"), BLK("ffn_up_exps.weight"), "Fe,D", "split"},
+    {L(moe.down), M, HD_W_EXPERT, MLP("experts.%d.down_proj.weight", "experts.%d.w2.weight"), BLK("ffn_down_exps.weight"), "D,Fe", "split"},
+    {L(gate_up_exps), M, 0, "model.layers.%d.mlp.experts.gate_up_proj", BLK("ffn_gate_up_exps.weight"), "E,2*Fe,D", "fused"},
+    {L(down_exps), M, 0, "model.layers.%d.mlp.experts.down_proj", BLK("ffn_down_exps.weight"), "E,D,Fe", "fused"},
+    {L(moe.sh_gate), M, HD_W_FP8, MLP("shared_experts.gate_proj.weight", "shared_experts.w1.weight"), BLK("ffn_gate_shexp.weight"), "Fs,D", "shared"},
+    {L(moe.sh_up), M, HD_W_FP8, MLP("shared_experts.up_proj.weight", "shared_experts.w3.weight"), BLK("ffn_up_shexp.weight"), "Fs,D", "shared"},
+    {L(moe.sh_down), M, HD_W_FP8, MLP("shared_experts.down_proj.weight", "shared_experts.w2.weight"), BLK("ffn_down_shexp.weight"), "D,Fs", "shared"},
+    {0, V, HD_W_STORED_ONLY, "model.layers.%d.self_attn.rotary_emb.inv_freq", BLK("attn_rot_embd.weight"), "", NULL},
+    {0, V, HD_W_STORED_ONLY | HD_W_GLOBAL, NULL, "rope_freqs.weight", "", NULL},
+    {0, M, HD_W_STORED_ONLY, NULL, BLK("attn_kv_b.weight"), "", NULL},      /* beside its halves, in some files */
 };
 
 static bool exists(const void *arg, const char *when, int64_t layer)
@@ -66,6 +71,8 @@ static bool exists(const void *arg, const char *when, int64_t layer)
                {"q_rank", d->attn.q_rank > 0},
                {"q_bias", d->attn.q_rank > 0 && d->attn_bias},
                {"bias", d->attn_bias},
+               {"kv_b", !d->kv_halves},
+               {"k_b", d->kv_halves},
                {"index", d->attn.index_heads > 0},
                {"dense", dense},
                {"moe", !dense},
@@ -130,8 +137,6 @@ int hd_latent_config(struct hd_model *m, struct hd_latent **out, struct hd_err *
 
     if (!d)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", f);
-    if (m->store.kind == HD_STORE_GGUF)
-        return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: found GGUF; expected a directory for %s", m->store.path, m->arch->name);
     HD_TRY(read_config(m, d, &n_ctx, err));
     HD_TRY(hd_json_int_or(m->store.config, "first_k_dense_replace", 0, LAYER_MAX, 0, &first, f, err));
     HD_TRY(hd_json_int_or(m->store.config, "moe_layer_freq", 1, LAYER_MAX, 1, &every, f, err));
@@ -181,7 +186,7 @@ int hd_latent_bind(struct hd_model *m, struct hd_latent *d, struct hd_err *err)
 {
     struct hd_mla_hp *a = &d->attn;
     struct hd_symbol sym[] = {{"V", d->n_vocab}, {"D", d->d_model}, {"F", d->d_ff}, {"Fe", d->d_expert}, {"Fs", d->n_shared * d->d_expert}, {"E", d->moe.gate.n_expert},
-                              {"H", a->n_head}, {"Dq", a->nope_dim + a->rope_dim}, {"Dkv", a->nope_dim + a->v_dim}, {"Dv", a->v_dim}, {"Rq", a->q_rank},
+                              {"H", a->n_head}, {"Dq", a->nope_dim + a->rope_dim}, {"Dkv", a->nope_dim + a->v_dim}, {"Dv", a->v_dim}, {"Dn", a->nope_dim}, {"Rq", a->q_rank},
                               {"Rkv", a->kv_rank}, {"Wide", a->kv_rank + a->rope_dim}, {"Ih", a->index_heads}, {"Id", a->index_dim}};
     struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(HD_MLA_PARTS * d->n_layer) * sizeof *part);
     float *f = hd_arena_alloc(&m->arena, (size_t)(a->rope_dim / 2) * sizeof *f);
@@ -193,9 +198,10 @@ int hd_latent_bind(struct hd_model *m, struct hd_latent *d, struct hd_err *err)
     _Static_assert(sizeof sym <= sizeof d->sym, "room for every symbol");
     memcpy(d->sym, sym, sizeof sym);
     for (int64_t i = 0; i < d->n_layer && !d->fused; i++) {
-        snprintf(name, sizeof name, "model.layers.%d.mlp.experts.gate_up_proj", (int)i);
+        snprintf(name, sizeof name, m->store.kind == HD_STORE_GGUF ? "blk.%d.ffn_gate_up_exps.weight" : "model.layers.%d.mlp.experts.gate_up_proj", (int)i);
         d->fused = hd_store_find(&m->store, name) != NULL;
     }
+    d->kv_halves = hd_store_find(&m->store, "blk.0.attn_k_b.weight") != NULL;
     set_aside(&m->store, d->n_layer);
     d->list = (struct hd_weight_list){.row = rows, .n_row = HD_LEN(rows), .sym = d->sym, .n_sym = HD_LEN(sym), .n_layer = d->n_layer, .globals = d, .layers = d->layer,
                                       .layer_bytes = sizeof *d->layer, .n_expert = d->moe.gate.n_expert, .exists = exists, .arg = d};

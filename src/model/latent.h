@@ -28,6 +28,7 @@ struct hd_latent {
     struct hd_moe_block_hp moe;
     struct hd_rope_hp rope;
     bool tied, fused, gate_bias, attn_bias;
+    bool kv_halves;                                   /* GGUF: k_b and v_b instead of kv_b */
     struct hd_tensor embed, norm, head, inv_freq;
     struct hd_latent_layer *layer;
     struct hd_symbol sym[24];

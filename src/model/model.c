@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "weights/gguf_deepseek.h"
+
 #define HD_ARCH(symbol) extern const struct hd_arch hd_arch_##symbol;
 #include "model/arch.def"
 #undef HD_ARCH
@@ -24,21 +26,28 @@ const struct hd_arch *hd_arch_find(const char *name)
 
 static int find_arch(struct hd_model *m, struct hd_err *err)
 {
-    const char *field = m->store.kind == HD_STORE_GGUF ? "general.architecture" : "model_type", *json_name = NULL;
+    bool gguf = m->store.kind == HD_STORE_GGUF;
+    const char *field = gguf ? "general.architecture" : "model_type", *json_name = NULL;
     char name[64] = "", known[200] = "";
     struct hd_view v;
 
-    if (m->store.kind == HD_STORE_GGUF) {
+    if (gguf)
+        HD_TRY(hd_gguf_deepseek_config(&m->store, err));
+    if (!m->store.config) {
         if (hd_gguf_str(&m->store, field, &v) && v.n < sizeof name)
             memcpy(name, v.p, v.n);
     } else {
-        HD_TRY(hd_json_str_or(m->store.config, field, "", &json_name, m->store.config_path, err));
+        HD_TRY(hd_json_str_or(m->store.config, "model_type", "", &json_name, m->store.config_path, err));
         snprintf(name, sizeof name, "%s", json_name);
     }
     if ((m->arch = hd_arch_find(name)))
         return HD_OK;
-    for (int i = 0; i < HD_LEN(archs); i++)
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", archs[i]->name);
+    for (int i = 0; i < HD_LEN(archs); i++) {
+        const char *a = gguf && archs[i]->gguf_name ? archs[i]->gguf_name : archs[i]->name;
+
+        if (a[0])
+            snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", known[0] ? ", " : "", a);
+    }
     return name[0] ? hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: %s: found \"%s\"; expected one of %s", m->store.config_path, field, name, known)
                    : hd_err_set(err, HD_ERR_FORMAT, "%s: %s: found nothing; expected one of %s", m->store.config_path, field, known);
 }
@@ -52,8 +61,10 @@ int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags
     HD_TRY(hd_store_open(&m->store, path, flags, err));
     m->kv = kv;
     m->planned = (flags & HD_STORE_PLAN) && m->store.n_entry == 0;
-    if ((rc = find_arch(m, err)) < 0 || (rc = m->arch->load(m, err)) < 0)
+    if ((rc = find_arch(m, err)) < 0 || (rc = m->arch->load(m, err)) < 0) {
+        hd_gguf_deepseek_explain(&m->store, err);
         hd_model_close(m);
+    }
     return rc;
 }
 

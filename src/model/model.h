@@ -19,7 +19,8 @@ struct hd_hparams {
 struct hd_model;
 
 struct hd_arch {
-    const char *name;                 /* config.json's model_type, and GGUF's general.architecture */
+    const char *name;                 /* config.json's model_type */
+    const char *gguf_name;            /* GGUF's general.architecture; NULL: the same; "": none of its own (see gguf_deepseek.h) */
     /* Reads hyper-parameters, binds weights (unless the store has none: planning), sets the cache spec. One-line errors. */
     int (*load)(struct hd_model *m, struct hd_err *err);
     /* logits[n_out, V] of tokens out_rows (indices into the batch). */

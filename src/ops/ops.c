@@ -62,7 +62,7 @@ void hd_gather(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
 
 void hd_rmsnorm(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, float eps)
 {
-    if (!hd_require(s, same_shape(out, x) && hd_cols(x) % hd_cols(w) == 0 && w->type == HD_F32, HD_OP_RMSNORM, x, w))
+    if (!hd_require(s, same_shape(out, x) && hd_cols(w) && hd_cols(x) % hd_cols(w) == 0 && w->type == HD_F32, HD_OP_RMSNORM, x, w))
         return;
     s->cost.flops += 4.0 * (double)hd_elems(x);
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_RMSNORM, .n_out = 1, .out = {out}, .in = {x, w}, .f = {eps}});

@@ -60,6 +60,9 @@ void hd_group_matmul(struct hd_stream *s, struct hd_tensor *out, const struct hd
  * w[n_head stride, rank] holds each head's key rows first. */
 void hd_absorb(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *w, int64_t n_head, int64_t nope, int64_t stride);
 
+/* The same with every head's key rows transposed, as GGUF stores them: w[n_head rank, nope]; products in f32. */
+void hd_absorb_t(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *w, int64_t n_head, int64_t nope);
+
 /* ---- official rounding: these do nothing unless the stream is in the official mode ---- */
 
 /* A latent rounded to what its cache row holds: fp8 blocks over the first n columns of every head_dim, bf16 behind them. packed: the

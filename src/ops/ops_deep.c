@@ -91,7 +91,7 @@ void hd_hadamard(struct hd_stream *s, struct hd_tensor *x, int64_t head_dim)
 
 void hd_copies(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *h)
 {
-    if (hd_require(s, hd_rows(x) == hd_rows(h) && hd_cols(x) % hd_cols(h) == 0, HD_OP_COPIES, x, h))
+    if (hd_require(s, hd_rows(x) == hd_rows(h) && hd_cols(h) && hd_cols(x) % hd_cols(h) == 0, HD_OP_COPIES, x, h))
         hd_dispatch(s, &(struct hd_call){.op = HD_OP_COPIES, .n_out = 1, .out = {x}, .in = {h}});
 }
 
@@ -371,4 +371,15 @@ void hd_absorb(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
     s->cost.flops += 2.0 * (double)(hd_rows(q) * n_head * nope * hd_cols(w));
     s->cost.weight_bytes += (double)hd_tensor_bytes(w) * (double)nope / (double)stride;
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_ABSORB, .n_out = 1, .out = {out}, .in = {q, w}, .i = {n_head, nope, stride}});
+}
+
+void hd_absorb_t(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *w, int64_t n_head, int64_t nope)
+{
+    int64_t rope = hd_cols(q) / n_head - nope;
+
+    if (!hd_require(s, hd_cols(q) % n_head == 0 && rope >= 0 && hd_rows(w) % n_head == 0 && hd_cols(w) == nope && hd_cols(out) == hd_rows(w) + n_head * rope, HD_OP_ABSORB_T, q, w))
+        return;
+    s->cost.flops += 2.0 * (double)hd_rows(q) * (double)hd_elems(w);
+    s->cost.weight_bytes += (double)hd_tensor_bytes(w);
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ABSORB_T, .n_out = 1, .out = {out}, .in = {q, w}, .i = {n_head, nope}});
 }

@@ -41,6 +41,7 @@ struct hd_vocab_source {
     struct hd_view pre;               /* tokenizer.ggml.pre */
     int64_t bos, eos;                 /* -1: none */
     struct hd_view chat_template;
+    const char *model_type;           /* as config.json would name the architecture, where its chat format needs that; may be NULL */
     const char *what;
 };
 int hd_tokenizer_create(struct hd_tokenizer **out, const struct hd_vocab_source *src, struct hd_err *err);

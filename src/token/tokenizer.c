@@ -633,6 +633,7 @@ int hd_tokenizer_open(struct hd_tokenizer **out, const char *dir, int64_t n_voca
 
 static int fill_gguf(struct hd_tokenizer *t, const struct hd_vocab_source *src, struct hd_err *err)
 {
+    static const char ga_text[] = "Reasoning Effort: Beyond maximum";     /* in the template that converters add to V4 of July or later */
     struct hd_str buf;
     size_t n_added = 0;
     int rc = HD_OK;
@@ -672,6 +673,10 @@ static int fill_gguf(struct hd_tokenizer *t, const struct hd_vocab_source *src, 
         static const char *const turn_end[] = {"<|im_end|>", "<|eot_id|>", "<|end_of_text|>"};
 
         add_end(t, hd_tokenizer_find(t, turn_end[i]));
+    }
+    if (src->model_type) {
+        snprintf(t->model_type, sizeof t->model_type, "%s", src->model_type);
+        t->ga = memmem(src->chat_template.p, src->chat_template.n, ga_text, sizeof ga_text - 1) != NULL;
     }
     if (!(t->chat_template = hd_arena_strdup(&t->arena, src->chat_template.p ? src->chat_template.p : "", src->chat_template.n)))
         return no_memory(src->what, err);

@@ -235,6 +235,18 @@ static bool same_dims(const struct hd_entry *e, int n_dim, const int64_t *dim)
     return same;
 }
 
+/* GGUF's writers disagree whether matrices of heads or groups are one matrix: [H, n, D] or [H n, D]; the bytes are the same. */
+static bool same_rows(const struct hd_entry *e, int n_dim, const int64_t *dim)
+{
+    int64_t have = 1, want = 1;
+
+    for (int i = 0; i < e->n_dim - 1; i++)
+        have *= e->dim[i];                            /* the product was checked when the file was parsed */
+    for (int i = 0; i < n_dim - 1; i++)
+        want *= dim[i];
+    return e->n_dim > 1 && n_dim > 1 && have == want && e->dim[e->n_dim - 1] == dim[n_dim - 1];
+}
+
 static void set_shape(struct hd_tensor *t, enum hd_dtype type, int n_dim, const int64_t *dim)
 {
     t->type = type;
@@ -294,7 +306,7 @@ static int bind_row(struct hd_store *st, const struct hd_weight_row *row, struct
     }
     if (row->class == HD_W_MATRIX && !strcmp(e->type_name, "F4") && same_dims(e, n_dim, dim) && dim[n_dim - 1] % 2 == 0)
         packed = true;
-    if (!packed && !same_dims(e, n_dim, dim)) {
+    if (!packed && !same_dims(e, n_dim, dim) && !(st->kind == HD_STORE_GGUF && row->class == HD_W_MATRIX && same_rows(e, n_dim, dim))) {
         complain(shape, "%s: found %s, expected %s", e->name.p, hd_shape_str(a, e->n_dim, e->dim), hd_shape_str(b, n_dim, dim));
         return HD_OK;
     }
@@ -397,6 +409,35 @@ static int bind_one(struct bound *b, const struct hd_weight_list *list, const st
     return HD_OK;
 }
 
+/* GGUF keeps a layer's experts in one tensor [E, ...]: every expert becomes a view. */
+static int bind_stack(struct bound *b, const struct hd_weight_list *list, const struct hd_weight_row *row, int64_t layer, int n_dim, const int64_t *dim, struct hd_err *err)
+{
+    char name[256];
+    struct hd_entry *e = find_entry(b->st, list, row, layer, 0, name);
+    struct hd_tensor all = {0}, *t = row_field(list, row, layer);
+    int64_t stack[HD_MAX_DIM] = {list->n_expert};
+
+    if (!e) {
+        if (name[0] && !(row->flags & HD_W_OPTIONAL))
+            complain(&b->missing, "%s", name);
+        return HD_OK;
+    }
+    HD_ASSERT(n_dim < HD_MAX_DIM);
+    memcpy(stack + 1, dim, (size_t)n_dim * sizeof *dim);
+    HD_TRY(bind_row(b->st, row, e, &all, n_dim + 1, stack, b->arena, &b->shape, err));
+    for (int64_t x = 0; all.n_dim && x < list->n_expert; x++) {
+        int len = snprintf(name, sizeof name, "%.230s[%lld]", e->name.p, (long long)x);
+
+        t[x] = all;
+        set_shape(&t[x], all.type, n_dim, dim);
+        if (all.data)
+            t[x].data = (char *)all.data + x * hd_tensor_bytes(&t[x]);
+        if (!(t[x].name = hd_arena_strdup(b->arena, name, (size_t)len)))
+            return hd_err_set(err, HD_ERR_MEMORY, "tensor %s: no memory for %lld experts", e->name.p, (long long)list->n_expert);
+    }
+    return HD_OK;
+}
+
 static int bind_all(struct bound *b, const struct hd_weight_list *list, struct hd_err *err)
 {
     for (int r = 0; r < list->n_row; r++) {
@@ -411,6 +452,10 @@ static int bind_all(struct bound *b, const struct hd_weight_list *list, struct h
                 continue;
             if (row->flags & HD_W_EXPERT && !make_experts(list, row, layer, b->arena))
                 return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld experts", b->st->path, (long long)list->n_expert);
+            if (row->flags & HD_W_EXPERT && b->st->kind == HD_STORE_GGUF) {
+                HD_TRY(bind_stack(b, list, row, layer, n_dim, dim, err));
+                continue;
+            }
             for (int64_t x = 0; x < (row->flags & HD_W_EXPERT ? list->n_expert : 1); x++)
                 HD_TRY(bind_one(b, list, row, layer, x, n_dim, dim, err));
         }

@@ -21,7 +21,8 @@ enum hd_weight_flags {
     HD_W_PLANNED = 32,        /* optional, and the published checkpoints have it */
     HD_W_FP8 = 16,            /* what quantised publications keep in fp8: for plans */
     HD_W_FP8_ROWS = 64,       /* likewise, every row with scales of its own */
-    HD_W_EXPERT = 8           /* one per expert: the field is a struct hd_tensor *, an array that binding allocates */
+    HD_W_EXPERT = 8           /* one per expert: the field is a struct hd_tensor *, an array that binding allocates; in GGUF they are one
+                               * tensor, its outermost dimension the expert */
 };
 
 /* {field, class, flags, safetensors name, GGUF name, shape}: names hold at most one %d, the layer (experts' a second one, the

@@ -198,12 +198,12 @@ static int compare_places(const void *a, const void *b)
 }
 
 /* Binds offsets to bytes: aligned, inside the file, without overlap. */
-static int place_tensors(struct hd_store *st, struct place *pl, const unsigned char *data, uint64_t data_bytes, uint64_t align, struct hd_err *err)
+static int place_tensors(struct place *pl, size_t n, const unsigned char *data, uint64_t data_bytes, uint64_t align, struct hd_err *err)
 {
     uint64_t end = 0;
 
-    qsort(pl, st->n_entry, sizeof *pl, compare_places);
-    for (size_t i = 0; i < st->n_entry; i++) {
+    qsort(pl, n, sizeof *pl, compare_places);
+    for (size_t i = 0; i < n; i++) {
         struct hd_entry *e = pl[i].e;
 
         if (pl[i].off % align)
@@ -225,6 +225,7 @@ int hd_gguf_parse(struct hd_store *st, int file, struct hd_err *err)
     const unsigned char *base = st->files[file].data;
     struct cursor c = {base, base + st->files[file].n};
     uint64_t version = 0, n_tensor = 0, n_kv = 0, head;
+    size_t first = st->n_entry;
     int64_t align;
     struct place *pl;
     int rc = HD_OK;
@@ -257,9 +258,9 @@ int hd_gguf_parse(struct hd_store *st, int file, struct hd_err *err)
         head = ((uint64_t)(c.p - base) + (uint64_t)align - 1) & ~((uint64_t)align - 1);
         if (head > st->files[file].n)
             head = st->files[file].n;
-        for (size_t i = 0; i < st->n_entry; i++)          /* entries no longer move: the table is complete */
-            pl[i] = (struct place){offsets[i], &st->entry[i]};
-        rc = place_tensors(st, pl, base + head, st->files[file].n - head, (uint64_t)align, err);
+        for (size_t i = 0; i < n_tensor; i++)             /* entries no longer move: this file's are complete */
+            pl[i] = (struct place){offsets[i], &st->entry[first + i]};
+        rc = place_tensors(pl, (size_t)n_tensor, base + head, st->files[file].n - head, (uint64_t)align, err);
     }
     hd_free(offsets);
     hd_free(pl);

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -233,6 +234,56 @@ static int open_dir(struct hd_store *st, bool plan, struct hd_err *err)
     return rc;
 }
 
+/* One more file of a GGUF model: its tensors join the store; its metadata says which part it is and is dropped. */
+static int add_part(struct hd_store *st, const char *path, int64_t no, int64_t count, struct hd_err *err)
+{
+    struct hd_gguf_kv *kv = st->kv;
+    size_t n_kv = st->n_kv;
+    int64_t found;
+    int rc = add_file(st, path, err);
+
+    if (rc < 0)
+        return rc;
+    if ((rc = hd_gguf_parse(st, rc, err)) == HD_OK && (rc = hd_gguf_int(st, "split.count", count, count, &found, err)) == HD_OK)
+        rc = hd_gguf_int(st, "split.no", no, no, &found, err);
+    st->kv = kv;
+    st->n_kv = n_kv;
+    return rc < 0 ? hd_err_prepend(err, "%s", path) : HD_OK;
+}
+
+/* PREFIX-00001-of-00003.gguf stands for all of its parts. */
+static int add_parts(struct hd_store *st, struct hd_err *err)
+{
+    int64_t count, no, n_tensor;
+    char tail[64], *path;
+    size_t stem = strlen(st->path);
+    int rc = HD_OK;
+
+    HD_TRY(hd_gguf_int_or(st, "split.count", 0, FILES_MAX, 1, &count, err));
+    if (count <= 1)
+        return HD_OK;
+    HD_TRY(hd_gguf_int(st, "split.no", 0, count - 1, &no, err));
+    if (no)
+        return hd_err_set(err, HD_ERR_FORMAT, "is part %lld of %lld; expected the first one, whose name ends in -00001-of-%05lld.gguf", (long long)no + 1, (long long)count,
+                          (long long)count);
+    snprintf(tail, sizeof tail, "-00001-of-%05lld.gguf", (long long)count);
+    if (stem <= strlen(tail) || strcmp(st->path + stem - strlen(tail), tail))
+        return hd_err_set(err, HD_ERR_FORMAT, "is the first of %lld parts; expected a name that ends in %s, beside the others", (long long)count, tail);
+    stem -= strlen(tail);
+    if (!(path = hd_strdup(st->path)))
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory");
+    for (no = 1; no < count && rc == HD_OK; no++) {
+        snprintf(tail, sizeof tail, "-%05lld-of-%05lld.gguf", (long long)no + 1, (long long)count);
+        memcpy(path + stem, tail, strlen(tail));      /* as long as the one before */
+        rc = add_part(st, path, no, count, err);
+    }
+    hd_free(path);
+    HD_TRY(rc);
+    HD_TRY(hd_gguf_int_or(st, "split.tensors.count", 0, (int64_t)HD_ENTRY_MAX, (int64_t)st->n_entry, &n_tensor, err));
+    return n_tensor == (int64_t)st->n_entry ? HD_OK
+                                            : hd_err_set(err, HD_ERR_FORMAT, "split.tensors.count: found %lld; the parts have %zu", (long long)n_tensor, st->n_entry);
+}
+
 static int open_gguf(struct hd_store *st, struct hd_err *err)
 {
     int rc;
@@ -241,7 +292,8 @@ static int open_gguf(struct hd_store *st, struct hd_err *err)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", st->path);
     if ((rc = add_file(st, st->path, err)) < 0)
         return rc;
-    rc = hd_gguf_parse(st, 0, err);
+    if ((rc = hd_gguf_parse(st, 0, err)) == HD_OK)
+        rc = add_parts(st, err);
     return rc < 0 ? hd_err_prepend(err, "%s", st->path) : HD_OK;
 }
 

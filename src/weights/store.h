@@ -1,4 +1,4 @@
-/* store.h: the tensors of a checkpoint as it lies on disk: a directory of safetensors, or a GGUF file.
+/* store.h: the tensors of a checkpoint as it lies on disk: a directory of safetensors, or a GGUF file (or the first of its parts).
  *
  * Files are mapped, nothing is copied, pages are read when somebody touches them. The store knows names, formats, shapes
  * and where the bytes are; what they mean is the weight list's business (bind.h).
@@ -40,7 +40,7 @@ struct hd_store {
     enum hd_store_kind kind;
     char *path;                   /* as given */
     char *config_path;            /* PATH/config.json, or the GGUF file: for messages */
-    json_t *config;               /* HD_STORE_DIR only */
+    json_t *config;               /* of a directory; of a GGUF file when its metadata was translated (gguf_deepseek.h), or NULL */
     struct hd_file_map *files;
     char **file_names;
     int n_file;

@@ -15,20 +15,24 @@
 #include "token/chat.h"
 #include "token/parse.h"
 #include "token/token.h"
+#include "weights/gguf_deepseek.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-/* A store around bytes in memory. */
+/* A store around bytes in memory; a GGUF file's metadata also as a configuration. */
 static void store(const uint8_t *p, size_t n, int (*parse)(struct hd_store *, int, struct hd_err *))
 {
     struct hd_file_map map = {.data = p, .n = n, .fd = -1};
-    struct hd_store st = {.files = &map, .n_file = 1};
+    struct hd_store st = {.kind = parse == hd_gguf_parse ? HD_STORE_GGUF : HD_STORE_DIR, .path = (char *)"fuzz", .files = &map, .n_file = 1};
     struct hd_err err;
 
     hd_arena_init(&st.arena, 0);
-    if (parse(&st, 0, &err) == HD_OK)
+    if (parse(&st, 0, &err) == HD_OK) {
         for (size_t i = 0; i < st.n_entry; i++)
             hd_store_find(&st, st.entry[i].name.p);
+        hd_gguf_deepseek_config(&st, &err);
+    }
+    json_decref(st.config);
     hd_free(st.entry);
     hd_free(st.hash);
     hd_arena_release(&st.arena);

@@ -11,6 +11,7 @@ for t in gpt2 llama3 deepseek; do put t tokenizer-$t <tests/golden/tokenizer/$t/
 head -c 3000 tests/golden/llama-a/model.safetensors | put s safetensors-cut
 printf '\100\000\000\000\000\000\000\000{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}          12345678' | put s safetensors-small
 head -c 4000 tests/golden/gguf-qwen2/model.gguf | put g gguf-cut
+for m in v3-a v4-mx; do head -c 4000 tests/golden/gguf-$m/model.gguf | put g gguf-$m; done
 printf 'GGUF\003\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000' | put g gguf-empty
 printf '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}' | put m messages
 # completions: the first byte is the family (0 to 4: plain, R1, V3.1, V4, V4.1) and 8 times the start

@@ -2,6 +2,7 @@
 #include "support.h"
 
 #include "base/json.h"
+#include "engine/model_tokenizer.h"
 #include "token/chat.h"
 
 static struct hd_tokenizer *open_kind(const char *kind)
@@ -235,10 +236,29 @@ static void test_r1_edges(void **state)
     hd_str_release(&out);
 }
 
+/* A GGUF file of V4 has no template of the checkpoint; its architecture says how to write prompts. */
+static void test_gguf(void **state)
+{
+    static const char text[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"the\"}]}";
+    json_t *doc = hd_json_parse(text, strlen(text), "test", &test_err);
+    struct hd_tokenizer *t;
+    struct hd_str out;
+
+    assert_non_null(doc);
+    assert_ok(hd_model_tokenizer(&t, "tests/golden/gguf-v4-mx/model.gguf", &test_err));
+    assert_string_equal(hd_chat_family(t), "deepseek-v4");
+    hd_str_init(&out, 0);
+    assert_ok(render(t, doc, &out));
+    assert_string_equal(hd_str_get(&out), "<｜begin▁of▁sentence｜><｜User｜>the<｜Assistant｜></think>");
+    hd_str_release(&out);
+    json_decref(doc);
+    hd_tokenizer_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_v4), cmocka_unit_test(test_v41), cmocka_unit_test(test_published), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_ids), cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_edges)};
+                                       cmocka_unit_test(test_ids), cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_edges), cmocka_unit_test(test_gguf)};
 
     return cmocka_run_group_tests_name("chat", tests, NULL, NULL);
 }

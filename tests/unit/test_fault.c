@@ -36,6 +36,17 @@ static int job(void)
     return rc;
 }
 
+/* A configuration made of metadata, parts of a file, stacks of experts. */
+static int open_deepseek(void)
+{
+    struct hd_engine_options o = {.n_thread = 1, .kv = HD_KV_F32, .n_ctx = 64};
+    struct hd_engine e;
+
+    HD_TRY(hd_engine_open(&e, "tests/golden/gguf-v4-f32-mini/model-00001-of-00002.gguf", &o, &test_err));
+    hd_engine_close(&e);
+    return HD_OK;
+}
+
 static void no_leftovers(void)
 {
     char *dir = tmp_path("");
@@ -49,7 +60,7 @@ static void no_leftovers(void)
         closedir(d);
 }
 
-static void every(enum hd_fault_kind kind, int least)
+static void every(int (*run)(void), enum hd_fault_kind kind, int least)
 {
     int n = 0, rc;
 
@@ -57,7 +68,7 @@ static void every(enum hd_fault_kind kind, int least)
         test_err = (struct hd_err){0};
         unlink(tmp_path("fault.snapshot"));
         hd_fault_arm(kind, n);
-        rc = job();
+        rc = run();
         hd_fault_disarm();
         if (rc < 0 && !test_err.msg[0])
             fail_msg("failure %d without a message", n);
@@ -71,17 +82,18 @@ static void every(enum hd_fault_kind kind, int least)
 
 static void test_alloc(void **state)
 {
-    every(HD_FAULT_ALLOC, 100);
+    every(job, HD_FAULT_ALLOC, 100);
+    every(open_deepseek, HD_FAULT_ALLOC, 100);
 }
 
 static void test_read(void **state)
 {
-    every(HD_FAULT_READ, 8);
+    every(job, HD_FAULT_READ, 8);
 }
 
 static void test_write(void **state)
 {
-    every(HD_FAULT_WRITE, 1);
+    every(job, HD_FAULT_WRITE, 1);
 }
 
 int main(void)

@@ -2,9 +2,9 @@
  *
  * golden.safetensors beside a checkpoint holds what transformers computed (tools/golden made both); tokens.json and
  * expected.safetensors what DeepSeek's own code did, in float32 ("f32" in the name) or with its rounding points
- * ("official"). Each directory is
- * four tests: exact logits and layers against the reference; the fast mode's distance; the same bits however the work is
- * cut; every instruction-set level against scalar.
+ * ("official"). A GGUF file of the same weights, gguf-NAME/model.gguf, has the numbers of NAME. Each directory is four tests:
+ * exact logits and layers against the reference; the fast mode's distance; the same bits however the work is cut; every
+ * instruction-set level against scalar.
  */
 #include "support.h"
 
@@ -13,7 +13,7 @@
 #include "base/rng.h"
 
 struct golden {
-    char path[512];
+    char path[512], numbers[512];     /* the checkpoint's directory, and that of the reference's answers: the same, mostly */
     const char *file;                 /* the model: path, or a GGUF file in it */
     struct hd_store ref;
     int32_t *ids;
@@ -29,10 +29,10 @@ static void load_deepseek(struct golden *g)
     const struct hd_entry *l;
     json_t *j, *ids;
 
-    snprintf(file, sizeof file, "%s/expected.safetensors", g->path);
+    snprintf(file, sizeof file, "%s/expected.safetensors", g->numbers);
     open_tensors(&g->ref, file);
     l = get_tensor(&g->ref, "logits");
-    snprintf(file, sizeof file, "%s/tokens.json", g->path);
+    snprintf(file, sizeof file, "%s/tokens.json", g->numbers);
     assert_non_null(j = hd_json_read(file, (size_t)1 << 20, &test_err));
     ids = json_object_get(j, "tokens");
     g->n = (int64_t)json_array_size(ids);
@@ -43,15 +43,23 @@ static void load_deepseek(struct golden *g)
     for (int64_t i = 0; i < g->n; i++)
         g->ids[i] = (int32_t)json_integer_value(json_array_get(ids, (size_t)i));
     json_decref(j);
-    g->file = hd_strdup(g->path);
 }
 
 static void load(struct golden *g)
 {
+    static const char *const models[] = {"model.gguf", "model-00001-of-00002.gguf"};
     char file[600];
     const struct hd_entry *t, *l;
 
-    snprintf(file, sizeof file, "%s/golden.safetensors", g->path);
+    g->file = NULL;
+    for (int i = 0; i < HD_LEN(models) && !g->file; i++) {
+        snprintf(file, sizeof file, "%s/%s", g->path, models[i]);
+        if (hd_file_exists(file))
+            g->file = hd_strdup(file);
+    }
+    if (!g->file)
+        g->file = hd_strdup(g->path);
+    snprintf(file, sizeof file, "%s/golden.safetensors", g->numbers);
     if (!hd_file_exists(file)) {
         load_deepseek(g);
         return;
@@ -66,8 +74,25 @@ static void load(struct golden *g)
     g->ids = hd_malloc((size_t)g->n * sizeof *g->ids);
     for (int64_t i = 0; i < g->n; i++)
         g->ids[i] = (int32_t)((const int64_t *)t->data)[i];
-    snprintf(file, sizeof file, "%s/model.gguf", g->path);
-    g->file = hd_file_exists(file) ? hd_strdup(file) : hd_strdup(g->path);
+}
+
+/* Where the reference's answers for a directory are; false when it is no golden checkpoint. */
+static bool find_numbers(const char *name, char out[512])
+{
+    static const char *const files[] = {"golden.safetensors", "expected.safetensors"};
+    char file[600];
+
+    for (int shared = 0; shared < 2; shared++) {
+        if (shared && strncmp(name, "gguf-", 5))
+            return false;
+        snprintf(out, 512, "tests/golden/%.200s", shared ? name + 5 : name);
+        for (int i = 0; i < HD_LEN(files); i++) {
+            snprintf(file, sizeof file, "%s/%s", out, files[i]);
+            if (hd_file_exists(file))
+                return true;
+        }
+    }
+    return false;
 }
 
 static void unload(struct golden *g)
@@ -430,14 +455,12 @@ int main(void)
 
     while (d && (de = readdir(d))) {
         struct golden *g;
-        char file[600];
+        char numbers[512];
 
-        snprintf(file, sizeof file, "tests/golden/%.200s/golden.safetensors", de->d_name);
-        if (!hd_file_exists(file))
-            snprintf(file, sizeof file, "tests/golden/%.200s/expected.safetensors", de->d_name);
-        if (!hd_file_exists(file))
+        if (!find_numbers(de->d_name, numbers))
             continue;
         g = hd_calloc(1, sizeof *g);
+        memcpy(g->numbers, numbers, sizeof numbers);
         snprintf(g->path, sizeof g->path, "tests/golden/%.200s", de->d_name);
         g->bound = 1e-4;
         for (int k = 0; k < HD_LEN(bars); k++)

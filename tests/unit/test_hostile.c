@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "engine/model_tokenizer.h"
+#include "weights/gguf_deepseek.h"
 
 static char dir[400];
 
@@ -372,6 +373,8 @@ static void test_damage(void **state)
     fresh(NULL, NULL);
     damage("tests/golden/llama-a/config.json", "config.json", false);
     damage("tests/golden/gguf-legacy/model.gguf", "m.gguf", false);
+    damage("tests/golden/gguf-v32-a/model.gguf", "m.gguf", false);
+    damage("tests/golden/gguf-v4-mx/model.gguf", "m.gguf", false);
     damage("tests/golden/gguf-qwen2/model.gguf", "m.gguf", true);
     damage("tests/golden/tokenizer/llama3/tokenizer.json", "tokenizer.json", true);
 }
@@ -403,6 +406,167 @@ static void test_gguf(void **state)
         refused(path, "", "truncated GGUF");
     }
     hd_free(copy);
+    hd_free(w);
+}
+
+/* DeepSeek files whose metadata or tensors lie, are gone or contradict each other. */
+static void test_gguf_deepseek(void **state)
+{
+    /* VALUE: a number; ELEM: the first of a list; DIM0, DIM1: of a tensor, innermost first; GONE: the name's last letter changes */
+    enum { VALUE = 4, ELEM = 16, DIM0 = 4, DIM1 = 12, GONE = -1 };
+    static const struct {
+        const char *model, *name;
+        int at, bytes;
+        uint64_t value;
+        const char *says;
+    } bad[] = {
+        {"v3-a", "deepseek2.attention.kv_lora_rank", GONE, 1, 'x', "deepseek2.attention.kv_lora_rank: found nothing"},
+        {"v3-a", "deepseek2.attention.kv_lora_rank", VALUE, 4, 33, "deepseek2.attention.key_length: found 48; expected 49"},
+        {"v3-a", "deepseek2.attention.kv_lora_rank", VALUE, 4, 5000, "kv_lora_rank: found 5000"},
+        {"v3-a", "deepseek2.attention.key_length_mla", VALUE, 4, 16, "key_length_mla: found 16; expected more than"},
+        {"v3-a", "deepseek2.attention.key_length_mla", VALUE, 4, 41, "misshapen"},
+        {"v3-a", "deepseek2.attention.value_length_mla", VALUE, 4, 0, "value_length_mla: found 0"},
+        {"v3-a", "deepseek2.embedding_length", VALUE, 4, 65, "misshapen"},
+        {"v3-a", "deepseek2.block_count", VALUE, 4, 4, "blk.3."},
+        {"v3-a", "deepseek2.block_count", VALUE, 4, 2, "unknown: blk.2."},
+        {"v3-a", "deepseek2.block_count", VALUE, 4, 0xFFFFFFFF, "block_count: found"},
+        {"v3-k", "deepseek2.nextn_predict_layers", VALUE, 4, 2, "nextn_predict_layers: found 2"},
+        {"v3-k", "deepseek2.nextn_predict_layers", VALUE, 4, 0, "blk.1."},
+        {"v3-a", "deepseek2.leading_dense_block_count", VALUE, 4, 2, "blk.1.ffn_"},
+        {"v3-a", "deepseek2.expert_count", VALUE, 4, 12, "misshapen: blk.1."},
+        {"v3-a", "deepseek2.expert_used_count", VALUE, 4, 9, "deepseek2.expert_used_count: found 9"},
+        {"v3-a", "deepseek2.expert_group_count", VALUE, 4, 3, "deepseek2.expert_used_count"},
+        {"v3-a", "deepseek2.expert_gating_func", VALUE, 4, 4, "expert_gating_func: found 4; expected 1 (softmax) or 2 (sigmoid)"},
+        {"v3-a", "deepseek2.expert_gating_func", VALUE, 4, 1, "deepseek2.expert_weights_norm"},
+        {"v3-a", "deepseek2.rope.scaling.factor", VALUE, 4, 0x7FC00000, "rope.scaling.factor"},
+        {"v3-a", "deepseek2.rope.scaling.factor", GONE, 1, 'x', "rope.scaling.factor: found nothing"},
+        {"v3-a", "blk.1.ffn_gate_exps.weight", DIM0, 4, 40, "misshapen: blk.1.ffn_gate_exps.weight: found [8, 40, 40]"},
+        {"v3-a", "blk.0.attn_k_b.weight", DIM1, 4, 8, "misshapen: blk.0.attn_k_b.weight: found [4, 8, 24]"},
+        {"v3-a", "blk.0.attn_v_b.weight", GONE, 1, 'x', "missing: blk.0.attn_v_b.weight"},
+        {"v3-a", "blk.1.exp_probs_b.bias", GONE, 1, 'x', "missing: blk.1.exp_probs_b.bias"},
+        {"v32-a", "deepseek32.attention.indexer.top_k", GONE, 1, 'x', "deepseek32.attention.indexer.top_k"},
+        {"v32-a", "deepseek32.attention.q_lora_rank", GONE, 1, 'x', "deepseek32.attention.q_lora_rank"},
+        {"v32-a", "deepseek32.expert_gating_func", VALUE, 4, 1, "expected 2 (sigmoid)"},
+        {"v4-mx", "deepseek4.hyper_connection.count", GONE, 1, 'x', "deepseek4.hyper_connection.count"},
+        {"v4-mx", "deepseek4.hyper_connection.count", VALUE, 4, 3, "misshapen"},
+        {"v4-mx", "deepseek4.attention.value_length", VALUE, 4, 31, "value_length: found 31; expected 32"},
+        {"v4-mx", "deepseek4.attention.compress_ratios", ELEM, 4, 5, "deepseek4.attention.compress_ratios: found 5 for layer 0"},
+        {"v4-mx", "deepseek4.attention.compress_ratios", ELEM, 4, 4, "missing: blk.0.attn_compressor"},
+        {"v4-mx", "deepseek4.attention.compress_ratios", ELEM, 4, 0xFFFFFFFF, "compress_ratios"},
+        {"v4-mx", "deepseek4.swiglu_clamp_shexp", ELEM, 4, 0x40400000, "swiglu_clamp_shexp: found 3 and 2"},
+        {"v4-mx", "deepseek4.attention.output_group_count", VALUE, 4, 3, "deepseek4.attention.output_group_count: found 3"},
+        {"v4-mx", "deepseek4.hash_layer_count", VALUE, 4, 9, "deepseek4.hash_layer_count"},
+        {"v4-mx", "deepseek4.hash_layer_count", VALUE, 4, 2, "missing: blk.1.ffn_gate_tid2eid.weight"},
+        {"v4-mx", "output_hc_fn.weight", GONE, 1, 'x', "missing: output_hc_fn.weight"},
+    };
+    char path[600], file[200];
+
+    clear_dir();
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    for (int i = 0; i < HD_LEN(bad); i++) {
+        size_t n;
+        char *w, *at;
+
+        snprintf(file, sizeof file, "tests/golden/gguf-%s/model.gguf", bad[i].model);
+        w = slurp(file, &n);
+        if (!(at = memmem(w, n, bad[i].name, strlen(bad[i].name))))
+            fail_msg("%s does not have %s", file, bad[i].name);
+        memcpy(at + (int)strlen(bad[i].name) + bad[i].at, &bad[i].value, (size_t)bad[i].bytes);
+        put("m.gguf", w, n);
+        refused(path, bad[i].says, bad[i].name);
+        hd_free(w);
+    }
+}
+
+/* Files of V3 from before the keys of expert groups: the model's groups count. */
+static void test_gguf_groups(void **state)
+{
+    static const struct {
+        const char *name;
+        int at;
+        uint32_t value;
+    } edit[] = {{"deepseek2.block_count", 4, 61},
+                {"deepseek2.expert_count", 4, 256},
+                {"deepseek2.expert_group_count", -4, 0x78787878},
+                {"deepseek2.expert_group_used_count", -4, 0x78787878}};
+    struct hd_store st;
+    char path[600], *w, *at;
+    size_t n;
+
+    clear_dir();
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    w = slurp("tests/golden/gguf-v3-a/model.gguf", &n);
+    for (int i = 0; i < HD_LEN(edit); i++) {
+        assert_non_null(at = memmem(w, n, edit[i].name, strlen(edit[i].name)));
+        memcpy(at + (int)strlen(edit[i].name) + edit[i].at, &edit[i].value, 4);
+    }
+    put("m.gguf", w, n);
+    assert_ok(hd_store_open(&st, path, 0, &test_err));
+    assert_ok(hd_gguf_deepseek_config(&st, &test_err));
+    assert_int_equal(json_integer_value(json_object_get(st.config, "n_group")), 8);
+    assert_int_equal(json_integer_value(json_object_get(st.config, "topk_group")), 4);
+    hd_store_close(&st);
+    hd_free(w);
+}
+
+/* A GGUF model in parts that are gone, or not what they say. */
+static void test_gguf_parts(void **state)
+{
+    size_t n[2];
+    char *w[2], *at, path[600];
+
+    clear_dir();
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "tests/golden/gguf-v4-f32-mini/model-0000%d-of-00002.gguf", i + 1);
+        w[i] = slurp(path, &n[i]);
+    }
+    put("m-00002-of-00002.gguf", w[1], n[1]);
+    snprintf(path, sizeof path, "%s/m-00002-of-00002.gguf", dir);
+    refused(path, "is part 2 of 2", "the second part");
+    put("m.gguf", w[0], n[0]);
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    refused(path, "-00001-of-00002.gguf", "a renamed part");
+    put("m-00001-of-00002.gguf", w[0], n[0]);
+    snprintf(path, sizeof path, "%s/m-00001-of-00002.gguf", dir);
+    assert_ok(try_open(path));
+    put("m-00002-of-00002.gguf", w[0], n[0]);
+    refused(path, "m-00002-of-00002.gguf: tensor", "the first part twice");
+    assert_non_null(at = memmem(w[1], n[1], "split.no", 8));
+    at[12] = 0;
+    put("m-00002-of-00002.gguf", w[1], n[1]);
+    refused(path, "split.no: found 0", "a part that says it is the first");
+    at[12] = 1;
+    assert_non_null(at = memmem(w[0], n[0], "split.tensors.count", 19));
+    at[23]++;
+    put("m-00001-of-00002.gguf", w[0], n[0]);
+    put("m-00002-of-00002.gguf", w[1], n[1]);
+    refused(path, "split.tensors.count", "another number of tensors");
+    snprintf(path, sizeof path, "%s/m-00002-of-00002.gguf", dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/m-00001-of-00002.gguf", dir);
+    refused(path, "m-00002-of-00002.gguf", "a missing part");
+    hd_free(w[0]);
+    hd_free(w[1]);
+}
+
+/* A hash table that names an expert that is not there. */
+static void test_gguf_table(void **state)
+{
+    struct hd_store st;
+    const struct hd_entry *e;
+    char path[600], *w;
+    int32_t expert = 6;
+    size_t n;
+
+    clear_dir();
+    snprintf(path, sizeof path, "%s/m.gguf", dir);
+    w = slurp("tests/golden/gguf-v4-mx/model.gguf", &n);
+    assert_ok(hd_store_open(&st, "tests/golden/gguf-v4-mx/model.gguf", 0, &test_err));
+    assert_non_null(e = hd_store_find(&st, "blk.0.ffn_gate_tid2eid.weight"));
+    memcpy(w + ((const char *)e->data - (const char *)st.files[0].data) + 20, &expert, sizeof expert);
+    hd_store_close(&st);
+    put("m.gguf", w, n);
+    refused(path, "blk.0.ffn_gate_tid2eid.weight: found expert 6 for token 2; expected 0 to 5", "a hash table");
     hd_free(w);
 }
 
@@ -447,7 +611,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_config),  cmocka_unit_test(test_safetensors), cmocka_unit_test(test_index),
                                        cmocka_unit_test(test_not_files), cmocka_unit_test(test_weights),   cmocka_unit_test(test_gguf),
-                                       cmocka_unit_test(test_damage),  cmocka_unit_test(test_memory),      cmocka_unit_test(test_requests)};
+                                       cmocka_unit_test(test_damage),  cmocka_unit_test(test_memory),      cmocka_unit_test(test_requests),
+                                       cmocka_unit_test(test_gguf_deepseek), cmocka_unit_test(test_gguf_table),
+                                       cmocka_unit_test(test_gguf_groups),   cmocka_unit_test(test_gguf_parts)};
 
     return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
 }

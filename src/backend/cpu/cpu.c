@@ -74,6 +74,7 @@ int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd
             [HD_OP_LAYERNORM] = hd_cpu_layernorm,
             [HD_OP_GROUP_MATMUL] = hd_cpu_group_matmul,
             [HD_OP_ABSORB] = hd_cpu_absorb,
+            [HD_OP_ABSORB_T] = hd_cpu_absorb_t,
             [HD_OP_TABLE] = hd_cpu_table,
             [HD_OP_ENGRAM] = hd_cpu_engram,
             [HD_OP_SHORT_CONV] = hd_cpu_short_conv,

@@ -46,6 +46,7 @@ void hd_cpu_gate(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_layernorm(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_group_matmul(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_absorb(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_absorb_t(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_ngram(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_table(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_engram(void *self, struct hd_stream *s, const struct hd_call *c);

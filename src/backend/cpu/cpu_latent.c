@@ -58,20 +58,26 @@ void hd_cpu_group_matmul(void *self, struct hd_stream *s, const struct hd_call *
         hd_pool_for(cpu->pool, c->i[0], 1, group_range, (void *)c);
 }
 
+/* A head's output is [rank | rope]: the rope dims pass through. */
+static void pass_rope(const struct hd_tensor *q, const struct hd_tensor *out, int64_t h, int64_t n_head, int64_t nope)
+{
+    int64_t dim = hd_cols(q) / n_head, rope = dim - nope, wide = hd_cols(out) / n_head;
+
+    for (int64_t t = 0; t < hd_rows(q); t++)
+        memcpy(hd_cpu_row(out, t) + (h + 1) * wide - rope, hd_cpu_row(q, t) + h * dim + nope, (size_t)rope * sizeof(float));
+}
+
 static void absorb_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_call *c = arg;
     const struct hd_tensor *q = c->in[0], *w = c->in[1], *out = c->out[0];
-    int64_t n_head = c->i[0], nope = c->i[1], rank = hd_cols(w), dim = hd_cols(q) / n_head, rope = dim - nope, wide = rank + rope;
+    int64_t n_head = c->i[0], nope = c->i[1], rank = hd_cols(w), dim = hd_cols(q) / n_head, wide = hd_cols(out) / n_head;
     float row[MAX_RANK];
 
     for (int64_t h = begin; h < end; h++) {
-        for (int64_t t = 0; t < hd_rows(q); t++) {
-            float *o = hd_cpu_row(out, t) + h * wide;
-
-            memset(o, 0, (size_t)rank * sizeof *o);
-            memcpy(o + rank, hd_cpu_row(q, t) + h * dim + nope, (size_t)rope * sizeof *o);
-        }
+        pass_rope(q, out, h, n_head, nope);
+        for (int64_t t = 0; t < hd_rows(q); t++)
+            memset(hd_cpu_row(out, t) + h * wide, 0, (size_t)rank * sizeof(float));
         for (int64_t r = 0; r < nope; r++) {
             struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, h * c->i[2] + r};
 
@@ -89,4 +95,26 @@ void hd_cpu_absorb(void *self, struct hd_stream *s, const struct hd_call *c)
     HD_ASSERT(hd_cols(c->in[1]) <= MAX_RANK);
     if (hd_rows(c->in[0]))
         hd_pool_for(cpu->pool, c->i[0], 1, absorb_range, (void *)c);
+}
+
+static void absorb_t_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    const struct hd_tensor *q = c->in[0], *w = c->in[1], *out = c->out[0];
+    int64_t n_head = c->i[0], nope = c->i[1], rank = hd_rows(w) / n_head, dim = hd_cols(q) / n_head, wide = hd_cols(out) / n_head;
+
+    for (int64_t h = begin; h < end; h++) {
+        struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, h * rank};
+
+        hd_k.matmul_f32[w->type](nope, &rows, rank, hd_cpu_row(q, 0) + h * dim, q->row_bytes, hd_rows(q), hd_cpu_row(out, 0) + h * wide, out->row_bytes / 4);
+        pass_rope(q, out, h, n_head, nope);
+    }
+}
+
+void hd_cpu_absorb_t(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    struct hd_cpu *cpu = self;
+
+    if (hd_rows(c->in[0]))
+        hd_pool_for(cpu->pool, c->i[0], 1, absorb_t_range, (void *)c);
 }
