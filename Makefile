@@ -57,7 +57,7 @@ BIN     := $(OUT)/hadal
 LIB     := $(OUT)/libhadal.a
 
 .DEFAULT_GOAL := all
-.PHONY: checkkern all lib ref run check check-all bench deps deps-dev lint clean help print-bin tests man install ready model
+.PHONY: golden-report checkkern all lib ref run check check-all bench deps deps-dev lint clean help print-bin tests man install ready model
 all: $(BIN)
 lib: $(LIB)
 ref: $(REF)
@@ -98,6 +98,11 @@ deps-dev:
 	@sh tools/deps.sh check-all
 lint:
 	@sh tools/lint.sh
+# The table of docs/conformance.md.
+golden-report:
+	@sh tools/deps.sh check
+	@$(AGAIN) -s all $(OUT)/tests/golden_report
+	@$(OUT)/tests/golden_report
 help:
 	@echo 'make run        install what is missing, build, and let a real model answer (P="..." asks something else)'
 	@echo 'make check      the same, then the tests; the last line is: N passed, N failed'
@@ -105,6 +110,7 @@ help:
 	@echo 'make            build the program: $(BIN)'
 	@echo 'make ref        the plain double-precision reference: $(REF)'
 	@echo 'make bench      prefill and decode of the bundled model with their share of the roofline'
+	@echo 'make golden-report  every golden checkpoint against its reference, in one table'
 	@echo 'make lint       layers, names, whitespace'
 	@echo 'make install    program, library, header, man pages, completion under PREFIX (default /usr/local), DESTDIR respected'
 	@echo 'make clean      remove build/'

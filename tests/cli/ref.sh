@@ -17,7 +17,7 @@ for d in tests/golden/*/; do
     m=${d%/}
     g=$(basename "$m")
     [ -f "$m/config.json" ] || continue
-    case $g in hadal-*) continue ;; esac           # their reference is tools/golden/hadal_tiny.py
+    case $g in hadal-* | v4-hf-*) continue ;; esac   # written out in tools/golden/hadal_tiny.py; names that the reference does not read
     if [ -f "$m/tokens.json" ]; then
         golden=$m/expected.safetensors ids=$m/tokens.json
     elif [ -f "$m/golden.safetensors" ]; then

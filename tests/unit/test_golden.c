@@ -6,130 +6,10 @@
  * exact logits and layers against the reference; the fast mode's distance; the same bits however the work is cut; every
  * instruction-set level against scalar.
  */
-#include "support.h"
+#include "golden.h"
 
 #include "backend/backend.h"
-#include "base/json.h"
 #include "base/rng.h"
-
-struct golden {
-    char path[512], numbers[512];     /* the checkpoint's directory, and that of the reference's answers: the same, mostly */
-    const char *file;                 /* the model: path, or a GGUF file in it */
-    struct hd_store ref;
-    int32_t *ids;
-    int64_t n, n_vocab;
-    const float *logits;
-    double bound;                     /* exact mode, relative to the largest logit; official: median relative L2 of a row */
-    bool official;
-};
-
-static void load_deepseek(struct golden *g)
-{
-    char file[600];
-    const struct hd_entry *l;
-    json_t *j, *ids;
-
-    snprintf(file, sizeof file, "%s/expected.safetensors", g->numbers);
-    open_tensors(&g->ref, file);
-    l = get_tensor(&g->ref, "logits");
-    snprintf(file, sizeof file, "%s/tokens.json", g->numbers);
-    assert_non_null(j = hd_json_read(file, (size_t)1 << 20, &test_err));
-    ids = json_object_get(j, "tokens");
-    g->n = (int64_t)json_array_size(ids);
-    g->n_vocab = l->dim[1];
-    g->logits = l->data;
-    assert_int_equal(l->dim[0], g->n);
-    g->ids = hd_malloc((size_t)g->n * sizeof *g->ids);
-    for (int64_t i = 0; i < g->n; i++)
-        g->ids[i] = (int32_t)json_integer_value(json_array_get(ids, (size_t)i));
-    json_decref(j);
-}
-
-static void load(struct golden *g)
-{
-    static const char *const models[] = {"model.gguf", "model-00001-of-00002.gguf"};
-    char file[600];
-    const struct hd_entry *t, *l;
-
-    g->file = NULL;
-    for (int i = 0; i < HD_LEN(models) && !g->file; i++) {
-        snprintf(file, sizeof file, "%s/%s", g->path, models[i]);
-        if (hd_file_exists(file))
-            g->file = hd_strdup(file);
-    }
-    if (!g->file)
-        g->file = hd_strdup(g->path);
-    snprintf(file, sizeof file, "%s/golden.safetensors", g->numbers);
-    if (!hd_file_exists(file)) {
-        load_deepseek(g);
-        return;
-    }
-    open_tensors(&g->ref, file);
-    t = get_tensor(&g->ref, "tokens");
-    l = get_tensor(&g->ref, "logits");
-    g->n = t->dim[0];
-    g->n_vocab = l->dim[1];
-    g->logits = l->data;
-    assert_int_equal(l->dim[0], g->n);
-    g->ids = hd_malloc((size_t)g->n * sizeof *g->ids);
-    for (int64_t i = 0; i < g->n; i++)
-        g->ids[i] = (int32_t)((const int64_t *)t->data)[i];
-}
-
-/* Where the reference's answers for a directory are; false when it is no golden checkpoint. */
-static bool find_numbers(const char *name, char out[512])
-{
-    static const char *const files[] = {"golden.safetensors", "expected.safetensors"};
-    char file[600];
-
-    for (int shared = 0; shared < 2; shared++) {
-        if (shared && strncmp(name, "gguf-", 5))
-            return false;
-        snprintf(out, 512, "tests/golden/%.200s", shared ? name + 5 : name);
-        for (int i = 0; i < HD_LEN(files); i++) {
-            snprintf(file, sizeof file, "%s/%s", out, files[i]);
-            if (hd_file_exists(file))
-                return true;
-        }
-    }
-    return false;
-}
-
-static void unload(struct golden *g)
-{
-    hd_free(g->ids);
-    hd_free((void *)g->file);
-    hd_store_close(&g->ref);
-}
-
-static enum hd_kv kv_of_fast = HD_KV_F32;      /* what engines of the fast mode keep */
-
-static void open_engine(struct hd_engine *e, const struct golden *g, enum hd_exact exact, int n_thread, const char *cpu)
-{
-    struct hd_engine_options o = {.n_thread = n_thread, .cpu = cpu, .exact = exact, .n_ctx = 4 * g->n + 256, .kv = kv_of_fast};
-
-    assert_ok(hd_engine_open(e, g->file, &o, &test_err));
-    assert_int_equal(e->model.hp.n_vocab, g->n_vocab);
-}
-
-/* Logits of all tokens, fed in chunks of size chunk; 0: everything at once. */
-static float *forward(struct hd_engine *e, const struct golden *g, int64_t chunk)
-{
-    float *out = hd_malloc((size_t)(g->n * g->n_vocab) * sizeof *out);
-    struct hd_session ss;
-
-    assert_ok(hd_session_open(&ss, e, &test_err));
-    for (int64_t at = 0; at < g->n;) {
-        int64_t n = chunk && g->n - at > chunk ? chunk : g->n - at;
-        struct hd_step_item it = {.session = &ss, .ids = g->ids + at, .n_tok = n, .want = HD_WANT_ALL};
-
-        assert_ok(hd_engine_step(e, &it, 1, &test_err));
-        memcpy(out + at * g->n_vocab, it.logits, (size_t)(n * g->n_vocab) * sizeof *out);
-        at += n;
-    }
-    hd_session_close(&ss);
-    return out;
-}
 
 static void same_bits(const float *a, const float *b, int64_t n, const char *what)
 {
@@ -138,44 +18,19 @@ static void same_bits(const float *a, const float *b, int64_t n, const char *wha
             fail_msg("%s: value %lld: %.9g; expected %.9g", what, (long long)i, b[i], a[i]);
 }
 
-struct layers {
-    const struct golden *g;
-    int seen;
-    double worst;
-    char where[128];
-};
-
-static void on_trace(void *arg, const char *name, const struct hd_tensor *x)
-{
-    struct layers *l = arg;
-    const struct hd_entry *e = hd_store_find(&l->g->ref, name);
-    double d;
-
-    if (!e || !strcmp(name, "logits"))
-        return;
-    if (hd_elems(x) != e->dim[0] * e->dim[1])
-        fail_msg("%s: %lld values; expected %lld", name, (long long)hd_elems(x), (long long)(e->dim[0] * e->dim[1]));
-    d = rel_distance(x->data, e->data, hd_elems(x));
-    l->seen++;
-    if (!(d <= l->worst)) {
-        l->worst = d;
-        snprintf(l->where, sizeof l->where, "%s", name);
-    }
-}
-
 static void test_reference(void **state)
 {
     struct golden *g = *state;
-    struct layers l = {.g = g};
+    struct golden_layers l = {.g = g};
     struct hd_engine e;
     double d;
     float *x;
 
-    load(g);
-    open_engine(&e, g, HD_EXACT_F32, 2, NULL);
-    e.trace = on_trace;
+    golden_load(g);
+    golden_open(&e, g, HD_EXACT_F32, 2, NULL);
+    e.trace = golden_trace;
     e.trace_arg = &l;
-    x = forward(&e, g, 0);
+    x = golden_forward(&e, g, 0);
     d = rel_distance(x, g->logits, g->n * g->n_vocab);
     print_message("# %s: exact %.2e, layers %.2e (%d traced)\n", g->path, d, l.worst, l.seen);
     if (!(l.worst <= 1e-4))
@@ -183,12 +38,14 @@ static void test_reference(void **state)
     if (!(d <= g->bound))
         fail_msg("logits: distance %.3g; at most %.3g", d, g->bound);
     if (hd_store_find(&g->ref, "tokens"))
-        assert_int_equal(l.seen, (int)g->ref.n_entry - 2);
+        assert_int_equal(l.seen, golden_floats(g));
+    assert_int_equal(l.same_expert, l.n_expert);
+    assert_int_equal(l.same_row, l.n_row);
     for (int64_t t = 0; t < g->n; t++)
         assert_int_equal(argmax(x + t * g->n_vocab, g->n_vocab), argmax(g->logits + t * g->n_vocab, g->n_vocab));
     hd_free(x);
     hd_engine_close(&e);
-    unload(g);
+    golden_unload(g);
 }
 
 /* V4.1's own checkpoint, told as a model of hadal's architecture: the same blocks, so the same bits. */
@@ -201,7 +58,7 @@ static void test_retold(void **state)
     json_t *c, *t;
     float *a, *b;
 
-    load(g);
+    golden_load(g);
     mkdir(dir, 0755);
     snprintf(from, sizeof from, "%s/config.json", g->path);
     assert_non_null(c = hd_json_read(from, 1 << 20, &test_err));
@@ -222,19 +79,19 @@ static void test_retold(void **state)
         unlink(to);
         assert_int_equal(symlink(from, to), 0);
     }
-    open_engine(&e, g, HD_EXACT_F32, 2, NULL);
-    a = forward(&e, g, 0);
+    golden_open(&e, g, HD_EXACT_F32, 2, NULL);
+    a = golden_forward(&e, g, 0);
     hd_engine_close(&e);
     own = *g;
     own.file = dir;
-    open_engine(&e, &own, HD_EXACT_F32, 2, NULL);
+    golden_open(&e, &own, HD_EXACT_F32, 2, NULL);
     assert_string_equal(e.model.arch->name, "hadal");
-    b = forward(&e, &own, 7);
+    b = golden_forward(&e, &own, 7);
     hd_engine_close(&e);
     same_bits(a, b, g->n * g->n_vocab, "retold");
     hd_free(a);
     hd_free(b);
-    unload(g);
+    golden_unload(g);
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -252,9 +109,9 @@ static void test_official(void **state)
     double *d;
     float *x;
 
-    load(g);
-    open_engine(&e, g, HD_EXACT_OFFICIAL, 2, NULL);
-    x = forward(&e, g, 0);
+    golden_load(g);
+    golden_open(&e, g, HD_EXACT_OFFICIAL, 2, NULL);
+    x = golden_forward(&e, g, 0);
     d = hd_malloc((size_t)g->n * sizeof *d);
     for (int64_t t = 0; t < g->n; t++) {
         double diff = 0, norm = 0;
@@ -273,7 +130,7 @@ static void test_official(void **state)
     hd_free(d);
     hd_free(x);
     hd_engine_close(&e);
-    unload(g);
+    golden_unload(g);
 }
 
 static void test_fast(void **state)
@@ -283,15 +140,15 @@ static void test_fast(void **state)
     float *x;
     double d;
 
-    load(g);
-    open_engine(&e, g, HD_EXACT_NONE, 2, NULL);
-    x = forward(&e, g, 0);
+    golden_load(g);
+    golden_open(&e, g, HD_EXACT_NONE, 2, NULL);
+    x = golden_forward(&e, g, 0);
     d = rel_distance(x, g->logits, g->n * g->n_vocab);
     print_message("# %s: fast %.2e\n", g->path, d);
     assert_true(d <= 2e-3);
     hd_free(x);
     hd_engine_close(&e);
-    unload(g);
+    golden_unload(g);
 }
 
 /* Two sequences in one step, one of them the golden one in uneven pieces. */
@@ -361,11 +218,11 @@ static void equalities(struct golden *g, enum hd_exact exact)
     int64_t n;
     float *base, *x, *rows;
 
-    open_engine(&e, g, exact, 1, NULL);
+    golden_open(&e, g, exact, 1, NULL);
     n = g->n * g->n_vocab;
-    base = forward(&e, g, 0);
+    base = golden_forward(&e, g, 0);
     for (int chunk = 1; chunk <= 17; chunk += 4) {
-        x = forward(&e, g, chunk);
+        x = golden_forward(&e, g, chunk);
         same_bits(base, x, n, "chunks");
         hd_free(x);
     }
@@ -380,8 +237,8 @@ static void equalities(struct golden *g, enum hd_exact exact)
     hd_free(rows);
     hd_engine_close(&e);
     for (int t = 2; t <= 5; t += 3) {
-        open_engine(&e, g, exact, t, NULL);
-        x = forward(&e, g, 0);
+        golden_open(&e, g, exact, t, NULL);
+        x = golden_forward(&e, g, 0);
         same_bits(base, x, n, "threads");
         hd_free(x);
         hd_engine_close(&e);
@@ -393,14 +250,14 @@ static void test_equal(void **state)
 {
     struct golden *g = *state;
 
-    load(g);
+    golden_load(g);
     equalities(g, HD_EXACT_F32);
     equalities(g, HD_EXACT_NONE);
-    kv_of_fast = HD_KV_NATIVE;
+    golden_kv = HD_KV_NATIVE;
     if (!strncmp(strrchr(g->path, '/'), "/v", 2))
         equalities(g, HD_EXACT_NONE);          /* packed rows */
-    kv_of_fast = HD_KV_F32;
-    unload(g);
+    golden_kv = HD_KV_F32;
+    golden_unload(g);
 }
 
 static void test_isa(void **state)
@@ -408,15 +265,15 @@ static void test_isa(void **state)
     struct golden *g = *state;
     float *base = NULL;
 
-    load(g);
+    golden_load(g);
     for (const char *const *l = hd_backend_cpu_levels; *l; l++) {
         struct hd_engine e;
         float *x;
 
         if (!hd_backend_cpu_has(*l))
             continue;
-        open_engine(&e, g, HD_EXACT_NONE, 2, *l);
-        x = forward(&e, g, 0);
+        golden_open(&e, g, HD_EXACT_NONE, 2, *l);
+        x = golden_forward(&e, g, 0);
         if (base) {
             double d = rel_distance(x, base, g->n * g->n_vocab);
 
@@ -429,7 +286,7 @@ static void test_isa(void **state)
         hd_engine_close(&e);
     }
     hd_free(base);
-    unload(g);
+    golden_unload(g);
 }
 
 static int by_name(const void *a, const void *b)
@@ -457,7 +314,7 @@ int main(void)
         struct golden *g;
         char numbers[512];
 
-        if (!find_numbers(de->d_name, numbers))
+        if (!golden_numbers(de->d_name, numbers))
             continue;
         g = hd_calloc(1, sizeof *g);
         memcpy(g->numbers, numbers, sizeof numbers);
@@ -486,6 +343,7 @@ int main(void)
         struct golden *g = hd_calloc(1, sizeof *g);
 
         snprintf(g->path, sizeof g->path, "tests/golden/v41-f32-%s", i ? "mini" : "a");
+        memcpy(g->numbers, g->path, sizeof g->path);
         test[n++] = (struct CMUnitTest){hd_strdup(g->path), test_retold, NULL, NULL, g};
     }
     qsort(test, n, sizeof *test, by_name);
