@@ -101,7 +101,10 @@ int hd_csa2_config(struct hd_csa2_hp *hp, struct hd_csa2_layer *plan, int64_t ra
                           (long long)hp->rope_dim, (long long)hp->head_dim, (long long)hp->index_dim);
     if (hp->n_head % hp->o_groups)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: o_groups: found %lld; expected a divisor of %lld heads", f, (long long)hp->o_groups, (long long)hp->n_head);
-    return read_layers(plan, ratios_used, c, n_layer, f, err);
+    HD_TRY(read_layers(plan, ratios_used, c, n_layer, f, err));
+    if (hp->cand_source >= 0 && plan[hp->cand_source].source != hp->cand_source)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: candidate_source_layer_id: found %lld; expected one of index_source_layer_ids", f, (long long)hp->cand_source);
+    return HD_OK;
 }
 
 /* ---- cache ---- */

@@ -607,9 +607,192 @@ static void test_requests(void **state)
     hd_engine_close(&e);
 }
 
+/* ---- configs of every DeepSeek family ---- */
+
+static const char *family_dir;        /* where links to a golden's weights lie */
+
+static void link_family(const char *golden)
+{
+    char from[900], to[700], here[500];
+    DIR *d = opendir(golden);
+
+    assert_non_null(getcwd(here, sizeof here));
+    family_dir = tmp_path("family");
+    mkdir(family_dir, 0755);
+    for (struct dirent *de; d && (de = readdir(d));) {
+        if (!strstr(de->d_name, ".safetensors") && strcmp(de->d_name, "tokenizer.json"))
+            continue;
+        snprintf(from, sizeof from, "%s/%s/%.200s", here, golden, de->d_name);
+        snprintf(to, sizeof to, "%s/%.200s", family_dir, de->d_name);
+        unlink(to);
+        assert_int_equal(symlink(from, to), 0);
+    }
+    closedir(d);
+}
+
+static void unlink_family(void)
+{
+    DIR *d = opendir(family_dir);
+    char path[900];
+
+    for (struct dirent *de; d && (de = readdir(d));) {
+        snprintf(path, sizeof path, "%s/%.200s", family_dir, de->d_name);
+        unlink(path);
+    }
+    closedir(d);
+    rmdir(family_dir);
+}
+
+/* Loads with that config, and runs it dry where it was taken: nothing may abort, and a refusal is one line. */
+static int load_with(const json_t *config)
+{
+    struct hd_engine_options o = {.n_thread = 1, .n_ctx = 64, .chunk = 16};
+    char path[700], *text = json_dumps(config, 0);
+    struct hd_model m;
+    struct hd_plan p;
+    int rc;
+
+    snprintf(path, sizeof path, "%s/config.json", family_dir);
+    write_file(path, text, strlen(text));
+    free(text);
+    test_err = (struct hd_err){0};
+    rc = hd_model_open(&m, family_dir, HD_KV_AUTO, 0, &test_err);
+    if (rc == HD_OK) {
+        rc = hd_engine_plan(&m, &o, 2, &p, &test_err);
+        hd_model_close(&m);
+    }
+    assert_true(rc == HD_OK || test_err.msg[0]);
+    assert_null(strchr(test_err.msg, '\n'));
+    return rc;
+}
+
+/* Every field of o, one at a time, as everything it should not be. */
+static int damage_fields(json_t *root, json_t *o)
+{
+    static const char *const values[] = {"0", "-1", "1", "2", "3", "7", "1000000", "4611686018427387904", "1e300", "0.5", "true", "null", "\"x\"", "[]", "[0]", "[1,2,3]", "{}", "{\"type\": 1}"};
+    json_t *copy = json_copy(o), *was;
+    const char *key;
+    int n = 0;
+
+    json_object_foreach(copy, key, was)
+    {
+        for (int i = 0; i < HD_LEN(values); i++) {
+            json_object_set_new(o, key, json_loads(values[i], JSON_DECODE_ANY, NULL));
+            load_with(root);
+            n++;
+        }
+        json_object_del(o, key);
+        load_with(root);
+        json_object_set(o, key, was);
+        if (json_is_object(was))
+            n += damage_fields(root, json_object_get(o, key));
+    }
+    json_decref(copy);
+    return n;
+}
+
+static const char *const families[] = {"v2-yarn", "v3-fp8", "v32-b", "v4-f32-mini", "v4-hf-c", "v4-official-mini", "v41-f32-mini", "hadal-a", "hadal-b", "hadal-d"};
+
+static void test_family_fields(void **state)
+{
+    int n = 0;
+
+    for (int i = 0; i < HD_LEN(families); i++) {
+        char golden[200], path[300];
+        json_t *c;
+
+        snprintf(golden, sizeof golden, "tests/golden/%s", families[i]);
+        snprintf(path, sizeof path, "%s/config.json", golden);
+        link_family(golden);
+        assert_non_null(c = hd_json_read(path, 1 << 20, &test_err));
+        assert_ok(load_with(c));
+        n += damage_fields(c, c);
+        assert_ok(load_with(c));
+        json_decref(c);
+        unlink_family();
+    }
+    print_message("# %d damaged configs\n", n);
+}
+
+/* Contradictions are named by the field. */
+static void test_family_contradictions(void **state)
+{
+    static const struct {
+        const char *golden, *key, *value, *says;
+    } bad[] = {
+        {"v2-yarn", "kv_lora_rank", "0", "kv_lora_rank"},
+        {"v2-yarn", "topk_method", "\"noaux\"", "topk_method"},
+        {"v2-yarn", "num_experts_per_tok", "9", "num_experts_per_tok"},
+        {"v2-yarn", "n_group", "3", "8 experts in 3 groups"},
+        {"v2-yarn", "qk_rope_head_dim", "15", "qk_rope_head_dim"},
+        {"v3-a", "num_experts_per_tok", "5", "num_experts_per_tok"},
+        {"v3-a", "first_k_dense_replace", "2", "missing"},
+        {"v3-a", "num_hidden_layers", "4", "layers.3"},
+        {"v3-a", "q_lora_rank", "null", "missing"},
+        {"v32-a", "index_n_heads", "0", "index_n_heads"},
+        {"v32-a", "index_topk", "0", "index_topk"},
+        {"v32-a", "index_head_dim", "8", "index_head_dim"},
+        {"v4-f32-a", "compress_ratios", "[0, 4, 128]", "compress_ratios"},
+        {"v4-f32-a", "compress_ratios", "[0, 4, 64, 4, 0]", "compress_ratios"},
+        {"v4-f32-a", "num_hash_layers", "9", "num_hash_layers"},
+        {"v4-f32-a", "o_groups", "3", "o_groups"},
+        {"v4-f32-a", "hc_mult", "9", "hc_mult"},
+        {"v4-f32-a", "num_experts_per_tok", "8", "num_experts_per_tok"},
+        {"v4-f32-a", "qk_rope_head_dim", "1000", "qk_rope_head_dim"},
+        {"v4-f32-a", "scoring_func", "\"tanh\"", "scoring_func"},
+        {"v4-f32-a", "sliding_window", "0", "sliding_window"},
+        {"v4-f32-a", "hc_sinkhorn_iters", "0", "hc_sinkhorn_iters"},
+        {"v41-f32-a", "kv_source_layer_ids", "[3, 1, 4]", "kv_source_layer_ids"},
+        {"v41-f32-a", "kv_source_layer_ids", "[1, 3]", "layer 4"},
+        {"v41-f32-a", "kv_source_layer_ids", "[0, 1, 3, 4]", "layer 0"},
+        {"v41-f32-a", "index_source_layer_ids", "[3, 4, 6]", "layer 1"},
+        {"v41-f32-a", "index_source_layer_ids", "[1, 3, 4, 99]", "index_source_layer_ids"},
+        {"v41-f32-a", "candidate_source_layer_id", "7", "candidate_source_layer_id"},
+        {"v41-f32-a", "candidate_source_layer_id", "5", "candidate_source_layer_id"},
+        {"v41-f32-a", "compress_ratios", "[0, 2, 2, 2, 1, 1]", "compress_ratios"},
+        {"v41-f32-a", "compress_ratios", "[0, 2, 3, 2, 1, 1, 1]", "layer 2"},
+        {"v41-f32-a", "engram_num_embeddings", "[304, 463]", "engram_num_embeddings"},
+        {"v41-f32-a", "engram_num_embeddings", "[304]", "engram_num_embeddings"},
+        {"v41-f32-a", "engram_vocab_size", "41", "engram_num_embeddings"},
+        {"v41-f32-a", "engram_layer_ids", "[4, 1]", "engram_layer_ids"},
+        {"v41-f32-a", "engram_layer_ids", "[1, 7]", "engram_layer_ids"},
+        {"v41-f32-a", "engram_n_heads", "3", "engram_num_embeddings"},
+        {"v41-f32-a", "engram_pad_token_id", "304", "engram_pad_token_id"},
+        {"v41-f32-a", "num_experts_per_tok", "8", "num_experts_per_tok"},
+        {"hadal-a", "attention_type", "\"linear\"", "attention_type"},
+        {"hadal-a", "residual_type", "\"mhc\"", "residual_type"},
+        {"hadal-a", "engram_type", "\"big\"", "engram_type"},
+        {"hadal-a", "engram_vocab_size", "[40]", "engram_vocab_size"},
+        {"hadal-a", "engram_kernel_size", "5", "misshapen"},
+        {"hadal-b", "num_key_value_heads", "4", "num_key_value_heads"},
+        {"hadal-b", "hc_mult", "4", "misshapen"},
+        {"hadal-d", "scoring_func", "\"relu\"", "scoring_func"},
+    };
+
+    for (int i = 0; i < HD_LEN(bad); i++) {
+        char golden[200], path[300], what[300];
+        json_t *c, *t;
+
+        snprintf(golden, sizeof golden, "tests/golden/%s", bad[i].golden);
+        snprintf(path, sizeof path, "%s/config.json", golden);
+        snprintf(what, sizeof what, "%s with %s %s", bad[i].golden, bad[i].key, bad[i].value);
+        link_family(golden);
+        assert_non_null(c = hd_json_read(path, 1 << 20, &test_err));
+        t = json_object_get(c, "text_config");
+        json_object_set_new(t ? t : c, bad[i].key, json_loads(bad[i].value, JSON_DECODE_ANY, NULL));
+        if (load_with(c) >= 0)
+            fail_msg("%s: was taken", what);
+        if (!strstr(test_err.msg, bad[i].says))
+            fail_msg("%s: \"%s\" does not say \"%s\"", what, test_err.msg, bad[i].says);
+        json_decref(c);
+        unlink_family();
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_config),  cmocka_unit_test(test_safetensors), cmocka_unit_test(test_index),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_family_contradictions), cmocka_unit_test(test_family_fields),
+                                       cmocka_unit_test(test_config),  cmocka_unit_test(test_safetensors), cmocka_unit_test(test_index),
                                        cmocka_unit_test(test_not_files), cmocka_unit_test(test_weights),   cmocka_unit_test(test_gguf),
                                        cmocka_unit_test(test_damage),  cmocka_unit_test(test_memory),      cmocka_unit_test(test_requests),
                                        cmocka_unit_test(test_gguf_deepseek), cmocka_unit_test(test_gguf_table),
