@@ -753,7 +753,7 @@ static void test_family_contradictions(void **state)
         {"v41-f32-a", "compress_ratios", "[0, 2, 3, 2, 1, 1, 1]", "layer 2"},
         {"v41-f32-a", "engram_num_embeddings", "[304, 463]", "engram_num_embeddings"},
         {"v41-f32-a", "engram_num_embeddings", "[304]", "engram_num_embeddings"},
-        {"v41-f32-a", "engram_vocab_size", "41", "engram_num_embeddings"},
+        {"v41-f32-a", "engram_vocab_size", "44", "engram_num_embeddings"},
         {"v41-f32-a", "engram_layer_ids", "[4, 1]", "engram_layer_ids"},
         {"v41-f32-a", "engram_layer_ids", "[1, 7]", "engram_layer_ids"},
         {"v41-f32-a", "engram_n_heads", "3", "engram_num_embeddings"},
