@@ -245,7 +245,7 @@ static void attend_way(const struct attend_case *c, const struct attend_data *a,
 
             if (!chunk)
                 continue;
-            span[n_seq] = (struct hd_span){n_tok, chunk, done[i]};
+            span[n_seq] = (struct hd_span){.tok0 = n_tok, .n_tok = chunk, .pos0 = done[i]};
             memcpy(&live[n_seq * 2], &part[i * 2], 2 * sizeof *part);
             n_seq++;
             for (int64_t j = 0; j < chunk; j++, n_tok++) {

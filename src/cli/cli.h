@@ -84,6 +84,7 @@ double hd_now(void);
     {"exact", 0, HD_OPT_TEXT, "MODE", 0, 0, "f32: weights dequantised, all arithmetic float32 or wider; official: the reference's rounding points"},           \
     {"ctx", 'c', HD_OPT_INT, "N", 1, 1e9, "tokens of context to make room for (default: the model's, at most 8192)"},                                           \
     {"kv", 0, HD_OPT_TEXT, "FORMAT", 0, 0, "keep keys and values as f32, f16, native (packed as DeepSeek models do) or auto (default: native if the weights are quantised)"},                                                                          \
-    {"chunk", 0, HD_OPT_INT, "N", 1, 65536, "tokens of a prefill step (default 512)"}
+    {"chunk", 0, HD_OPT_INT, "N", 1, 65536, "tokens of a prefill step (default 512)"},                                                                          \
+    {"shortcut", 0, HD_OPT_FLAG, NULL, 0, 0, "DeepSeek-V4.1: run all but the end of a prompt through the encoder half only; faster, not quite the same logits"}
 
 #endif

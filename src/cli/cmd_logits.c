@@ -105,6 +105,8 @@ static int run(struct hd_args *a, struct hd_err *err)
     if (!tokens || !path)
         return hd_err_set(err, HD_ERR_USAGE, "--tokens and --out are expected");
     HD_TRY(hd_engine_args(a, &o, err));
+    if (o.shortcut)
+        return hd_err_set(err, HD_ERR_USAGE, "--shortcut: logits of every position need every layer");
     if ((rc = hd_cli_ids(tokens, &ids, err)) < 0)
         goto out;
     if (!ids.n) {

@@ -15,7 +15,8 @@ int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct 
     *o = (struct hd_engine_options){.n_thread = (int)hd_args_int(a, "threads", 0),
                                     .cpu = hd_args_text(a, "cpu", getenv("HD_CPU")),
                                     .n_ctx = hd_args_int(a, "ctx", 0),
-                                    .chunk = hd_args_int(a, "chunk", 0)};
+                                    .chunk = hd_args_int(a, "chunk", 0),
+                                    .shortcut = hd_args_has(a, "shortcut")};
     if (exact && strcmp(exact, "f32") && strcmp(exact, "official"))
         return hd_err_set(err, HD_ERR_USAGE, "--exact: found \"%.40s\"; expected f32 or official", exact);
     o->exact = !exact ? HD_EXACT_NONE : !strcmp(exact, "f32") ? HD_EXACT_F32 : HD_EXACT_OFFICIAL;

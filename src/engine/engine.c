@@ -47,7 +47,7 @@ static void defaults(struct hd_engine_options *o, const struct hd_hparams *hp)
 /* Runs the model dry over one span: n_tok tokens from pos0, logits for n_out of them. */
 static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_tok, int64_t n_out, struct hd_cost *cost, struct hd_err *err)
 {
-    struct hd_span span = {0, n_tok, pos0};
+    struct hd_span span = {.n_tok = n_tok, .pos0 = pos0};
     struct hd_ragged b = {.n_tok = n_tok, .n_seq = 1, .span = &span, .n_part = m->spec.n_part, .max_pos = pos0 + n_tok};
     struct hd_arena arena;
     struct hd_stream s;
@@ -149,6 +149,8 @@ static int check_items(const struct hd_engine *e, const struct hd_step_item *it,
     for (int i = 0; i < n_item; i++) {
         if (it[i].n_tok < 1)
             return hd_err_set(err, HD_ERR_USAGE, "step: item %d has no tokens", i);
+        if (it[i].encode != it[0].encode || (it[i].encode && (it[i].want != HD_WANT_NONE || !e->model.shortcut)))
+            return hd_err_set(err, HD_ERR_USAGE, "step: item %d: the encoder half only is for all items or none, of a model with halves, without logits", i);
         for (int64_t t = 0; t < it[i].n_tok; t++)
             if (it[i].ids[t] < 0 || it[i].ids[t] >= e->model.hp.n_vocab)
                 return hd_err_set(err, HD_ERR_USAGE, "token %lld: found id %d; expected 0 to %lld", (long long)(it[i].session->n + (size_t)t), it[i].ids[t],
@@ -182,11 +184,11 @@ static bool build_batch(struct hd_engine *e, struct hd_step_item *it, int n_item
     if (!ids || !pos || !rows || !span || !part)
         return false;
     *out = (struct batch){.out_rows = rows};
-    out->ragged = (struct hd_ragged){n_tok, n_item, ids, pos, span, part, n_part, 0};
+    out->ragged = (struct hd_ragged){.n_tok = n_tok, .n_seq = n_item, .ids = ids, .pos = pos, .span = span, .part = part, .n_part = n_part, .encode = it[0].encode};
     for (int i = 0; i < n_item; i++) {
         struct hd_session *ss = it[i].session;
 
-        span[i] = (struct hd_span){t, it[i].n_tok, (int64_t)ss->n};
+        span[i] = (struct hd_span){t, it[i].n_tok, (int64_t)ss->n, ss->raw0};
         for (int64_t k = 0; k < it[i].n_tok; k++, t++) {
             ids[t] = it[i].ids[k];
             pos[t] = (int32_t)((int64_t)ss->n + k);
@@ -251,6 +253,8 @@ int hd_engine_step(struct hd_engine *e, struct hd_step_item *it, int n_item, str
         }
         memcpy(ss->ids + ss->n, it[i].ids, (size_t)it[i].n_tok * sizeof *ss->ids);
         ss->n += (size_t)it[i].n_tok;
+        if (it[i].encode)
+            ss->raw0 = (int64_t)ss->n;
         it[i].logits = it[i].want == HD_WANT_NONE ? NULL : (const float *)((const char *)logits->data + row * logits->row_bytes);
         row += it[i].want == HD_WANT_ALL ? it[i].n_tok : it[i].want == HD_WANT_LAST;
     }
@@ -284,6 +288,8 @@ int hd_session_rewind(struct hd_session *ss, int64_t n, struct hd_err *err)
         return hd_err_set(err, HD_ERR_USAGE, "rewind to token %lld of a session of %zu", (long long)n, ss->n);
     HD_TRY(hd_seq_rewind(ss->seq, n, &reached, err));
     ss->n = (size_t)reached;
+    if (ss->raw0 > reached)
+        ss->raw0 = reached;
     if (reached < n) {
         /* the cache spec could not restore this point: recompute from the nearest one */
         int64_t missing = n - reached;
@@ -312,6 +318,7 @@ int hd_session_fork(struct hd_session *to, struct hd_session *from, struct hd_er
     if (from->n)
         memcpy(to->ids, from->ids, from->n * sizeof *to->ids);
     to->n = from->n;
+    to->raw0 = from->raw0;
     return HD_OK;
 }
 
@@ -324,6 +331,9 @@ int hd_session_save(struct hd_session *ss, const char *path, struct hd_err *err)
 {
     struct hd_out out;
 
+    if (ss->raw0 > 0 && (int64_t)ss->n - ss->raw0 < ss->engine->model.shortcut)
+        return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: the session ends where a prefill shortcut left it; %lld more tokens make it whole", path,
+                          (long long)(ss->raw0 + ss->engine->model.shortcut - (int64_t)ss->n));
     HD_TRY(hd_out_open(&out, path, err));
     hd_seq_save(ss->seq, ss->ids, ss->n * sizeof *ss->ids, to_file, &out);
     return hd_out_commit(&out, err);
@@ -365,8 +375,14 @@ int hd_session_load(struct hd_session *ss, const char *path, struct hd_err *err)
 int hd_session_feed(struct hd_session *ss, const int32_t *ids, int64_t n, hd_progress_fn progress, void *arg, const float **logits, struct hd_err *err)
 {
     for (int64_t done = 0; done < n;) {
-        int64_t left = n - done, chunk = ss->engine->opt.chunk;
-        struct hd_step_item it = {.session = ss, .ids = ids + done, .n_tok = left < chunk ? left : chunk};
+        const struct hd_engine *e = ss->engine;
+        int64_t left = n - done, chunk = e->opt.chunk, whole = e->opt.shortcut && e->model.shortcut ? e->model.shortcut : left;
+        bool encode = left > whole;
+
+        if (encode && chunk > left - whole)
+            chunk = left - whole;
+
+        struct hd_step_item it = {.session = ss, .ids = ids + done, .n_tok = left < chunk ? left : chunk, .encode = encode};
 
         it.want = logits && it.n_tok == left ? HD_WANT_LAST : HD_WANT_NONE;
         HD_TRY(hd_engine_step(ss->engine, &it, 1, err));

@@ -18,6 +18,8 @@ struct hd_engine_options {
                                          model's context, which bounds each session */
     int64_t chunk;                    /* most tokens of a step; 0: 512 */
     enum hd_kv kv;                    /* exact modes: F32 whatever it says */
+    bool shortcut;                    /* hd_session_feed() runs all but a prompt's last tokens through the encoder half only, where a model
+                                         has halves (DeepSeek-V4.1): faster, and not quite the same logits */
 };
 
 struct hd_plan {
@@ -52,6 +54,7 @@ struct hd_session {
     struct hd_seq *seq;
     int32_t *ids;                     /* every token that the cache holds */
     size_t n, cap;
+    int64_t raw0;                     /* the decoder half has seen the tokens from here on */
 };
 
 int hd_session_open(struct hd_session *ss, struct hd_engine *e, struct hd_err *err);
@@ -68,6 +71,7 @@ struct hd_step_item {
     const int32_t *ids;               /* n_tok new tokens */
     int64_t n_tok;
     enum hd_want want;
+    bool encode;                      /* encoder half only (then of all items, and none wants logits) */
     const float *logits;              /* out: rows of V floats, valid until the next step; NULL when none are wanted */
 };
 

@@ -328,6 +328,7 @@ static int load(struct hd_model *m, struct hd_err *err)
     d->inv_freq = hd_view1(HD_F32, f, d->attn.rope_dim / 2);
     d->inv_freq_comp = hd_view1(HD_F32, f + d->attn.rope_dim / 2, d->attn.rope_dim / 2);
     m->wants_classes = d->engram.n_layer > 0;
+    m->shortcut = d->attn.decoder > 0 ? d->attn.window : 0;
     return set_cache(m, d, err);
 }
 
@@ -356,6 +357,10 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         hd_trace(s, u, "layers.%d.attn_in", (int)i);
         hd_rmsnorm(s, u, u, &l->attn_norm, d->norm_eps);
         hd_bf16(s, u);
+        if (b->encode && i == d->attn.decoder) {
+            hd_csa2_encode(s, &d->attn, &l->attn, d->plan, (int)i, &st, u);
+            break;
+        }
         hd_attn_csa2(s, &d->attn, &l->attn, d->plan, (int)i, &st, u, y);
         hd_mhc_post(s, x, y, mix_a, hc);
         hd_bf16(s, x);
@@ -371,8 +376,8 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         hd_bf16(s, x);
         hd_trace(s, x, "layers.%d.stream", (int)i);
     }
-    hd_engram_done(s, &d->engram, b, class);
-    if (n_out == 0)
+    hd_engram_done(s, &d->engram, b, class, b->encode ? d->attn.decoder + 1 : d->n_layer);
+    if (n_out == 0 || b->encode)
         return logits;
     hd_mhc_pre(s, u, x, mix_f, hc);
     last = hd_new(s, HD_F32, n_out, D);

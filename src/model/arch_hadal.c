@@ -440,6 +440,7 @@ static int load(struct hd_model *m, struct hd_err *err)
         d->inv_freq_comp = hd_view1(HD_F32, f + d->rope.dim / 2, d->rope.dim / 2);
     }
     m->wants_classes = d->engram.n_layer > 0;
+    m->shortcut = d->attention == CSA2 && d->csa2.decoder > 0 && !d->engram.paper ? d->csa2.window : 0;
     return set_cache(m, d, err);
 }
 
@@ -498,6 +499,10 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
             hd_engram_add(s, &d->engram, &l->engram, memory, b, d->mhc.n_hc, d->norm_eps, 0, x.x, class);
         hd_streams_enter(s, &x, &l->hc_attn, u);
         hd_rmsnorm(s, u, u, &l->attn_norm, d->norm_eps);
+        if (b->encode && i == d->csa2.decoder) {
+            hd_csa2_encode(s, &d->csa2, &l->csa2, d->plan, i, &st.csa2, u);
+            break;
+        }
         attention(s, d, i, &st, u, y);
         hd_streams_leave(s, &x, y);
         hd_trace(s, x.x, "layers.%d.stream_attn", i);
@@ -510,8 +515,8 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         hd_streams_leave(s, &x, y);
         hd_trace(s, x.x, "layers.%d.stream", i);
     }
-    hd_engram_done(s, &d->engram, b, class);
-    if (n_out == 0)
+    hd_engram_done(s, &d->engram, b, class, b->encode ? d->csa2.decoder + 1 : d->n_layer);
+    if (n_out == 0 || b->encode)
         return logits;
     hd_streams_end(s, &x, &d->hc_head, u);
     last = hd_new(s, HD_F32, n_out, D);

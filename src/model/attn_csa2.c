@@ -102,6 +102,9 @@ int hd_csa2_config(struct hd_csa2_hp *hp, struct hd_csa2_layer *plan, int64_t ra
     if (hp->n_head % hp->o_groups)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: o_groups: found %lld; expected a divisor of %lld heads", f, (long long)hp->o_groups, (long long)hp->n_head);
     HD_TRY(read_layers(plan, ratios_used, c, n_layer, f, err));
+    for (int i = 0; i < n_layer; i++)
+        if (plan[i].owner == i)
+            hp->decoder = i;
     if (hp->cand_source >= 0 && plan[hp->cand_source].source != hp->cand_source)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: candidate_source_layer_id: found %lld; expected one of index_source_layer_ids", f, (long long)hp->cand_source);
     return HD_OK;
@@ -231,6 +234,12 @@ static void choose(struct hd_stream *s, const struct hd_csa2_hp *hp, const struc
     hd_stream_rewind(s, mark);
 }
 
+void hd_csa2_encode(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer,
+                    const struct hd_csa2_step *st, const struct hd_tensor *u)
+{
+    own_entries(s, hp, w, &all[layer], st, u, layer);
+}
+
 void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
                   const struct hd_tensor *u, struct hd_tensor *out)
 {
@@ -240,7 +249,7 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o;
     struct hd_tensor *rope = l->ratio ? st->rope_comp : st->rope;
     struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, l->ratio, l->part0 + PART_WINDOW, l->ratio ? all[l->owner].part0 + PART_ENTRY : -1,
-                                  (float)(1 / sqrt((double)d)), 0, packed_bytes(row_of(hp, ROW_ENTRY))};
+                                  (float)(1 / sqrt((double)d)), 0, packed_bytes(row_of(hp, ROW_ENTRY)), layer >= hp->decoder};
 
     hd_linear(s, qr, u, &w->wq_a, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);

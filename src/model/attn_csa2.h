@@ -19,6 +19,7 @@ struct hd_csa2_hp {
     int64_t cand_source, cand_block, n_cand;          /* cand_source -1: none */
     float norm_eps;
     int64_t act_block;
+    int decoder;                      /* the first layer of the decoder half: the last that makes entries */
     bool native;                      /* the cache is packed: latents are rounded to what it holds in the fast mode too */
 };
 
@@ -55,6 +56,10 @@ struct hd_csa2_step {
 /* Before the first layer: tables, the groups that the batch completes, room for selections. */
 void hd_csa2_begin(struct hd_stream *s, const struct hd_csa2_hp *hp, const int64_t ratios_used[2], const struct hd_ragged *b, const struct hd_tensor *inv_freq,
                    const struct hd_tensor *inv_freq_comp, struct hd_csa2_step *st);
+
+/* What the decoder half needs of tokens that it does not see: the entries of layer (an owner), from u[T, D], its attention's input. */
+void hd_csa2_encode(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer,
+                    const struct hd_csa2_step *st, const struct hd_tensor *u);
 
 void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
                   const struct hd_tensor *u, struct hd_tensor *out);

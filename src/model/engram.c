@@ -194,8 +194,15 @@ void hd_engram_add(struct hd_stream *s, const struct hd_engram *e, const struct 
     hd_stream_rewind(s, mark);
 }
 
-void hd_engram_done(struct hd_stream *s, const struct hd_engram *e, const struct hd_ragged *b, const struct hd_tensor *class)
+void hd_engram_done(struct hd_stream *s, const struct hd_engram *e, const struct hd_ragged *b, struct hd_tensor *class, int64_t n_layer)
 {
-    if (e->n_layer)
-        hd_ring_put(s, class, b, e->part_ngram);
+    if (!e->n_layer)
+        return;
+    if (e->layer[0] >= n_layer) {                     /* none of them ran: the classes are not known yet */
+        struct hd_stream_mark mark = hd_stream_mark(s);
+
+        hd_ngram_rows(s, hd_new(s, HD_I32, b->n_tok, e->n_order * e->n_head), class, b, e->part_ngram, &e->ngram[0]);
+        hd_stream_rewind(s, mark);
+    }
+    hd_ring_put(s, class, b, e->part_ngram);
 }

@@ -47,7 +47,7 @@ int hd_engram_parts(struct hd_engram *e, int64_t width, int part0, struct hd_cac
 /* Adds layer[index]'s memory to x[T, C D]. class[T, 1] i32: scratch that all layers of a step share; eps of the norms. */
 void hd_engram_add(struct hd_stream *s, const struct hd_engram *e, const struct hd_engram_weights *w, int index, const struct hd_ragged *b, int64_t n_hc, float eps,
                    int64_t act_block, struct hd_tensor *x, struct hd_tensor *class);
-/* After the last layer: the step's classes go where the next step looks for them. */
-void hd_engram_done(struct hd_stream *s, const struct hd_engram *e, const struct hd_ragged *b, const struct hd_tensor *class);
+/* After the last of the n_layer layers that ran: the step's classes go where the next step looks for them. */
+void hd_engram_done(struct hd_stream *s, const struct hd_engram *e, const struct hd_ragged *b, struct hd_tensor *class, int64_t n_layer);
 
 #endif

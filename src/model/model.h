@@ -44,6 +44,7 @@ struct hd_model {
     void *impl;                       /* the architecture's own struct, in the arena */
     struct hd_cache_spec spec;
     enum hd_kv kv;                    /* chosen by the caller */
+    int64_t shortcut;                 /* tokens of a prompt's end that need every layer; the others can do with the encoder half. 0: no halves */
     bool planned;                     /* no weights: shapes only */
     bool wants_classes;               /* take_classes() must be called before the first forward pass */
 };

@@ -133,6 +133,7 @@ struct hd_attend_sel_hp {
     float scale;
     int64_t value_dim;                /* 0: values are whole vectors; otherwise their first value_dim dims */
     int64_t row_bytes;                /* of a cached vector, for the cost; 0: f32 */
+    bool from_raw0;                   /* the window begins at the span's raw0 */
 };
 
 /* out[T, n_head value_dim]: one vector per token is key and value of all heads: kv[T, head_dim] of this step and the window

@@ -2,6 +2,7 @@
 #ifndef HD_OPS_PAGED_H
 #define HD_OPS_PAGED_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "tensor/dtype.h"
@@ -28,6 +29,7 @@ static inline void *hd_paged_row(const struct hd_paged *p, int64_t r)
 /* The tokens of one sequence in a step: tokens tok0 .. tok0 + n_tok of the batch, at positions pos0 .. */
 struct hd_span {
     int64_t tok0, n_tok, pos0;
+    int64_t raw0;                 /* the first position whose raw rows the decoder half has (models with a prefill shortcut) */
 };
 
 /* What ops need to know of a ragged batch: who sits where, and each sequence's pages. Lives as long as the step. */
@@ -39,6 +41,7 @@ struct hd_ragged {
     const struct hd_paged *part;  /* [n_seq][n_part]: part[seq * n_part + p]; NULL in a dry run */
     int n_part;
     int64_t max_pos;              /* the largest position + 1: what a dry run counts attention with */
+    bool encode;                  /* the encoder half only: no logits, and no raw rows of the decoder half */
 };
 
 #endif

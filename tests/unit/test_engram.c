@@ -52,7 +52,7 @@ static void test_rows(void **state)
     static const int64_t last[24] = {743092, 2407532, 9667964, 1697505, 6669453, 5307029, 7750255, 12348763, 11506080, 14131836, 10085133, 3644272,
                                      10128654, 7096346, 9430074, 12852687, 10861149, 2748844, 7153074, 4999, 7416684, 10280737, 7511069, 12057138};
     static const int32_t ids[7] = {0, 1, 2, 3, 4, 5, 6}, pos[7] = {0, 1, 2, 3, 4, 5, 6};
-    struct hd_span span = {0, 7, 0};
+    struct hd_span span = {.n_tok = 7};
     struct hd_paged ring = {.ring = 1};
     struct hd_ragged b = {.n_tok = 7, .n_seq = 1, .ids = ids, .pos = pos, .span = &span, .part = &ring, .n_part = 1, .max_pos = 7};
     struct hd_engram e;

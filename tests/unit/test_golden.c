@@ -94,6 +94,69 @@ static void test_retold(void **state)
     golden_unload(g);
 }
 
+/* The last logits of the golden prompt's first n tokens, by the shortcut or not, in chunks of chunk; seq gets the session. */
+static float *last_logits(struct hd_engine *e, const struct golden *g, struct hd_session *ss, int64_t n, bool shortcut, int64_t chunk)
+{
+    float *out = hd_malloc((size_t)g->n_vocab * sizeof *out);
+    const float *lg;
+
+    e->opt.shortcut = shortcut;
+    e->opt.chunk = chunk;
+    assert_ok(hd_session_open(ss, e, &test_err));
+    assert_ok(hd_session_feed(ss, g->ids, n, NULL, NULL, &lg, &test_err));
+    memcpy(out, lg, (size_t)g->n_vocab * sizeof *out);
+    return out;
+}
+
+/* V4.1's halves: a prompt no longer than the window is exact; a longer one has the same entries, another ending, and the same bits
+ * however it is cut. */
+static void test_shortcut(void **state)
+{
+    struct golden *g = *state;
+    struct hd_session a, b, c;
+    struct hd_engine e;
+    int64_t window;
+    float *x, *y, *z;
+    const float *lg;
+
+    golden_load(g);
+    golden_open(&e, g, HD_EXACT_F32, 2, NULL);
+    window = e.model.shortcut;
+    assert_true(window > 0 && window < g->n);
+    x = last_logits(&e, g, &a, window, false, 512);
+    y = last_logits(&e, g, &b, window, true, 512);
+    same_bits(x, y, g->n_vocab, "a short prompt");
+    hd_session_close(&a);
+    hd_session_close(&b);
+    hd_free(x);
+    hd_free(y);
+    x = last_logits(&e, g, &a, g->n, false, 512);
+    y = last_logits(&e, g, &b, g->n, true, 512);
+    z = last_logits(&e, g, &c, g->n, true, 7);
+    same_bits(y, z, g->n_vocab, "chunks");
+    print_message("# %s: shortcut, distance %.2e of the largest logit\n", g->path, rel_distance(y, x, g->n_vocab));
+    assert_true(memcmp(x, y, (size_t)g->n_vocab * sizeof *x) && rel_distance(y, x, g->n_vocab) < 2);
+    for (int p = 0; p < e.model.spec.n_part; p++) {
+        const struct hd_cache_part *part = &e.model.spec.part[p];
+
+        for (int64_t r = 0; part->kind == HD_PART_PAGED && r < g->n / part->ratio; r++)
+            assert_memory_equal(hd_seq_row(a.seq, p, r), hd_seq_row(b.seq, p, r), (size_t)hd_cache_row_bytes(part));
+    }
+    assert_ok(hd_session_rewind(&b, g->n - 9, &test_err));
+    assert_ok(hd_session_feed(&b, g->ids + g->n - 9, 9, NULL, NULL, &lg, &test_err));
+    same_bits(y, lg, g->n_vocab, "rewind");
+    assert_ok(hd_session_rewind(&b, g->n - window + 1, &test_err));
+    assert_true(hd_session_save(&b, tmp_path("shortcut.snapshot"), &test_err) == HD_ERR_UNSUPPORTED);
+    hd_session_close(&a);
+    hd_session_close(&b);
+    hd_session_close(&c);
+    hd_free(x);
+    hd_free(y);
+    hd_free(z);
+    hd_engine_close(&e);
+    golden_unload(g);
+}
+
 static int compare_doubles(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -345,6 +408,7 @@ int main(void)
         snprintf(g->path, sizeof g->path, "tests/golden/v41-f32-%s", i ? "mini" : "a");
         memcpy(g->numbers, g->path, sizeof g->path);
         test[n++] = (struct CMUnitTest){hd_strdup(g->path), test_retold, NULL, NULL, g};
+        test[n++] = (struct CMUnitTest){i ? "shortcut, mini" : "shortcut", test_shortcut, NULL, NULL, g};
     }
     qsort(test, n, sizeof *test, by_name);
     return _cmocka_run_group_tests("golden", test, n, NULL, NULL);

@@ -343,6 +343,8 @@ static void look(const struct hd_call *c, int64_t t, int64_t seq, struct view *v
 
     *v = (struct view){.span = &b->span[seq], .kv = c->in[1], .ring = c->i[0] >= 0 ? part_of(b, seq, c->i[0]) : NULL};
     v->lo = pos + 1 > window ? pos + 1 - window : 0;
+    if (c->i[9] && v->lo < v->span->raw0)
+        v->lo = v->span->raw0;
     v->n_window = v->pad = pos + 1 - v->lo;
     if (c->i[6]) {                            /* official: the window is padded to what the whole prefill needs */
         total = v->span->pos0 + v->span->n_tok;
