@@ -352,7 +352,7 @@ static void row_run(enum row_op op, struct hd_stream *s, int64_t n_tok, int64_t 
 {
     struct hd_tensor x = hd_view2(HD_F32, a + t * n, step, n), y = hd_view2(HD_F32, b + t * n, step, n), out = hd_view2(HD_F32, got + t * n, step, n),
                      wt = hd_view1(HD_F32, w, n), table = hd_view2(HD_F32, a, n_tok, n), freq = hd_view1(HD_F32, w, n / 8);
-    struct hd_span span = {0, step, 0};
+    struct hd_span span = {.n_tok = step, .pos0 = 0};
     struct hd_ragged batch = {.n_tok = step, .n_seq = 1, .ids = ids + t, .pos = pos + t, .span = &span};
     int32_t rows[256];
 
