@@ -1,0 +1,118 @@
+/* matmul_f8_body.h: e4m3 weights times f32 activations of a few tokens: decoded in registers, never stored.
+ *
+ * The bits are those of matmul_f32_body.h, which keeps the many-token case: partial sums by lane, ascending, the same tree. A byte
+ * in the upper half of an int16, shifted right by one with its sign, is an f16 of 2^-8 times the value once bit 14 is cleared.
+ * 0x7F and 0xFF, the NaNs, do not fit that: a row that has one goes the other way.
+ *
+ * The including file defines V, V_LANES, v_fma, v_mul, v_zero, v_set1, v_load, v_store; f8_load(p, V *): 32 values times 2^-8, which returns
+ * the 32 bytes; and F8_FILL, the function that enters the kernel.
+ */
+#include <string.h>
+
+#include "kernels/table.h"
+#include "tensor/decode_rows.h"
+
+#define STEP 32                       /* columns a round */
+#define R_MAX 4
+#define T_MAX 4
+#define AHEAD 2048                    /* bytes between a load and its prefetch, at least */
+
+static hd_matmul_fn many;
+
+static inline float reduce(V acc)
+{
+    float lane[V_LANES];
+
+    v_store(lane, acc);
+    for (int half = V_LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* false: a NaN was met, nothing is written. */
+static inline __attribute__((always_inline)) bool tile(int R, int T, int64_t n, const struct hd_wrows *w, int64_t row0, const char *x, int64_t x_bytes, float *out,
+                                                       int64_t ld_out)
+{
+    __m256i nan = _mm256_setzero_si256();
+    V acc[R_MAX][T_MAX];
+    const uint8_t *row[R_MAX];
+    int64_t base[R_MAX], ahead = R * w->row_bytes > AHEAD ? R * w->row_bytes : AHEAD, block = w->scale ? w->scale->block_cols : n;
+
+    for (int r = 0; r < R; r++) {
+        row[r] = (const uint8_t *)w->data + (row0 + r) * w->row_bytes;
+        base[r] = w->scale ? (row0 + r) / w->scale->block_rows * w->scale->n_col : 0;
+        for (int t = 0; t < T; t++)
+            acc[r][t] = v_zero();
+    }
+    for (int64_t b = 0; b * block < n; b++) {
+        int64_t end = (b + 1) * block < n ? (b + 1) * block : n;
+        V scale[R_MAX];
+
+        for (int r = 0; r < R; r++)
+            scale[r] = v_set1(256 * (w->scale ? hd_scale_value(w->scale, base[r] + b) : 1));
+        for (int64_t i = b * block; i < end; i += STEP) {
+            for (int r = 0; r < R; r++) {
+                V v[STEP / V_LANES];
+                __m256i bytes = f8_load(row[r] + i, v);
+
+                nan = _mm256_or_si256(nan, _mm256_cmpeq_epi8(_mm256_or_si256(bytes, _mm256_set1_epi8((char)0x80)), _mm256_set1_epi8(-1)));
+                if (T == 1)
+                    _mm_prefetch((const char *)row[r] + i + ahead, _MM_HINT_T0);
+                for (int j = 0; j < STEP / V_LANES; j++) {
+                    V wv = v_mul(v[j], scale[r]);
+
+                    for (int t = 0; t < T; t++)
+                        acc[r][t] = v_fma(wv, v_load((const float *)(x + t * x_bytes) + i + j * V_LANES), acc[r][t]);
+                }
+            }
+        }
+    }
+    if (!_mm256_testz_si256(nan, nan))
+        return false;
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++)
+            out[t * ld_out + r] = reduce(acc[r][t]);
+    return true;
+}
+
+static inline bool few(int R, int T, int64_t n, const struct hd_wrows *w, int64_t row0, const char *x, int64_t x_bytes, float *out, int64_t ld_out)
+{
+    switch (R * 8 + T) {
+    case 4 * 8 + 1: return tile(4, 1, n, w, row0, x, x_bytes, out, ld_out);
+    case 4 * 8 + 2: return tile(4, 2, n, w, row0, x, x_bytes, out, ld_out);
+    case 2 * 8 + 3: return tile(2, 3, n, w, row0, x, x_bytes, out, ld_out);
+    case 2 * 8 + 4: return tile(2, 4, n, w, row0, x, x_bytes, out, ld_out);
+    case 1 * 8 + 1: return tile(1, 1, n, w, row0, x, x_bytes, out, ld_out);
+    case 1 * 8 + 2: return tile(1, 2, n, w, row0, x, x_bytes, out, ld_out);
+    case 1 * 8 + 3: return tile(1, 3, n, w, row0, x, x_bytes, out, ld_out);
+    default: return tile(1, 4, n, w, row0, x, x_bytes, out, ld_out);
+    }
+}
+
+static void f8_e4m3(int64_t n, const struct hd_wrows *w, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
+{
+    int64_t step = n_tok > 2 ? 2 : 4;
+
+    if (n_tok > T_MAX || n % STEP || (w->scale && w->scale->block_cols % STEP)) {
+        many(n, w, n_row, x, x_bytes, n_tok, out, ld_out);
+        return;
+    }
+    for (int64_t r = 0; r < n_row;) {
+        int R = n_row - r >= step ? (int)step : 1;
+
+        if (!few(R, (int)n_tok, n, w, w->row0 + r, x, x_bytes, out + r, ld_out)) {
+            struct hd_wrows part = *w;
+
+            part.row0 += r;
+            many(n, &part, R, x, x_bytes, n_tok, out + r, ld_out);
+        }
+        r += R;
+    }
+}
+
+void F8_FILL(struct hd_kernels *k)
+{
+    many = k->matmul_f32[HD_F8_E4M3];
+    k->matmul_f32[HD_F8_E4M3] = f8_e4m3;
+}
