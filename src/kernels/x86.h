@@ -26,6 +26,18 @@ static inline __m512 _mm512_cvtepi32_ps(__m512i a)
 
     return _mm512_castpd_ps(_mm512_insertf64x4(lo, _mm256_castps_pd(_mm256_cvtepi32_ps(_mm512_extracti64x4_epi64(a, 1))), 1));
 }
+#undef _mm512_cvtepu8_epi16
+static inline __m512i _mm512_cvtepu8_epi16(__m256i a)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtepu8_epi16(_mm256_castsi256_si128(a))), _mm256_cvtepu8_epi16(_mm256_extracti128_si256(a, 1)), 1);
+}
+#undef _mm512_cvtph_ps
+static inline __m512 _mm512_cvtph_ps(__m256i a)
+{
+    __m512d lo = _mm512_castps_pd(_mm512_castps256_ps512(_mm256_cvtph_ps(_mm256_castsi256_si128(a))));
+
+    return _mm512_castpd_ps(_mm512_insertf64x4(lo, _mm256_castps_pd(_mm256_cvtph_ps(_mm256_extracti128_si256(a, 1))), 1));
+}
 static inline float _cvtsh_ss(unsigned short h)
 {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
