@@ -357,7 +357,7 @@ def main():
         ids[40:60] = ids[10:30]
         assert not c.get("engram_layer_ids") or classes(c["vocab_size"])[1] == c["engram_compressed_vocab_size"], classes(c["vocab_size"])[1]
         logits, trace = forward({k: v.double() for k, v in w.items()}, c, ids)
-        trace = {k: v for k, v in trace.items() if k in ("embed", "final.norm", "layers.1.stream")}
+        trace = {k: v for k, v in trace.items() if k in ("final.norm", "layers.1.stream")}
         with open(os.path.join(path, "config.json"), "w") as f:
             json.dump(c, f, indent=1)
             f.write("\n")

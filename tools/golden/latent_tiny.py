@@ -134,7 +134,8 @@ def make(name, cls, config, seed, dtype=torch.float32, fused=False, n_shard=1, n
 
 
 ALL = {
-    "v2-lite": lambda n: make(n, DeepseekV2ForCausalLM, DeepseekV2Config(**{**BASE, "q_lora_rank": None, "topk_method": "greedy", "routed_scaling_factor": 1.0}), 51),
+    "v2-lite": lambda n: make(n, DeepseekV2ForCausalLM, DeepseekV2Config(**{**BASE, "q_lora_rank": None, "topk_method": "greedy", "routed_scaling_factor": 1.0}), 51,
+                              torch.bfloat16),
     "v2-yarn": lambda n: make(n, DeepseekV2ForCausalLM, DeepseekV2Config(**{**BASE, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2,
                                                                            "routed_scaling_factor": 16.0}, rope_parameters={**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}), 52,
                               torch.bfloat16, fused=True, n_shard=2),
@@ -143,7 +144,7 @@ ALL = {
     "v3-fp8": lambda n: make(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**BASE, "hidden_size": 144, "n_shared_experts": 1, "n_group": 2, "topk_group": 1,
                                                                            "routed_scaling_factor": 2.5, "num_hidden_layers": 2}), 54, fp8=True),
     "v3-mscale": lambda n: make(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**BASE, "n_group": 1, "topk_group": 1, "attention_bias": True, "num_hidden_layers": 2},
-                                                                          rope_parameters={**YARN, "mscale": 0.7, "mscale_all_dim": 1.0}), 55),
+                                                                          rope_parameters={**YARN, "mscale": 0.7, "mscale_all_dim": 1.0}), 55, torch.bfloat16),
     "v32-a": lambda n: make(n, DeepseekV32ForCausalLM, DeepseekV32Config(**{**BASE, "n_group": 4, "topk_group": 2, "index_topk": 24, "index_head_dim": 32, "index_n_heads": 6},
                                                                        rope_parameters=YARN), 56, torch.bfloat16),
     "v32-b": lambda n: make(n, DeepseekV32ForCausalLM, DeepseekV32Config(**{**BASE, "hidden_size": 56, "num_attention_heads": 3, "num_key_value_heads": 3, "n_group": 1,
@@ -152,7 +153,7 @@ ALL = {
     "v32-c": lambda n: make(n, DeepseekV32ForCausalLM, DeepseekV32Config(**{**BASE, "hidden_size": 48, "num_hidden_layers": 2, "first_k_dense_replace": 0, "n_group": 2,
                                                                            "topk_group": 1, "index_topk": 16, "index_head_dim": 48, "index_n_heads": 8, "n_routed_experts": 6,
                                                                            "num_experts_per_tok": 2, "n_shared_experts": 1, "norm_topk_prob": False},
-                                                                       rope_parameters={**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}), 58, fused=True, n_tok=70),
+                                                                       rope_parameters={**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}), 58, torch.bfloat16, fused=True, n_tok=70),
 }
 
 if __name__ == "__main__":
