@@ -22,6 +22,12 @@ void hd_json_init(void)
     pthread_once(&once, init_once);
 }
 
+int hd_json_error(const json_error_t *e, const char *what, struct hd_err *err)
+{
+    return hd_err_set(err, json_error_code(e) == json_error_out_of_memory ? HD_ERR_MEMORY : HD_ERR_FORMAT, "%s: line %d, byte %d: not valid JSON: %s", what, e->line,
+                      e->position, e->text);
+}
+
 json_t *hd_json_parse(const char *p, size_t n, const char *what, struct hd_err *err)
 {
     json_error_t e;
@@ -30,8 +36,7 @@ json_t *hd_json_parse(const char *p, size_t n, const char *what, struct hd_err *
     hd_json_init();
     j = json_loadb(p, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
     if (!j)
-        hd_err_set(err, json_error_code(&e) == json_error_out_of_memory ? HD_ERR_MEMORY : HD_ERR_FORMAT, "%s: line %d, byte %d: not valid JSON: %s", what,
-                   e.line, e.position, e.text);
+        hd_json_error(&e, what, err);
     return j;
 }
 

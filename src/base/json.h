@@ -14,6 +14,8 @@
 /* Parses n bytes; what names the source in messages. NULL with *err written on failure. Release with json_decref(). */
 json_t *hd_json_parse(const char *p, size_t n, const char *what, struct hd_err *err);
 json_t *hd_json_read(const char *path, size_t max_bytes, struct hd_err *err);
+/* Says what jansson found wrong. */
+int hd_json_error(const json_error_t *e, const char *what, struct hd_err *err);
 
 /* A field that must be there, or (the _or forms) has a default; JSON null counts as absent. */
 int hd_json_int(const json_t *o, const char *key, int64_t lo, int64_t hi, int64_t *out, const char *file, struct hd_err *err);

@@ -22,7 +22,7 @@ static void print_ids(const struct hd_args *a, const struct hd_ids *ids)
 static int chat(const struct hd_args *a, struct hd_tokenizer *t, struct hd_err *err)
 {
     struct hd_chat_options opt = {hd_args_has(a, "no-generation-prompt"), hd_args_has(a, "thinking") ? "on" : NULL};
-    json_t *doc = hd_json_read(hd_args_text(a, "chat", ""), (size_t)64 << 20, err);
+    json_t *doc = hd_py_json_read(hd_args_text(a, "chat", ""), (size_t)64 << 20, err);
     struct hd_chat_text c;
     struct hd_ids ids = {0};
     int rc;

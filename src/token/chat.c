@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "token/chat_deepseek.h"
 #include "token/chat_r1.h"
+#include "token/chat_v31.h"
 #include "token/vocab.h"
 
 void hd_chat_text_init(struct hd_chat_text *c)
@@ -191,12 +192,30 @@ static bool is_deepseek(const struct hd_tokenizer *t, struct hd_chat_deepseek *k
     return !strcmp(t->model_type, "deepseek_v4") || kind->v41;
 }
 
+/* What the messages say, or the option: off (NULL) or on in any degree. */
+static int read_thinking(const json_t *doc, const struct hd_chat_options *opt, bool *on, struct hd_err *err)
+{
+    static const char *const level[] = {"off", "on", "low", "high", "max"};
+    const json_t *v = json_object_get(doc, "thinking");
+    const char *s = v ? json_string_value(v) : opt->thinking ? opt->thinking : "off";
+    char brief[64];
+
+    for (int i = 0; s && i < HD_LEN(level); i++)
+        if (!strcmp(s, level[i])) {
+            *on = i > 0;
+            return HD_OK;
+        }
+    return hd_err_set(err, HD_ERR_FORMAT, "thinking: found %s; expected off, on, low, high or max", v ? hd_json_brief(v, brief) : s);
+}
+
 const char *hd_chat_family(const struct hd_tokenizer *t)
 {
     const struct family *f = find_family(t);
     struct hd_chat_deepseek kind;
 
-    return is_deepseek(t, &kind) ? kind.v41 ? "deepseek-v4.1" : "deepseek-v4" : f ? f->name : NULL;
+    if (is_deepseek(t, &kind))
+        return kind.v41 ? "deepseek-v4.1" : "deepseek-v4";
+    return f ? f->name : hd_chat_is_v31(hd_tokenizer_template(t)) ? "deepseek-v3.1" : NULL;
 }
 
 int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
@@ -213,6 +232,13 @@ int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct
         return hd_err_set(err, HD_ERR_FORMAT, "messages: expected a list");
     if (!json_array_size(messages))
         return hd_err_set(err, HD_ERR_FORMAT, "messages: the list is empty");
+    if (!f && hd_chat_is_v31(hd_tokenizer_template(t))) {
+        bool thinking = false;
+
+        HD_TRY(read_thinking(doc, opt, &thinking, err));
+        HD_TRY(hd_chat_v31(hd_tokenizer_template(t), doc, thinking, opt, out, err));
+        return out->text.failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for the prompt") : HD_OK;
+    }
     if (!f)
         return hd_err_set(err, HD_ERR_UNSUPPORTED, hd_tokenizer_template(t)[0] ? "the model's chat template is of no known family (--raw takes the text as it is)"
                                                                                 : "the model has no chat template (--raw takes the text as it is)");

@@ -426,7 +426,7 @@ static json_t *arguments_of(const struct job *j, const json_t *f)
     json_t *raw = json_object_get(f, "arguments"), *v = json_incref(raw);
 
     for (int k = 0; k < (j->kind->v41 ? 2 : 1) && json_is_string(v); k++) {
-        json_t *next = json_loadb(json_string_value(v), json_string_length(v), JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        json_t *next = hd_py_json_parse(json_string_value(v), json_string_length(v));
 
         if (!next)
             break;
@@ -464,8 +464,8 @@ static void put_calls(struct job *j, const json_t *calls)
             first = false;
             mark3(j, "<" DSML, tag(j, 2), " name=\"");
             hd_chat_put(j->out, key, len);
-            mark(j, json_is_string(v) ? "\" string=\"true\">" : "\" string=\"false\">");
-            if (json_is_string(v))
+            mark(j, hd_py_json_is_string(v) ? "\" string=\"true\">" : "\" string=\"false\">");
+            if (hd_py_json_is_string(v))
                 put_value(j, v);
             else
                 put_json(j, v);

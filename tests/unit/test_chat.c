@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "engine/model_tokenizer.h"
 #include "token/chat.h"
+#include "token/py_json.h"
 
 static struct hd_tokenizer *open_kind(const char *kind)
 {
@@ -184,33 +185,109 @@ static struct hd_tokenizer *open_template(const char *name, const char *tpl)
     return t;
 }
 
+static void check_template(const char *family, const char *folder, const char *name, const char *tpl)
+{
+    struct hd_tokenizer *t = open_template(name, tpl);
+    char path[128];
+    json_t *cases, *c;
+    size_t i;
+
+    assert_string_equal(hd_chat_family(t), family);
+    snprintf(path, sizeof path, "tests/golden/chat/%s/cases_%s.json", folder, name);
+    assert_non_null(cases = hd_json_read(path, (size_t)1 << 24, &test_err));
+    assert_true(json_array_size(cases) >= 50);
+    json_array_foreach(cases, i, c)
+    {
+        struct hd_chat_options opt = {.no_generation_prompt = json_is_false(json_object_get(c, "ask"))};
+        const char *want = json_string_value(json_object_get(c, "prompt"));
+        struct hd_chat_text text;
+
+        hd_chat_text_init(&text);
+        assert_ok(hd_chat_render(t, json_object_get(c, "doc"), &opt, &text, &test_err));
+        if (strcmp(want, hd_str_get(&text.text)))
+            fail_msg("%s case %zu:\n%s\nexpected\n%s", name, i, hd_str_get(&text.text), want);
+        hd_chat_text_release(&text);
+    }
+    json_decref(cases);
+    hd_tokenizer_free(t);
+}
+
 static void test_r1(void **state)
 {
-    for (int k = 0; k < HD_LEN(r1); k++) {
-        struct hd_tokenizer *t = open_template(r1[k].name, r1[k].tpl);
-        char path[128];
-        json_t *cases, *c;
-        size_t i;
+    for (int k = 0; k < HD_LEN(r1); k++)
+        check_template("deepseek-r1", "r1", r1[k].name, r1[k].tpl);
+}
 
-        assert_string_equal(hd_chat_family(t), "deepseek-r1");
-        snprintf(path, sizeof path, "tests/golden/chat/r1/cases_%s.json", r1[k].name);
-        assert_non_null(cases = hd_json_read(path, (size_t)1 << 24, &test_err));
-        assert_true(json_array_size(cases) >= 50);
-        json_array_foreach(cases, i, c)
-        {
-            struct hd_chat_options opt = {.no_generation_prompt = json_is_false(json_object_get(c, "ask"))};
-            const char *want = json_string_value(json_object_get(c, "prompt"));
-            struct hd_chat_text text;
+#define V31_HAS "thinking '<｜User｜>' is_last_user '<｜tool▁call▁begin｜>' '<｜tool▁sep｜>' "
 
-            hd_chat_text_init(&text);
-            assert_ok(hd_chat_render(t, json_object_get(c, "doc"), &opt, &text, &test_err));
-            if (strcmp(want, hd_str_get(&text.text)))
-                fail_msg("%s case %zu:\n%s\nexpected\n%s", r1[k].name, i, hd_str_get(&text.text), want);
-            hd_chat_text_release(&text);
-        }
-        json_decref(cases);
-        hd_tokenizer_free(t);
+static void test_v31(void **state)
+{
+    static const char doc_text[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}, {\"role\": \"assistant\", \"content\": \"be\", \"prefix\": true}]}";
+    json_t *doc = hd_json_parse(doc_text, strlen(doc_text), "test", &test_err);
+    struct hd_tokenizer *t;
+    struct hd_str out;
+
+    check_template("deepseek-v3.1", "v31", "v31", V31_HAS);
+    check_template("deepseek-v3.1", "v31", "v32exp", V31_HAS "is_only_sys is_prefix tool['function']['arguments']|tojson");
+    t = open_template("v31", V31_HAS);
+    hd_str_init(&out, 0);
+    assert_ok(render(t, doc, &out));
+    assert_string_equal(hd_str_get(&out), "<｜begin▁of▁sentence｜><｜User｜>u<｜Assistant｜></think>be");
+    json_object_set_new(doc, "thinking", json_string("on"));
+    assert_ok(render(t, doc, &out));
+    assert_string_equal(hd_str_get(&out), "<｜begin▁of▁sentence｜><｜User｜>u<｜Assistant｜><think>be");
+    json_object_set_new(doc, "thinking", json_integer(3));
+    assert_true(render(t, doc, &out) < 0);
+    assert_non_null(strstr(test_err.msg, "thinking"));
+    json_decref(doc);
+    hd_tokenizer_free(t);
+    hd_str_release(&out);
+}
+
+/* Numbers as Python has them: integers of any length, reals that overflow. */
+static void test_numbers(void **state)
+{
+    static const char *const in[] = {
+        "[123456789012345678901234567890, -99999999999999999999, 9223372036854775807, 9223372036854775808, 1e400, -1e400, 1E5, 0]",
+        "{\"a\": \"1e400, 99999999999999999999 \\\" 1e400\", \"99999999999999999999\": [[99999999999999999999]]}",
+        "123456789012345678901234567890",
+    }, *const want[] = {
+        "[123456789012345678901234567890, -99999999999999999999, 9223372036854775807, 9223372036854775808, Infinity, -Infinity, 100000.0, 0]",
+        "{\"a\": \"1e400, 99999999999999999999 \\\" 1e400\", \"99999999999999999999\": [[99999999999999999999]]}",
+        "123456789012345678901234567890",
+    }, *const bad[] = {"[99999999999999999999, ]", "[099999999999999999999]", "[99999999999999999999-1]", "[1e400.5]", "[-, 99999999999999999999]"};
+    struct hd_str out;
+
+    for (int i = 0; i < HD_LEN(in); i++) {
+        json_t *v = hd_py_json_parse(in[i], strlen(in[i]));
+
+        assert_non_null(v);
+        hd_str_init(&out, 0);
+        hd_py_json(v, &out);
+        assert_string_equal(hd_str_get(&out), want[i]);
+        hd_str_release(&out);
+        json_decref(v);
     }
+    for (int i = 0; i < HD_LEN(bad); i++)
+        assert_null(hd_py_json_parse(bad[i], strlen(bad[i])));
+}
+
+/* A call's large number stays one, outside a string. */
+static void test_large_argument(void **state)
+{
+    static const char text[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}, {\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"name\": \"f\", "
+                               "\"arguments\": \"{\\\"n\\\": 123456789012345678901234567890}\"}}]}]}";
+    struct hd_tokenizer *t = open_kind("v4");
+    json_t *doc = hd_json_parse(text, strlen(text), "test", &test_err);
+    struct hd_str out;
+
+    assert_non_null(doc);
+    hd_str_init(&out, 0);
+    assert_ok(render(t, doc, &out));
+    assert_non_null(strstr(hd_str_get(&out), "name=\"n\" string=\"false\">123456789012345678901234567890</"));
+    hd_str_release(&out);
+    json_decref(doc);
+    hd_tokenizer_free(t);
 }
 
 /* An answer to be continued ends without a marker; editions with another shape are not taken for these. */
@@ -258,7 +335,8 @@ static void test_gguf(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_v4), cmocka_unit_test(test_v41), cmocka_unit_test(test_published), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_ids), cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_edges), cmocka_unit_test(test_gguf)};
+                                       cmocka_unit_test(test_ids), cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_edges), cmocka_unit_test(test_v31),
+                                       cmocka_unit_test(test_numbers), cmocka_unit_test(test_large_argument), cmocka_unit_test(test_gguf)};
 
     return cmocka_run_group_tests_name("chat", tests, NULL, NULL);
 }
