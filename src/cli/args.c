@@ -134,7 +134,7 @@ int hd_args_parse(struct hd_args *a, int argc, char **argv, struct hd_err *err)
             return hd_err_set(err, HD_ERR_USAGE, "--%s: %s is missing", o->name, o->arg);
         HD_TRY(set_value(a, i, value ? value : argv[++k], err));
     }
-    if (!hd_args_has(a, "help") && a->n_positional < a->cmd->n_positional)
+    if (!hd_args_has(a, "help") && a->n_positional < a->cmd->n_positional - (a->cmd->instead && hd_args_has(a, a->cmd->instead)))
         return hd_err_set(err, HD_ERR_USAGE, "an argument is missing; usage: hadal %s", a->cmd->usage);
     return HD_OK;
 }

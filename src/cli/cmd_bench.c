@@ -1,9 +1,15 @@
 /* cmd_bench.c: hadal bench: prefill and decode, each beside what the machine allows. */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/mem.h"
+#include "base/plot.h"
 #include "cli/cli.h"
+#include "engine/synthetic.h"
 
 #define REPEAT 3
 #define MAX_LIST 16
@@ -25,6 +31,7 @@ static int parse_list(const char *s, int64_t lo, int64_t *out, struct hd_err *er
 }
 
 struct result {
+    bool decode;
     int64_t tokens, depth, batch;
     double tps, share;
 };
@@ -73,7 +80,7 @@ static int prefill(struct hd_engine *e, const struct hd_roofline *r, int64_t n, 
     if (rc < 0)
         return rc;
     qsort(sec, REPEAT, sizeof *sec, median3);
-    *out = (struct result){.tokens = n, .tps = (double)n / sec[REPEAT / 2], .share = ideal / sec[REPEAT / 2]};
+    *out = (struct result){.tokens = n, .batch = 1, .tps = (double)n / sec[REPEAT / 2], .share = ideal / sec[REPEAT / 2]};
     return HD_OK;
 }
 
@@ -108,7 +115,7 @@ static int decode(struct hd_engine *e, const struct hd_roofline *r, int64_t dept
         hd_session_close(&ss[i]);
     if (rc == HD_OK) {
         qsort(sec, (size_t)n_gen, sizeof *sec, median3);
-        *out = (struct result){.depth = depth, .batch = batch, .tps = (double)batch / sec[n_gen / 2], .share = ideal / sec[n_gen / 2]};
+        *out = (struct result){.decode = true, .depth = depth, .batch = batch, .tps = (double)batch / sec[n_gen / 2], .share = ideal / sec[n_gen / 2]};
     }
     hd_free(ss);
     hd_free(it);
@@ -117,13 +124,101 @@ static int decode(struct hd_engine *e, const struct hd_roofline *r, int64_t dept
     return rc;
 }
 
-static int run(struct hd_args *a, struct hd_err *err)
+/* ---- reports ---- */
+
+struct bench {
+    struct hd_roofline r;
+    struct result res[MAX_LIST + MAX_LIST * MAX_LIST];
+    int n;
+    int n_thread;
+    const char *name;
+};
+
+static void print_probes(const struct bench *b, bool json)
+{
+    hd_out_printf(json ? "{\"probes\": {\"read_gbs\": %.2f, \"fma_gflops\": %.2f, \"int8_gops\": %.2f},\n \"threads\": %d, \"cpu\": \"%s\",\n \"prefill\": ["
+                       : "read %.1f GB/s, fma %.0f GF/s, int8 %.0f GOP/s with %d threads, %s\n",
+                  b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops, b->n_thread, hd_backend_cpu_level());
+}
+
+static void print_result(const struct result *x, bool json, bool first)
+{
+    if (x->decode)
+        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f}"
+                           : "%sdecode  depth %6lld, batch %3lld  %9.1f tok/s   %.2f of the roofline\n",
+                      json && !first ? ", " : "", (long long)x->depth, (long long)x->batch, x->tps, x->share);
+    else
+        hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f}" : "%sprefill %6lld tokens            %9.1f tok/s   %.2f of the roofline\n",
+                      json && !first ? ", " : "", (long long)x->tokens, x->tps, x->share);
+}
+
+static int write_text(const char *path, const struct hd_str *text, struct hd_err *err)
+{
+    struct hd_out out;
+
+    if (text->failed)
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for the report", path);
+    HD_TRY(hd_out_open(&out, path, err));
+    hd_out_write(&out, hd_str_get(text), text->n);
+    return hd_out_commit(&out, err);
+}
+
+static int write_csv(const char *path, const struct bench *b, struct hd_err *err)
+{
+    struct hd_str s;
+    int rc;
+
+    hd_str_init(&s, 0);
+    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share\n");
+    for (int i = 0; i < b->n; i++) {
+        const struct result *x = &b->res[i];
+
+        hd_str_putc(&s, '"');
+        for (const char *c = b->name; *c; c++)
+            hd_str_puts(&s, *c == '"' ? "\"\"" : (char[]){*c, 0});
+        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
+                      x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share);
+    }
+    rc = write_text(path, &s, err);
+    hd_str_release(&s);
+    return rc;
+}
+
+/* Share of the roofline over the length: a line for prefill, one for every batch of decode. */
+static int write_svg(const char *path, const struct bench *b, const int64_t *batch, int n_batch, struct hd_err *err)
+{
+    double x[MAX_LIST + 1][MAX_LIST], y[MAX_LIST + 1][MAX_LIST];
+    struct hd_plot_line line[MAX_LIST + 1] = {0};
+    char name[MAX_LIST + 1][40], title[200];
+    struct hd_plot p = {title, "tokens before", "share of the roofline", true, true, line, n_batch + 1};
+    struct hd_str s;
+    int rc;
+
+    snprintf(title, sizeof title, "%.120s, %d threads, %s", b->name, b->n_thread, hd_backend_cpu_level());
+    for (int k = 0; k <= n_batch; k++) {
+        snprintf(name[k], sizeof name[k], k ? "decode, batch %lld" : "prefill", (long long)(k ? batch[k - 1] : 0));
+        line[k] = (struct hd_plot_line){name[k], x[k], y[k], 0};
+        for (int i = 0; i < b->n; i++)
+            if (b->res[i].decode == (k > 0) && (!k || b->res[i].batch == batch[k - 1])) {
+                x[k][line[k].n] = (double)(k ? b->res[i].depth ? b->res[i].depth : 1 : b->res[i].tokens);
+                y[k][line[k].n++] = b->res[i].share;
+            }
+    }
+    hd_str_init(&s, 0);
+    hd_plot_svg(&p, &s);
+    rc = write_text(path, &s, err);
+    hd_str_release(&s);
+    return rc;
+}
+
+/* ---- the command ---- */
+
+static int measure(struct hd_args *a, const char *model, struct hd_err *err)
 {
     int64_t tokens[MAX_LIST], depth[MAX_LIST], batch[MAX_LIST], need = 1, n_gen = hd_args_int(a, "n-predict", 32);
     struct hd_engine_options o;
-    struct hd_roofline r;
     struct hd_engine e;
-    struct result res = {0};
+    struct bench b = {.name = hd_args_text(a, "synthetic", model)};
     bool json = hd_args_has(a, "json");
     int n_tok, n_depth, n_batch, rc;
 
@@ -138,33 +233,77 @@ static int run(struct hd_args *a, struct hd_err *err)
             need = depth[i] + batch[k] * (n_gen + 128) > need ? depth[i] + batch[k] * (n_gen + 128) : need;
     if (!o.n_ctx)
         o.n_ctx = need;
-    HD_TRY(hd_engine_open(&e, a->positional[0], &o, err));
-    if ((rc = hd_roofline_measure(&r, e.pool, err)) < 0)
+    HD_TRY(hd_engine_open(&e, model, &o, err));
+    b.n_thread = hd_pool_threads(e.pool);
+    if ((rc = hd_roofline_measure(&b.r, e.pool, err)) < 0)
         goto out;
-    hd_out_printf(json ? "{\"probes\": {\"read_gbs\": %.2f, \"fma_gflops\": %.2f, \"int8_gops\": %.2f},\n \"threads\": %d, \"cpu\": \"%s\",\n \"prefill\": ["
-                       : "read %.1f GB/s, fma %.0f GF/s, int8 %.0f GOP/s with %d threads, %s\n",
-                  r.read_gbs, r.fma_gflops, r.int8_gops, hd_pool_threads(e.pool), hd_backend_cpu_level());
-    for (int i = 0; i < n_tok && rc == HD_OK; i++) {
-        if ((rc = prefill(&e, &r, tokens[i], &res, err)) < 0)
-            break;
-        hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f}" : "%sprefill %6lld tokens            %9.1f tok/s   %.2f of the roofline\n",
-                      json && i ? ", " : "", (long long)res.tokens, res.tps, res.share);
-    }
+    print_probes(&b, json);
+    for (int i = 0; i < n_tok && rc == HD_OK && !hd_interrupted; i++)
+        if ((rc = prefill(&e, &b.r, tokens[i], &b.res[b.n], err)) == HD_OK)
+            print_result(&b.res[b.n++], json, i == 0);
     if (json)
         hd_out_printf("],\n \"decode\": [");
     for (int i = 0; i < n_depth && rc == HD_OK; i++)
-        for (int k = 0; k < n_batch && rc == HD_OK; k++) {
-            if ((rc = decode(&e, &r, depth[i], batch[k], n_gen, &res, err)) < 0)
-                break;
-            hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f}"
-                               : "%sdecode  depth %6lld, batch %3lld  %9.1f tok/s   %.2f of the roofline\n",
-                          json && (i || k) ? ", " : "", (long long)res.depth, (long long)res.batch, res.tps, res.share);
-        }
+        for (int k = 0; k < n_batch && rc == HD_OK && !hd_interrupted; k++)
+            if ((rc = decode(&e, &b.r, depth[i], batch[k], n_gen, &b.res[b.n], err)) == HD_OK)
+                print_result(&b.res[b.n++], json, !i && !k);
     if (json)
         hd_out_printf("]}\n");
+    if (rc == HD_OK && hd_args_has(a, "csv"))
+        rc = write_csv(hd_args_text(a, "csv", NULL), &b, err);
+    if (rc == HD_OK && hd_args_has(a, "svg"))
+        rc = write_svg(hd_args_text(a, "svg", NULL), &b, batch, n_batch, err);
+    if (rc == HD_OK && hd_interrupted)
+        rc = hd_err_set(err, HD_ERR_IO, "interrupted");
 out:
     hd_engine_close(&e);
     return rc;
+}
+
+/* Random weights of a named shape, or of a config.json's, in a directory of their own. */
+static int run_synthetic(struct hd_args *a, struct hd_err *err)
+{
+    const char *shape = hd_args_text(a, "synthetic", ""), *keep = hd_args_text(a, "keep", NULL), *tmp = getenv("TMPDIR");
+    const char *config = hd_synthetic_shape(shape);
+    char *path = NULL, *text = NULL, dir[4096];
+    size_t n;
+    int rc = HD_OK;
+
+    if (!config) {
+        path = hd_file_is_dir(shape) ? hd_path_join(shape, "config.json") : NULL;
+        if (!path)
+            return hd_err_set(err, HD_ERR_USAGE, "--synthetic: found \"%.60s\"; expected %s, or a directory with a config.json", shape, hd_synthetic_names());
+        rc = hd_file_read(path, (size_t)16 << 20, &text, &n, err);
+        hd_free(path);
+        HD_TRY(rc);
+        config = text;
+    }
+    if (keep) {
+        snprintf(dir, sizeof dir, "%s", keep);
+        if (mkdir(dir, 0777) < 0)
+            rc = hd_err_set(err, HD_ERR_IO, "%s: cannot make the directory: %s", dir, strerror(errno));
+    } else {
+        snprintf(dir, sizeof dir, "%s/hadal-synthetic-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+        if (!mkdtemp(dir))
+            rc = hd_err_set(err, HD_ERR_IO, "%s: cannot make a directory: %s", dir, strerror(errno));
+    }
+    if (rc == HD_OK)
+        rc = hd_synthetic_write(config, dir, err);
+    hd_free(text);
+    HD_TRY(rc);
+    rc = hd_interrupted ? hd_err_set(err, HD_ERR_IO, "interrupted") : measure(a, dir, err);
+    if (!keep)
+        hd_synthetic_remove(dir);
+    return rc;
+}
+
+static int run(struct hd_args *a, struct hd_err *err)
+{
+    if (hd_args_has(a, "synthetic") == (a->n_positional > 0))
+        return hd_err_set(err, HD_ERR_USAGE, "either MODEL or --synthetic SHAPE; usage: hadal %s", a->cmd->usage);
+    if (hd_args_has(a, "keep") && !hd_args_has(a, "synthetic"))
+        return hd_err_set(err, HD_ERR_USAGE, "--keep: goes with --synthetic");
+    return a->n_positional ? measure(a, a->positional[0], err) : run_synthetic(a, err);
 }
 
 static const struct hd_opt opts[] = {
@@ -172,8 +311,12 @@ static const struct hd_opt opts[] = {
     {"depth", 0, HD_OPT_TEXT, "LIST", 0, 0, "context lengths at which decode is measured (default 16,512)"},
     {"batch", 0, HD_OPT_TEXT, "LIST", 0, 0, "sequences decoded together (default 1,4)"},
     {"n-predict", 'n', HD_OPT_INT, "N", 1, 4096, "tokens decoded per measurement (default 32)"},
+    {"synthetic", 0, HD_OPT_TEXT, "SHAPE", 0, 0, "random weights instead of a model: v4f-L6E16 (6 layers of V4-Flash's size, 16 experts, 2.3 GB), v4-tiny1m, v2lite-L6, or a directory with a config.json"},
+    {"keep", 0, HD_OPT_TEXT, "DIR", 0, 0, "leave those weights in DIR, which must not exist yet (default: removed at the end)"},
+    {"csv", 0, HD_OPT_TEXT, "FILE", 0, 0, "the results as a table"},
+    {"svg", 0, HD_OPT_TEXT, "FILE", 0, 0, "share of the roofline over the length, as a picture"},
     HD_OPT_MODEL_COMMON,
 };
 
-const struct hd_cmd hd_cmd_bench = {"bench", "prefill and decode speed, as shares of the machine's roofline", "bench MODEL [--json]",
-                                    "Measures read bandwidth, FMA and int8 rates first, in the same process; medians of repetitions.", opts, HD_LEN(opts), 1, run};
+const struct hd_cmd hd_cmd_bench = {"bench", "prefill and decode speed, as shares of the machine's roofline", "bench MODEL|--synthetic SHAPE [--json]",
+                                    "Measures read bandwidth, FMA and int8 rates first, in the same process; medians of repetitions.", opts, HD_LEN(opts), 1, run, "synthetic"};

@@ -74,4 +74,4 @@ static int run(struct hd_args *a, struct hd_err *err)
 }
 
 const struct hd_cmd hd_cmd_doctor = {"doctor", "what this machine can do, and what stands in the way", "doctor [--json]",
-                                     "Measures read bandwidth, FMA and int8 rates with all workers.", NULL, 0, 0, run};
+                                     "Measures read bandwidth, FMA and int8 rates with all workers.", NULL, 0, 0, run, NULL};

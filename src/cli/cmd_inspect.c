@@ -99,4 +99,4 @@ static const struct hd_opt opts[] = {
 };
 
 const struct hd_cmd hd_cmd_inspect = {"inspect", "what is in a checkpoint, and what it takes to run", "inspect MODEL [--plan] [--json]",
-                                      "Lists every tensor, parameters in total and active, memory, and what a token costs.", opts, HD_LEN(opts), 1, run};
+                                      "Lists every tensor, parameters in total and active, memory, and what a token costs.", opts, HD_LEN(opts), 1, run, NULL};

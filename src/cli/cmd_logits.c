@@ -153,4 +153,4 @@ static const struct hd_opt opts[] = {
 };
 
 const struct hd_cmd hd_cmd_logits = {"logits", "logits of given tokens into a file", "logits MODEL --tokens IDS --out FILE [--exact MODE] [--trace]",
-                                     "Needs config.json and weights, no tokenizer. Writes the logits of all positions.", opts, HD_LEN(opts), 1, run};
+                                     "Needs config.json and weights, no tokenizer. Writes the logits of all positions.", opts, HD_LEN(opts), 1, run, NULL};

@@ -433,4 +433,4 @@ static const struct hd_opt opts[] = {
 };
 
 const struct hd_cmd hd_cmd_run = {"run", "one answer, or a chat", "run MODEL [-p TEXT] [-n N] [--temp T]",
-                                  "Writes only the answer to stdout. Without a prompt a chat with line editing and history begins.", opts, HD_LEN(opts), 1, run};
+                                  "Writes only the answer to stdout. Without a prompt a chat with line editing and history begins.", opts, HD_LEN(opts), 1, run, NULL};

@@ -187,4 +187,4 @@ static const struct hd_opt opts[] = {
 
 const struct hd_cmd hd_cmd_tokenize = {"tokenize", "text to token ids and back", "tokenize MODEL -p TEXT [--parse] | --text-file FILE [--parse] | --decode --ids-file FILE | --chat FILE",
                                        "Needs the tokenizer only, no weights. No BOS is added; plain text matches no added token unless --special is given.",
-                                       opts, HD_LEN(opts), 1, run};
+                                       opts, HD_LEN(opts), 1, run, NULL};

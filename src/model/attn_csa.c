@@ -127,7 +127,7 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o, *sel = NULL;
     struct hd_tensor *rope = ratio ? st->rope_comp : st->rope;
-    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp))};
+    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp)), false};
 
     hd_linear(s, qr, u, &w->wq_a, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);

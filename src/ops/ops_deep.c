@@ -144,7 +144,7 @@ const struct hd_ragged *hd_entries(struct hd_stream *s, const struct hd_ragged *
         for (int64_t i = 0; i < b->n_seq; i++) {
             int64_t first = b->span[i].pos0 / ratio, end = (b->span[i].pos0 + b->span[i].n_tok) / ratio;
 
-            span[i] = (struct hd_span){n, end - first, first * ratio};
+            span[i] = (struct hd_span){.tok0 = n, .n_tok = end - first, .pos0 = first * ratio};
             n += end - first;
         }
     if (!span || !(pos = hd_arena_alloc(s->step, (size_t)(n ? n : 1) * sizeof *pos))) {
