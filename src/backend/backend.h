@@ -23,6 +23,16 @@ struct hd_roofline {
 /* About 0.3 s. Errors: MEMORY. */
 int hd_roofline_measure(struct hd_roofline *r, struct hd_pool *pool, struct hd_err *err);
 
+/* A matrix product alone: format, w[rows, cols], tokens; weights read and operations done a second, medians. */
+struct hd_kernel_rate {
+    const char *format;
+    int64_t rows, cols, n_tok;
+    double gbs, gops;
+};
+
+int hd_n_kernel_rate(void);
+int hd_kernel_rate(int i, struct hd_pool *pool, struct hd_kernel_rate *out, struct hd_err *err);      /* 0 <= i < hd_n_kernel_rate(); about a second. Errors: MEMORY. */
+
 /* Seconds that the cost would take at the roofline: bytes at read_gbs or flops at fma_gflops, whichever is longer. */
 double hd_roofline_seconds(const struct hd_roofline *r, const struct hd_cost *c);
 

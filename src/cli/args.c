@@ -91,6 +91,20 @@ static int set_value(struct hd_args *a, int i, const char *v, struct hd_err *err
     return HD_OK;
 }
 
+/* Was an option given that needs no positional? */
+static int stands_in(const struct hd_args *a)
+{
+    const char *p = a->cmd->instead;
+    char name[32];
+
+    for (; p && *p; p += strcspn(p, "|"), p += *p == '|') {
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(p, "|"), p);
+        if (hd_args_has(a, name))
+            return 1;
+    }
+    return 0;
+}
+
 int hd_args_parse(struct hd_args *a, int argc, char **argv, struct hd_err *err)
 {
     bool only_positional = false;
@@ -134,7 +148,7 @@ int hd_args_parse(struct hd_args *a, int argc, char **argv, struct hd_err *err)
             return hd_err_set(err, HD_ERR_USAGE, "--%s: %s is missing", o->name, o->arg);
         HD_TRY(set_value(a, i, value ? value : argv[++k], err));
     }
-    if (!hd_args_has(a, "help") && a->n_positional < a->cmd->n_positional - (a->cmd->instead && hd_args_has(a, a->cmd->instead)))
+    if (!hd_args_has(a, "help") && a->n_positional < a->cmd->n_positional - stands_in(a))
         return hd_err_set(err, HD_ERR_USAGE, "an argument is missing; usage: hadal %s", a->cmd->usage);
     return HD_OK;
 }

@@ -37,7 +37,7 @@ struct hd_cmd {
     int n_opt;
     int n_positional;                 /* how many are required; no more are taken */
     int (*run)(struct hd_args *a, struct hd_err *err);      /* HD_OK or a status; USAGE makes exit 2 */
-    const char *instead;              /* an option that stands in for the last positional, or NULL */
+    const char *instead;              /* options, "a|b", each of which stands in for the last positional, or NULL */
 };
 
 struct hd_args {

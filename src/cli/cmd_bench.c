@@ -297,8 +297,40 @@ static int run_synthetic(struct hd_args *a, struct hd_err *err)
     return rc;
 }
 
+/* Matrix products alone: no model. */
+static int run_kernels(struct hd_args *a, struct hd_err *err)
+{
+    struct hd_pool *pool;
+    struct hd_roofline r;
+    bool json = hd_args_has(a, "json");
+    int rc;
+
+    HD_TRY(hd_backend_cpu_init(hd_args_text(a, "cpu", getenv("HD_CPU")), err));
+    HD_TRY(hd_pool_create(&pool, (int)hd_args_int(a, "threads", 0), err));
+    if ((rc = hd_roofline_measure(&r, pool, err)) == HD_OK)
+        hd_out_printf(json ? "{\"probes\": {\"read_gbs\": %.2f, \"fma_gflops\": %.2f, \"int8_gops\": %.2f},\n \"threads\": %d, \"cpu\": \"%s\",\n \"kernels\": ["
+                           : "read %.1f GB/s, fma %.0f GF/s, int8 %.0f GOP/s with %d threads, %s\n",
+                      r.read_gbs, r.fma_gflops, r.int8_gops, hd_pool_threads(pool), hd_backend_cpu_level());
+    for (int i = 0; i < hd_n_kernel_rate() && rc == HD_OK && !hd_interrupted; i++) {
+        struct hd_kernel_rate k;
+
+        if ((rc = hd_kernel_rate(i, pool, &k, err)) == HD_OK)
+            hd_out_printf(json ? "%s\n  {\"format\": \"%s\", \"rows\": %lld, \"cols\": %lld, \"tokens\": %lld, \"gbs\": %.2f, \"gops\": %.1f, \"of_read\": %.3f, \"of_fma\": %.3f, "
+                                 "\"of_int8\": %.3f}"
+                               : "%s%-10s %6lld x %-5lld %4lld tokens  %7.2f GB/s  %7.1f GOP/s   %.2f of read, %.2f of fma, %.2f of int8\n",
+                          json && i ? "," : "", k.format, (long long)k.rows, (long long)k.cols, (long long)k.n_tok, k.gbs, k.gops, k.gbs / r.read_gbs, k.gops / r.fma_gflops,
+                          k.gops / r.int8_gops);
+    }
+    if (json)
+        hd_out_printf("]}\n");
+    hd_pool_free(pool);
+    return rc;
+}
+
 static int run(struct hd_args *a, struct hd_err *err)
 {
+    if (hd_args_has(a, "kernels"))
+        return a->n_positional || hd_args_has(a, "synthetic") ? hd_err_set(err, HD_ERR_USAGE, "--kernels: takes no model") : run_kernels(a, err);
     if (hd_args_has(a, "synthetic") == (a->n_positional > 0))
         return hd_err_set(err, HD_ERR_USAGE, "either MODEL or --synthetic SHAPE; usage: hadal %s", a->cmd->usage);
     if (hd_args_has(a, "keep") && !hd_args_has(a, "synthetic"))
@@ -312,11 +344,12 @@ static const struct hd_opt opts[] = {
     {"batch", 0, HD_OPT_TEXT, "LIST", 0, 0, "sequences decoded together (default 1,4)"},
     {"n-predict", 'n', HD_OPT_INT, "N", 1, 4096, "tokens decoded per measurement (default 32)"},
     {"synthetic", 0, HD_OPT_TEXT, "SHAPE", 0, 0, "random weights instead of a model: v4f-L6E16 (6 layers of V4-Flash's size, 16 experts, 2.3 GB), v4-tiny1m, v2lite-L6, or a directory with a config.json"},
+    {"kernels", 0, HD_OPT_FLAG, NULL, 0, 0, "no model: matrix products alone, in every format that matters, at V4-Flash's shapes"},
     {"keep", 0, HD_OPT_TEXT, "DIR", 0, 0, "leave those weights in DIR, which must not exist yet (default: removed at the end)"},
     {"csv", 0, HD_OPT_TEXT, "FILE", 0, 0, "the results as a table"},
     {"svg", 0, HD_OPT_TEXT, "FILE", 0, 0, "share of the roofline over the length, as a picture"},
     HD_OPT_MODEL_COMMON,
 };
 
-const struct hd_cmd hd_cmd_bench = {"bench", "prefill and decode speed, as shares of the machine's roofline", "bench MODEL|--synthetic SHAPE [--json]",
-                                    "Measures read bandwidth, FMA and int8 rates first, in the same process; medians of repetitions.", opts, HD_LEN(opts), 1, run, "synthetic"};
+const struct hd_cmd hd_cmd_bench = {"bench", "prefill and decode speed, as shares of the machine's roofline", "bench MODEL|--synthetic SHAPE|--kernels [--json]",
+                                    "Measures read bandwidth, FMA and int8 rates first, in the same process; medians of repetitions.", opts, HD_LEN(opts), 1, run, "synthetic|kernels"};
