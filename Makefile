@@ -17,7 +17,7 @@ CFLAGS_asan    := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 CFLAGS_ubsan   := -O1 -g -fsanitize=undefined
 CFLAGS_tsan    := -O1 -g -fsanitize=thread
 CFLAGS_cov     := -O0 -g --coverage
-CFLAGS_emulate := -O2 -g -DHD_EMULATE
+CFLAGS_emulate := -O2 -g -DHD_EMULATE -Wno-psabi
 CFLAGS_aarch64 := -O2 -g -static
 ifeq ($(CFLAGS_$(B)),)
 $(error B=$(B): one of release debug asan ubsan tsan cov emulate aarch64 expected)

@@ -71,7 +71,10 @@ bool hd_kernels_init(const char *level)
         hd_fill_matmul_f8_avx2(&hd_k);
     } else if (want > HD_ISA_AVX2 && want <= HD_ISA_AVX512VNNI) {
         hd_fill_matmul_nib_avx512(&hd_k);
-        hd_fill_matmul_fp4_avx512(&hd_k);
+        if (want == HD_ISA_AVX512VNNI)
+            hd_fill_matmul_fp4_avx512vnni(&hd_k);
+        else
+            hd_fill_matmul_fp4_avx512(&hd_k);
         hd_fill_matmul_f8_avx512(&hd_k);
     }
 #elif HD_HAVE_ARM

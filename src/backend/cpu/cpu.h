@@ -53,6 +53,11 @@ void hd_cpu_engram(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_short_conv(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c);
 
+static inline bool hd_fp4_type(enum hd_dtype t)
+{
+    return t == HD_F4_E2M1 || t == HD_MXFP4;
+}
+
 static inline float *hd_cpu_row(const struct hd_tensor *t, int64_t r)
 {
     return (float *)((char *)t->data + r * t->row_bytes);

@@ -9,6 +9,7 @@
 
 #define TOK_BLOCK 48
 #define TILE_BYTES (24 * 1024)        /* weights of a tile of rows */
+#define TILE_BYTES_FP4 (128 * 1024)   /* its kernel puts the activations into an order of its own, once a tile */
 /* One token only streams weights: tiles are long, so that what is prefetched at a tile's end is not another worker's, and
  * still several a worker, so that a slow one is not waited for. */
 #define STREAM_MIN (16 * 1024)
@@ -67,6 +68,8 @@ void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
     for (int i = 0; i < c->n_out; i++) {
         const struct hd_tensor *w = c->in[2 + i];
 
+        if (n_tok > 1 && hd_fp4_type(w->type))
+            bytes = clamp(hd_tensor_bytes(w) / (2 * hd_pool_threads(cpu->pool)), TILE_BYTES, TILE_BYTES_FP4);
         j.tile[i] = clamp(bytes / w->row_bytes / 8 * 8, 8, n_tok > 1 ? 256 : hd_cols(c->out[i]));
         j.first[i + 1] = j.first[i] + (hd_cols(c->out[i]) + j.tile[i] - 1) / j.tile[i];
     }

@@ -12,6 +12,7 @@
 #include "tensor/simulate.h"
 
 #define TILE_BYTES (48 * 1024)
+#define TILE_BYTES_FP4 (128 * 1024)   /* its kernel puts the activations into an order of its own, once a tile */
 #define MAX_EXPERT 4096
 
 /* ---- the gate ---- */
@@ -169,7 +170,7 @@ static void product_range(void *arg, int64_t begin, int64_t end)
 static void product(struct hd_cpu *cpu, struct job *j, const struct hd_tensor *w0, const struct hd_tensor *w1, const struct hd_tensor *in, const struct hd_tensor *in_q,
                     const struct hd_tensor *out0, const struct hd_tensor *out1)
 {
-    int64_t tile = TILE_BYTES / (w0->row_bytes > 0 ? w0->row_bytes : 1) / 8 * 8;
+    int64_t tile = (hd_fp4_type(w0->type) ? TILE_BYTES_FP4 : TILE_BYTES) / (w0->row_bytes > 0 ? w0->row_bytes : 1) / 8 * 8;
 
     j->n_out = hd_rows(w0);
     j->tile = tile < 8 ? 8 : tile;
