@@ -19,11 +19,11 @@ void hd_fill_matmul_f32_avx2(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx2(struct hd_kernels *k);
 void hd_fill_matmul_nib_avx2(struct hd_kernels *k);       /* after the q16 ones, which take what it does not */
 void hd_fill_matmul_fp4_avx2(struct hd_kernels *k);       /* likewise */
-void hd_fill_matmul_f8_avx2(struct hd_kernels *k);        /* after the f32 ones */
+void hd_fill_matmul_few_avx2(struct hd_kernels *k);        /* after the f32 ones */
 void hd_fill_vec_avx2(struct hd_kernels *k);
 void hd_fill_matmul_nib_avx512(struct hd_kernels *k);
 void hd_fill_matmul_fp4_avx512(struct hd_kernels *k);
-void hd_fill_matmul_f8_avx512(struct hd_kernels *k);
+void hd_fill_matmul_few_avx512(struct hd_kernels *k);
 void hd_fill_matmul_fp4_avx512vnni(struct hd_kernels *k);
 void hd_fill_matmul_f32_avx512(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx512(struct hd_kernels *k);

@@ -31,6 +31,11 @@ static inline __m512i _mm512_cvtepu8_epi16(__m256i a)
 {
     return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtepu8_epi16(_mm256_castsi256_si128(a))), _mm256_cvtepu8_epi16(_mm256_extracti128_si256(a, 1)), 1);
 }
+#undef _mm512_cvtepu16_epi32
+static inline __m512i _mm512_cvtepu16_epi32(__m256i a)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(a))), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1)), 1);
+}
 #undef _mm512_cvtph_ps
 static inline __m512 _mm512_cvtph_ps(__m256i a)
 {

@@ -70,6 +70,8 @@ void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
 
         if (n_tok > 1 && hd_fp4_type(w->type))
             bytes = clamp(hd_tensor_bytes(w) / (2 * hd_pool_threads(cpu->pool)), TILE_BYTES, TILE_BYTES_FP4);
+        else if (n_tok > 4)
+            bytes = clamp(hd_tensor_bytes(w) / (2 * hd_pool_threads(cpu->pool)), 8 * w->row_bytes, w->row_bytes * 32 > TILE_BYTES ? w->row_bytes * 32 : TILE_BYTES);
         j.tile[i] = clamp(bytes / w->row_bytes / 8 * 8, 8, n_tok > 1 ? 256 : hd_cols(c->out[i]));
         j.first[i + 1] = j.first[i] + (hd_cols(c->out[i]) + j.tile[i] - 1) / j.tile[i];
     }

@@ -1,4 +1,4 @@
-/* matmul_f8_avx2.c: e4m3 on AVX2, thirty-two values a round. */
+/* matmul_few_avx2.c: thirty-two values a round, on AVX2. */
 #pragma GCC optimize("O3")
 #include "kernels/x86.h"
 
@@ -26,5 +26,17 @@ static inline __m256i f8_load(const uint8_t *p, __m256 *v)
     return b;
 }
 
-#define F8_FILL hd_fill_matmul_f8_avx2
-#include "kernels/matmul/matmul_f8_body.h"
+static inline void bf16_load(const uint8_t *p, __m256 *v)
+{
+    for (int j = 0; j < 4; j++)
+        v[j] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p + j)), 16));
+}
+
+static inline void f16_load(const uint8_t *p, __m256 *v)
+{
+    for (int j = 0; j < 4; j++)
+        v[j] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + j));
+}
+
+#define FEW_FILL hd_fill_matmul_few_avx2
+#include "kernels/matmul/matmul_few_body.h"

@@ -1,4 +1,4 @@
-/* matmul_f8_avx512.c: e4m3 on AVX-512, thirty-two values a round. */
+/* matmul_few_avx512.c: thirty-two values a round, on AVX-512. */
 #pragma GCC optimize("O3")
 #include "kernels/x86.h"
 
@@ -23,5 +23,17 @@ static inline __m256i f8_load(const uint8_t *p, __m512 *v)
     return b;
 }
 
-#define F8_FILL hd_fill_matmul_f8_avx512
-#include "kernels/matmul/matmul_f8_body.h"
+static inline void bf16_load(const uint8_t *p, __m512 *v)
+{
+    for (int j = 0; j < 2; j++)
+        v[j] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p + j)), 16));
+}
+
+static inline void f16_load(const uint8_t *p, __m512 *v)
+{
+    for (int j = 0; j < 2; j++)
+        v[j] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p + j));
+}
+
+#define FEW_FILL hd_fill_matmul_few_avx512
+#include "kernels/matmul/matmul_few_body.h"
