@@ -126,7 +126,7 @@ static void mix_range(void *arg, int64_t begin, int64_t end)
 HD_CPU_BACK(mhc_mix)
 {
     int64_t rows = hd_rows(dout[0]), n_hc = c->i[0], n_mix = hd_cols(dout[0]);
-    struct job j = {c, dout[0], {hd_grad(s, c->in[0]), hd_grad(s, c->in[1]), hd_grad(s, c->in[2]), hd_grad(s, c->in[3])}};
+    struct job j = {.c = c, .dout = dout[0], .d = {hd_grad(s, c->in[0]), hd_grad(s, c->in[1]), hd_grad(s, c->in[2]), hd_grad(s, c->in[3])}};
     struct hd_tensor raw;
     float *dbase = j.d[2].data, *dscale = j.d[3].data;
 
