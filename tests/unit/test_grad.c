@@ -236,14 +236,15 @@ static void test_family(void **state)
     float *dir;
 
     open_trial(a, name, 40);
-    loss(a, true);
+    loss(a, false);
     a->chosen = choices(a);
+    loss(a, true);
     for (int i = 0; i < a->n_weight; i++)
         top = fmax(top, norm(a->w[i].grad, hd_elems(a->w[i].t)) * norm(a->w[i].t->data, hd_elems(a->w[i].t)));
     for (int i = 0; i < a->n_weight; i++) {
         struct weight *w = &a->w[i];
         int64_t n = hd_elems(w->t);
-        double g = norm(w->grad, n), size = norm(w->t->data, n), got, err, h = 4e-3 * size;
+        double g = norm(w->grad, n), size = norm(w->t->data, n), got, err, h = 1e-3 * size;
 
         if (g * size < 3e-3 * top) {                  /* below f32's noise, or no gradient at all */
             n_flat += g == 0;
@@ -252,9 +253,9 @@ static void test_family(void **state)
         dir = hd_malloc((size_t)n * sizeof *dir);
         for (int64_t k = 0; k < n; k++)
             dir[k] = (float)((double)w->grad[k] / g);
-        while (!slope(a, w, dir, h, &got) && h > 5e-5 * size)
+        while (!slope(a, w, dir, h, &got) && h > 3e-5 * size)
             h /= 3;
-        if (h <= 5e-5 * size) {                       /* a choice on the edge: f32 has no room for a smaller step */
+        if (h <= 3e-5 * size) {                       /* a choice on the edge: f32 has no room for a smaller step */
             n_edge++;
             hd_free(dir);
             continue;
