@@ -209,7 +209,7 @@ void hd_tape_backward(struct hd_stream *s)
         if (first)
             restore(e);
         take(s, &e->call, g, dout);
-        if (bwd != HD_BWD_FLAT && hd_stream_ok(s))
+        if (bwd != HD_BWD_FLAT && hd_stream_ok(s) && !(e->call.n_out && !hd_elems(e->call.out[0])))      /* no groups: empty tensors */
             s->be->back[e->call.op](s->be->self, s, &e->call, dout);
         if (!first)
             restore(e);
