@@ -4,20 +4,16 @@
 
 #include <string.h>
 
-#include "base/mem.h"
+#include "base/err.h"
+#include "ops/tape.h"
 
 void hd_dispatch(struct hd_stream *s, const struct hd_call *c)
 {
     if (!hd_stream_ok(s))
         return;
     s->cost.n_call++;
-    if (s->tape) {
-        if (!HD_GROW(s->tape->call, s->tape->cap, s->tape->n + 1, (size_t)1 << 24)) {
-            hd_stream_fail(s, HD_ERR_MEMORY, "tape: no memory for call %zu", s->tape->n);
-            return;
-        }
-        s->tape->call[s->tape->n++] = *c;
-    }
+    if (s->tape && !hd_tape_record(s, c))
+        return;
     if (s->be)
         s->be->run[c->op](s->be->self, s, c);
 }

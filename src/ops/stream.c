@@ -5,7 +5,7 @@
 #include <string.h>
 
 const struct hd_op_info hd_ops[HD_N_OP] = {
-#define HD_OP(id, name, need, shard, bwd) {name, HD_NEED_##need, HD_SHARD_##shard, bwd},
+#define HD_OP(id, name, need, shard, bwd) {name, HD_NEED_##need, HD_SHARD_##shard, HD_BWD_##bwd},
 #include "ops/ops.def"
 #undef HD_OP
 };

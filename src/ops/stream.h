@@ -4,7 +4,7 @@
  *   run    a backend computes
  *   dry    nothing is computed: exact bytes of the step arena, flops and bytes read are counted (tensors have no data)
  *   trace  in addition to run: hd_trace() hands named tensors to a callback
- *   tape   in addition to run: every call is recorded, to be undone in reverse by the ops' bwd slots
+ *   tape   in addition to run: every call is recorded, to be undone in reverse by the backend's back[]
  * No call returns an error. The first failure stays in the stream, later calls do nothing, hd_stream_end() reports once.
  */
 #ifndef HD_OPS_STREAM_H
@@ -25,6 +25,7 @@ enum hd_op {
     HD_N_OP
 };
 
+enum hd_bwd { HD_BWD_PURE, HD_BWD_INOUT, HD_BWD_FLAT, HD_BWD_NONE };
 enum hd_need { HD_NEED_MUST, HD_NEED_FUSED };
 enum hd_shard { HD_SHARD_LOCAL, HD_SHARD_ROWS, HD_SHARD_OUT_IN, HD_SHARD_HEADS, HD_SHARD_VOCAB, HD_SHARD_NONE };
 
@@ -46,13 +47,15 @@ struct hd_call {
 
 struct hd_stream;
 typedef void (*hd_op_fn)(void *backend, struct hd_stream *s, const struct hd_call *c);
-typedef void (*hd_bwd_fn)(struct hd_stream *s, const struct hd_call *c);
+/* Adds to the gradients of c's inputs (hd_grad(), tape.h). dout[k]: the gradient of output k, compact f32 rows; NULL where the output is
+ * no f32. Gradients where outputs lie have been cleared before, so that an output may lie on an input. */
+typedef void (*hd_back_fn)(void *backend, struct hd_stream *s, const struct hd_call *c, const struct hd_tensor *const *dout);
 
 struct hd_op_info {
     const char *name;
     enum hd_need need;
     enum hd_shard shard;
-    hd_bwd_fn bwd;
+    enum hd_bwd bwd;
 };
 
 extern const struct hd_op_info hd_ops[HD_N_OP];
@@ -62,6 +65,7 @@ struct hd_backend {
     const char *name;
     void *self;
     hd_op_fn run[HD_N_OP];
+    hd_back_fn back[HD_N_OP];         /* NULL for FLAT and NONE ops */
     bool (*wants_q16)(void *self, enum hd_dtype weight);      /* does the fast mode multiply this format with q16? */
 };
 
@@ -78,10 +82,7 @@ struct hd_cost {
 /* A tensor that model code named. x is only valid during the call. */
 typedef void (*hd_trace_fn)(void *arg, const char *name, const struct hd_tensor *x);
 
-struct hd_tape {
-    struct hd_call *call;
-    size_t n, cap;
-};
+struct hd_tape;                       /* tape.h */
 
 struct hd_stream {
     const struct hd_backend *be;      /* NULL: dry */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "backend/cpu/cpu_back.h"
 #include "base/mem.h"
 #include "kernels/kernels.h"
 
@@ -79,9 +80,40 @@ int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd
             [HD_OP_ENGRAM] = hd_cpu_engram,
             [HD_OP_SHORT_CONV] = hd_cpu_short_conv,
         },
+        .back = {
+            [HD_OP_EMBED] = hd_cpu_embed_back,
+            [HD_OP_GATHER] = hd_cpu_gather_back,
+            [HD_OP_RMSNORM] = hd_cpu_rmsnorm_back,
+            [HD_OP_MATMUL] = hd_cpu_matmul_back,
+            [HD_OP_ADD_ROW] = hd_cpu_add_row_back,
+            [HD_OP_ADD] = hd_cpu_add_back,
+            [HD_OP_SILU_MUL] = hd_cpu_silu_mul_back,
+            [HD_OP_ROPE] = hd_cpu_rope_back,
+            [HD_OP_KV_PUT] = hd_cpu_kv_put_back,
+            [HD_OP_ATTEND] = hd_cpu_attend_back,
+            [HD_OP_SIMULATE] = hd_cpu_simulate_back,
+            [HD_OP_SCALE] = hd_cpu_scale_back,
+            [HD_OP_HEAD_NORM] = hd_cpu_head_norm_back,
+            [HD_OP_HADAMARD] = hd_cpu_hadamard_back,
+            [HD_OP_COPIES] = hd_cpu_copies_back,
+            [HD_OP_MHC_MIX] = hd_cpu_mhc_mix_back,
+            [HD_OP_MHC_PRE] = hd_cpu_mhc_pre_back,
+            [HD_OP_MHC_POST] = hd_cpu_mhc_post_back,
+            [HD_OP_POOL] = hd_cpu_pool_back,
+            [HD_OP_ATTEND_SEL] = hd_cpu_attend_sel_back,
+            [HD_OP_GATE] = hd_cpu_gate_back,
+            [HD_OP_MOE] = hd_cpu_moe_back,
+            [HD_OP_LAYERNORM] = hd_cpu_layernorm_back,
+            [HD_OP_GROUP_MATMUL] = hd_cpu_group_matmul_back,
+            [HD_OP_ABSORB] = hd_cpu_absorb_back,
+            [HD_OP_ABSORB_T] = hd_cpu_absorb_t_back,
+            [HD_OP_TABLE] = hd_cpu_table_back,
+            [HD_OP_ENGRAM] = hd_cpu_engram_back,
+            [HD_OP_SHORT_CONV] = hd_cpu_short_conv_back,
+        },
     };
     for (int op = 0; op < HD_N_OP; op++)
-        HD_ASSERT(be->run[op] || hd_ops[op].need == HD_NEED_FUSED);
+        HD_ASSERT((be->run[op] || hd_ops[op].need == HD_NEED_FUSED) && (!be->back[op] == (hd_ops[op].bwd >= HD_BWD_FLAT)));
     return HD_OK;
 }
 

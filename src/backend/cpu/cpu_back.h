@@ -1,0 +1,69 @@
+/* cpu_back.h: the way back of the CPU backend's ops: every hd_cpu_*_back has hd_back_fn's shape.
+ *
+ * Gradients are sums over tokens, and a sum's order may not depend on the team: rows of activations are cut by token, sums over tokens
+ * (weights, tables, shared rows) by column, each column's tokens ascending. Products go through the forward kernels on
+ * transposed copies. Gradients where c's inputs have none (frozen weights, integers) are skipped. */
+#ifndef HD_BACKEND_CPU_CPU_BACK_H
+#define HD_BACKEND_CPU_CPU_BACK_H
+
+#include "backend/cpu/cpu.h"
+#include "ops/tape.h"
+
+/* dx[T, K] += dy[T, N] w[row0 .. row0 + N, K]; w of any format. */
+void hd_cpu_back_x(void *self, struct hd_stream *s, const struct hd_tensor *dx, const struct hd_tensor *dy, const struct hd_tensor *w, int64_t row0);
+/* dw[N, K] += dy[T, N]^T x[T, K] */
+void hd_cpu_back_w(void *self, struct hd_stream *s, const struct hd_tensor *dw, const struct hd_tensor *dy, const struct hd_tensor *x);
+/* out[T, N] = x[T, K] w[N, K]^T in f32, on the team */
+void hd_cpu_product(void *self, struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w);
+/* dst += src, both [T, N] */
+void hd_cpu_add_to(void *self, const struct hd_tensor *dst, const struct hd_tensor *src);
+
+/* Columns col0 .. col0 + n of x; rows row0 .. row0 + n. */
+static inline struct hd_tensor hd_cpu_cols(const struct hd_tensor *x, int64_t col0, int64_t n)
+{
+    struct hd_tensor v = hd_view2(HD_F32, hd_cpu_row(x, 0) + col0, hd_rows(x), n);
+
+    v.row_bytes = x->row_bytes;
+    return v;
+}
+
+static inline struct hd_tensor hd_cpu_rows_of(const struct hd_tensor *x, int64_t row0, int64_t n)
+{
+    struct hd_tensor v = hd_view2(HD_F32, hd_cpu_row(x, row0), n, hd_cols(x));
+
+    v.row_bytes = x->row_bytes;
+    return v;
+}
+
+#define HD_CPU_BACK(name) void hd_cpu_##name##_back(void *self, struct hd_stream *s, const struct hd_call *c, const struct hd_tensor *const *dout)
+HD_CPU_BACK(embed);
+HD_CPU_BACK(gather);
+HD_CPU_BACK(rmsnorm);
+HD_CPU_BACK(matmul);
+HD_CPU_BACK(add_row);
+HD_CPU_BACK(add);
+HD_CPU_BACK(silu_mul);
+HD_CPU_BACK(rope);
+HD_CPU_BACK(kv_put);
+HD_CPU_BACK(attend);
+HD_CPU_BACK(simulate);
+HD_CPU_BACK(scale);
+HD_CPU_BACK(head_norm);
+HD_CPU_BACK(hadamard);
+HD_CPU_BACK(copies);
+HD_CPU_BACK(mhc_mix);
+HD_CPU_BACK(mhc_pre);
+HD_CPU_BACK(mhc_post);
+HD_CPU_BACK(pool);
+HD_CPU_BACK(attend_sel);
+HD_CPU_BACK(gate);
+HD_CPU_BACK(moe);
+HD_CPU_BACK(table);
+HD_CPU_BACK(engram);
+HD_CPU_BACK(short_conv);
+HD_CPU_BACK(layernorm);
+HD_CPU_BACK(group_matmul);
+HD_CPU_BACK(absorb);
+HD_CPU_BACK(absorb_t);
+
+#endif

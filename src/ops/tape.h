@@ -1,0 +1,66 @@
+/* tape.h: calls that were recorded, to be undone in reverse.
+ *
+ * A gradient lies in the shadow of what it belongs to: the tape knows ranges of memory (the step arena, weights, cache pages)
+ * and for each a second range of the same size, so that views, columns and rows of a tensor find theirs by address alone and
+ * model code knows nothing of it. What a call overwrites that was written before is kept and put back on the way.
+ *
+ * A step on a tape is one of whole documents from position 0 on; hd_stream.exact must be F32 (products of f32 activations).
+ *
+ *     hd_tape_init(); hd_tape_range() ...     once
+ *     hd_tape_begin(); forward; d = hd_grad(&s, logits); fill d; hd_tape_backward()     per step
+ *
+ * Threads: the engine thread. Memory: what is kept and scratch grow to the largest step and stay. */
+#ifndef HD_OPS_TAPE_H
+#define HD_OPS_TAPE_H
+
+#include <stddef.h>
+
+#include "base/arena.h"
+#include "ops/stream.h"
+
+struct hd_tape_range {
+    char *base, *grad;                /* both borrowed */
+    size_t n;
+};
+
+struct hd_tape_entry {
+    struct hd_call call;
+    void *old[3];                     /* compact rows of what out[k] held before; NULL: nothing that anybody wrote */
+};
+
+struct hd_tape {
+    struct hd_tape_entry *entry;
+    size_t n, cap;
+    struct hd_tape_range *range;      /* ascending */
+    size_t n_range, cap_range;
+    struct hd_arena kept, scratch;
+    unsigned char *written;           /* a bit for 64 bytes of the step's range */
+    size_t n_written;
+    char *step;                       /* the step's range: base */
+    size_t n_step;
+};
+
+void hd_tape_init(struct hd_tape *t);
+void hd_tape_release(struct hd_tape *t);
+
+/* n bytes at base have gradients at grad (f32, cleared by the caller). step: the range that tensors of the step lie in: hd_tape_begin() clears its gradients.
+ * Ranges must not overlap. Errors: MEMORY. */
+int hd_tape_range(struct hd_tape *t, void *base, void *grad, size_t n, bool step, struct hd_err *err);
+
+/* Forgets the last step's calls; clears gradients of the step's range. The caller sets s->tape = t. */
+void hd_tape_begin(struct hd_tape *t);
+
+/* Undoes all calls; gradients of outputs have been filled in. Errors are sticky in s: UNSUPPORTED names an op without a backward. */
+void hd_tape_backward(struct hd_stream *s);
+
+/* The gradient of x, rows as far apart as x's; data NULL where it has none (no range, or no f32). */
+struct hd_tensor hd_grad(const struct hd_stream *s, const struct hd_tensor *x);
+float *hd_grad_at(const struct hd_stream *s, const void *p);          /* NULL likewise */
+
+/* Scratch of a back function, until it returns: f32, not cleared. NULL (and the error in s) when there is no memory. */
+float *hd_tape_scratch(struct hd_stream *s, int64_t rows, int64_t cols);
+
+/* For hd_dispatch(): false when the stream has failed. */
+bool hd_tape_record(struct hd_stream *s, const struct hd_call *c);
+
+#endif
