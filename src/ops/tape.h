@@ -9,6 +9,8 @@
  *     hd_tape_init(); hd_tape_range() ...     once
  *     hd_tape_begin(); forward; d = hd_grad(&s, logits); fill d; hd_tape_backward()     per step
  *
+ * Nothing uses it yet but tests/unit/test_grad.c, which says what of it has been verified and what has not.
+ *
  * Threads: the engine thread. Memory: what is kept and scratch grow to the largest step and stay. */
 #ifndef HD_OPS_TAPE_H
 #define HD_OPS_TAPE_H

@@ -1,7 +1,10 @@
 /* test_grad.c: the gradient of whole models, a tiny checkpoint of every family, against finite differences of their own forward pass.
  *
  * The loss is a fixed random sum of all logits of two documents in one batch. Every weight tensor is moved along its gradient, where the
- * difference is largest beside f32's noise. */
+ * difference is largest beside f32's noise: a missing part orthogonal to it would not be seen, and the best of a few step sizes counts, so this
+ * is a check, not a proof; one per op in double precision is still to be written. v2-lite (4.7e-3), hadal-b (1.5e-3) and v41-f32-a (1.5e-2, at
+ * engram.wkv) are further off than f32 explains so far and are not in the list; v4-f32-a's bound was set to what it gives (2.6e-3). Whether that
+ * is noise near close choices or a mistake has not been found out. */
 #include "golden.h"
 
 #include <math.h>
@@ -283,7 +286,7 @@ static void test_family(void **state)
 
 static struct family families[] = {
     {"llama-a", 1e-3}, {"qwen2-a", 1e-3}, {"v3-a", 1e-3}, {"v32-a", 1e-3}, {"hadal-a", 1e-3}, {"hadal-c", 1e-3}, {"hadal-d", 1e-3},
-    {"v4-f32-a", 5e-3},               /* its choices are so close that some experts can only be moved by steps that drown in f32's noise */
+    {"v4-f32-a", 5e-3},               /* see above: not understood */
 };
 
 int main(void)
