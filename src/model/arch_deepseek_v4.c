@@ -353,7 +353,7 @@ static int check_tables(const struct hd_model *m, const struct v4 *d, struct hd_
         const struct hd_tensor *t = &d->layer[i].ffn.gate_table;
 
         for (int64_t k = 0; t->data && k < hd_elems(t); k++) {
-            int64_t e = t->type == HD_I64 ? ((const int64_t *)t->data)[k] : ((const int32_t *)t->data)[k];
+            int64_t e = hd_int_at(t->type, t->data, k);
 
             if (e < 0 || e >= d->moe.gate.n_expert)
                 return hd_err_set(err, HD_ERR_FORMAT, "%s: tensor %s: found expert %lld for token %lld; expected 0 to %lld", m->store.path, t->name, (long long)e,

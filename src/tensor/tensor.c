@@ -1,6 +1,8 @@
 /* tensor.c: see tensor.h. */
 #include "tensor/tensor.h"
 
+#include <string.h>
+
 #include <stdio.h>
 
 struct hd_tensor hd_view1(enum hd_dtype type, void *data, int64_t n)
@@ -26,4 +28,17 @@ const char *hd_shape_str(char buf[96], int n_dim, const int64_t *dim)
         n += snprintf(buf + n, 96 - (size_t)n, "%s%lld", i ? ", " : "", (long long)dim[i]);
     snprintf(buf + (n < 94 ? n : 94), 2, "]");
     return buf;
+}
+
+int64_t hd_int_at(enum hd_dtype type, const void *row, int64_t i)
+{
+    int64_t wide;
+    int32_t narrow;
+
+    if (type == HD_I64) {
+        memcpy(&wide, (const char *)row + 8 * i, 8);
+        return wide;
+    }
+    memcpy(&narrow, (const char *)row + 4 * i, 4);
+    return narrow;
 }

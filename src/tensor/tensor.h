@@ -30,6 +30,9 @@ struct hd_tensor hd_view1(enum hd_dtype type, void *data, int64_t n);
 struct hd_tensor hd_view2(enum hd_dtype type, void *data, int64_t rows, int64_t cols);
 int64_t hd_tensor_bytes(const struct hd_tensor *t);             /* data without scales */
 
+/* Element i of a row of I64 or I32; files need not align it. */
+int64_t hd_int_at(enum hd_dtype type, const void *row, int64_t i);
+
 /* "[576, 1536]"; returns buf */
 const char *hd_shape_str(char buf[96], int n_dim, const int64_t *dim);
 

@@ -676,7 +676,7 @@ static int fill_gguf(struct hd_tokenizer *t, const struct hd_vocab_source *src, 
     }
     if (src->model_type) {
         snprintf(t->model_type, sizeof t->model_type, "%s", src->model_type);
-        t->ga = memmem(src->chat_template.p, src->chat_template.n, ga_text, sizeof ga_text - 1) != NULL;
+        t->ga = src->chat_template.n && memmem(src->chat_template.p, src->chat_template.n, ga_text, sizeof ga_text - 1) != NULL;
     }
     if (!(t->chat_template = hd_arena_strdup(&t->arena, src->chat_template.p ? src->chat_template.p : "", src->chat_template.n)))
         return no_memory(src->what, err);

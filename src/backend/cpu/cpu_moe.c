@@ -101,7 +101,7 @@ static void gate_range(void *arg, int64_t begin, int64_t end)
             const char *row = (const char *)table->data + c->batch->ids[t] * table->row_bytes;
 
             for (int64_t i = 0; i < k; i++) {
-                int64_t e = table->type == HD_I64 ? ((const int64_t *)row)[i] : ((const int32_t *)row)[i];
+                int64_t e = hd_int_at(table->type, row, i);
 
                 idx[i] = (int32_t)(e < 0 || e >= n ? 0 : e);      /* validated when loaded; never out of bounds */
             }
