@@ -1,9 +1,8 @@
 /* tensor.c: see tensor.h. */
 #include "tensor/tensor.h"
 
-#include <string.h>
-
 #include <stdio.h>
+#include <string.h>
 
 struct hd_tensor hd_view1(enum hd_dtype type, void *data, int64_t n)
 {
