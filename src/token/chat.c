@@ -7,6 +7,7 @@
 #include "token/chat_deepseek.h"
 #include "token/chat_r1.h"
 #include "token/chat_v31.h"
+#include "token/py_json.h"
 #include "token/vocab.h"
 
 void hd_chat_text_init(struct hd_chat_text *c)
@@ -52,6 +53,58 @@ void hd_chat_mark(struct hd_chat_text *c, const char *s)
 void hd_chat_put(struct hd_chat_text *c, const char *p, size_t n)
 {
     put(c, p, n, false);
+}
+
+void hd_chat_put_value(struct hd_chat_text *c, const json_t *v)
+{
+    if (json_is_string(v))
+        put(c, json_string_value(v), json_string_length(v), false);
+}
+
+void hd_chat_put_json(struct hd_chat_text *c, const json_t *v)
+{
+    struct hd_str s;
+
+    hd_str_init(&s, 0);
+    hd_py_json(v, &s);
+    put(c, hd_str_get(&s), s.n, false);
+    c->text.failed |= s.failed;
+    hd_str_release(&s);
+}
+
+bool hd_chat_role_is(const json_t *message, const char *role)
+{
+    const char *s = json_string_value(json_object_get(message, "role"));
+
+    return s && !strcmp(s, role);
+}
+
+int hd_chat_check(const json_t *messages, bool objects, struct hd_err *err)
+{
+    const json_t *m;
+    size_t i;
+
+    json_array_foreach((json_t *)messages, i, m)
+    {
+        const json_t *content = json_object_get(m, "content"), *calls = json_object_get(m, "tool_calls"), *c;
+        bool null = !content || json_is_null(content), assistant = hd_chat_role_is(m, "assistant");
+        size_t k;
+
+        if (!hd_chat_role_is(m, "system") && !hd_chat_role_is(m, "user") && !assistant && !hd_chat_role_is(m, "tool"))
+            return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: role: expected system, user, assistant or tool", i);
+        if (!json_is_string(content) && !(null && assistant && json_is_array(calls)))
+            return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: content: expected a string", i);
+        if (calls && !json_is_array(calls) && !json_is_null(calls))
+            return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: tool_calls: expected a list", i);
+        json_array_foreach((json_t *)calls, k, c)
+        {
+            const json_t *f = json_object_get(c, "function"), *a = json_object_get(f, "arguments");
+
+            if (!json_is_string(json_object_get(f, "name")) || !(json_is_string(a) || (objects && json_is_object(a))))
+                return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: tool_calls[%zu]: function: expected {\"name\", \"arguments\"}%s", i, k, objects ? "" : " with strings");
+        }
+    }
+    return HD_OK;
 }
 
 struct message {
@@ -105,8 +158,9 @@ static struct hd_view default_system(const char *tpl)
     return (struct hd_view){NULL, 0};
 }
 
-static int render_chatml(const char *tpl, const json_t *messages, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
+static int render_chatml(const char *tpl, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
 {
+    const json_t *messages = json_object_get(doc, "messages");
     struct hd_view sys = default_system(tpl);
     size_t n = json_array_size(messages);
     struct message m;
@@ -151,8 +205,9 @@ static void put_trimmed(struct hd_chat_text *out, const char *p, size_t n)
     put(out, p, n, false);
 }
 
-static int render_llama3(const char *tpl, const json_t *messages, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
+static int render_llama3(const char *tpl, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
 {
+    const json_t *messages = json_object_get(doc, "messages");
     size_t n = json_array_size(messages);
     struct message m;
 
@@ -174,9 +229,11 @@ static int render_llama3(const char *tpl, const json_t *messages, const struct h
 
 static const struct family {
     const char *name;
+    bool tools;                       /* has a form for them, or leaves them out as its template does */
     bool (*is)(const char *tpl);
-    int (*render)(const char *tpl, const json_t *messages, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err);
-} families[] = {{"chatml", is_chatml, render_chatml}, {"llama3", is_llama3, render_llama3}, {"deepseek-r1", hd_chat_is_r1, hd_chat_r1}};
+    int (*render)(const char *tpl, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err);
+} families[] = {{"chatml", false, is_chatml, render_chatml}, {"llama3", false, is_llama3, render_llama3}, {"deepseek-r1", true, hd_chat_is_r1, hd_chat_r1},
+                {"deepseek-v3.1", true, hd_chat_is_v31, hd_chat_v31}};
 
 static const struct family *find_family(const struct hd_tokenizer *t)
 {
@@ -192,22 +249,6 @@ static bool is_deepseek(const struct hd_tokenizer *t, struct hd_chat_deepseek *k
     return !strcmp(t->model_type, "deepseek_v4") || kind->v41;
 }
 
-/* What the messages say, or the option: off (NULL) or on in any degree. */
-static int read_thinking(const json_t *doc, const struct hd_chat_options *opt, bool *on, struct hd_err *err)
-{
-    static const char *const level[] = {"off", "on", "low", "high", "max"};
-    const json_t *v = json_object_get(doc, "thinking");
-    const char *s = v ? json_string_value(v) : opt->thinking ? opt->thinking : "off";
-    char brief[64];
-
-    for (int i = 0; s && i < HD_LEN(level); i++)
-        if (!strcmp(s, level[i])) {
-            *on = i > 0;
-            return HD_OK;
-        }
-    return hd_err_set(err, HD_ERR_FORMAT, "thinking: found %s; expected off, on, low, high or max", v ? hd_json_brief(v, brief) : s);
-}
-
 const char *hd_chat_family(const struct hd_tokenizer *t)
 {
     const struct family *f = find_family(t);
@@ -215,7 +256,7 @@ const char *hd_chat_family(const struct hd_tokenizer *t)
 
     if (is_deepseek(t, &kind))
         return kind.v41 ? "deepseek-v4.1" : "deepseek-v4";
-    return f ? f->name : hd_chat_is_v31(hd_tokenizer_template(t)) ? "deepseek-v3.1" : NULL;
+    return f ? f->name : NULL;
 }
 
 int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
@@ -232,19 +273,12 @@ int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct
         return hd_err_set(err, HD_ERR_FORMAT, "messages: expected a list");
     if (!json_array_size(messages))
         return hd_err_set(err, HD_ERR_FORMAT, "messages: the list is empty");
-    if (!f && hd_chat_is_v31(hd_tokenizer_template(t))) {
-        bool thinking = false;
-
-        HD_TRY(read_thinking(doc, opt, &thinking, err));
-        HD_TRY(hd_chat_v31(hd_tokenizer_template(t), doc, thinking, opt, out, err));
-        return out->text.failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for the prompt") : HD_OK;
-    }
     if (!f)
         return hd_err_set(err, HD_ERR_UNSUPPORTED, hd_tokenizer_template(t)[0] ? "the model's chat template is of no known family (--raw takes the text as it is)"
                                                                                 : "the model has no chat template (--raw takes the text as it is)");
-    if (json_array_size(json_object_get(doc, "tools")) && f->render != hd_chat_r1)      /* these templates ignore them */
+    if (json_array_size(json_object_get(doc, "tools")) && !f->tools)
         return hd_err_set(err, HD_ERR_UNSUPPORTED, "tools: the %s template has no form for them here", f->name);
-    HD_TRY(f->render(hd_tokenizer_template(t), messages, opt, out, err));
+    HD_TRY(f->render(hd_tokenizer_template(t), doc, opt, out, err));
     return out->text.failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for the prompt") : HD_OK;
 }
 

@@ -34,6 +34,11 @@ int hd_chat_render(const struct hd_tokenizer *t, const json_t *doc, const struct
 /* For families in files of their own: text that may become special tokens, and text that may not. */
 void hd_chat_mark(struct hd_chat_text *c, const char *s);
 void hd_chat_put(struct hd_chat_text *c, const char *p, size_t n);
+void hd_chat_put_value(struct hd_chat_text *c, const json_t *v);      /* a string's text; nothing for anything else */
+void hd_chat_put_json(struct hd_chat_text *c, const json_t *v);       /* as py_json.h writes it */
+bool hd_chat_role_is(const json_t *message, const char *role);
+/* Messages of system, user, assistant and tool with string contents, and calls whose arguments are strings (or, objects, those too). */
+int hd_chat_check(const json_t *messages, bool objects, struct hd_err *err);
 
 int hd_chat_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, struct hd_ids *out, struct hd_err *err);
 

@@ -60,23 +60,6 @@ static void mark(struct job *j, const char *s)
     hd_chat_mark(j->out, s);
 }
 
-static void put_value(struct job *j, const json_t *v)
-{
-    if (json_is_string(v))
-        hd_chat_put(j->out, json_string_value(v), json_string_length(v));
-}
-
-static void put_json(struct job *j, const json_t *v)
-{
-    struct hd_str s;
-
-    hd_str_init(&s, 0);
-    hd_py_json(v, &s);
-    hd_chat_put(j->out, hd_str_get(&s), s.n);
-    j->out->text.failed |= s.failed;
-    hd_str_release(&s);
-}
-
 /* ---- normalising ---- */
 
 static bool has_image(const json_t *v)
@@ -373,7 +356,7 @@ static void put_tools(struct job *j, const json_t *tools)
     {
         if (i)
             mark(j, "\n");
-        put_json(j, json_object_get(t, "function"));
+        hd_chat_put_json(j->out, json_object_get(t, "function"));
     }
     mark(j, "\n\nYou MUST strictly follow the above defined tool name and parameter schemas to invoke tool calls.\n");
 }
@@ -386,7 +369,7 @@ static void put_extras(struct job *j, const json_t *m)
         put_tools(j, tools);
     if (rf && !json_is_null(rf) && !json_is_false(rf)) {
         mark(j, "\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n");
-        put_json(j, rf);
+        hd_chat_put_json(j->out, rf);
     }
 }
 
@@ -406,12 +389,12 @@ static void put_blocks(struct job *j, const json_t *blocks)
             if (has_image(json_object_get(b, "text")))
                 mark(j, IMAGE);       /* ours: a caller's own was refused */
             else
-                put_value(j, json_object_get(b, "text"));
+                hd_chat_put_value(j->out, json_object_get(b, "text"));
         } else if (!strcmp(type, "tool_result")) {
             json_t *joined = json_is_array(content) ? join_texts(content, true) : NULL;
 
             mark(j, "<tool_result>");
-            put_value(j, joined ? joined : content);
+            hd_chat_put_value(j->out, joined ? joined : content);
             mark(j, "</tool_result>");
             json_decref(joined);
         } else {
@@ -455,7 +438,7 @@ static void put_calls(struct job *j, const json_t *calls)
         if (i)
             mark(j, "\n");
         mark3(j, "<" DSML, tag(j, 1), " name=\"");
-        put_value(j, json_object_get(f, "name"));
+        hd_chat_put_value(j->out, json_object_get(f, "name"));
         mark(j, "\">\n");
         json_object_keylen_foreach(args, key, len, v)
         {
@@ -466,9 +449,9 @@ static void put_calls(struct job *j, const json_t *calls)
             hd_chat_put(j->out, key, len);
             mark(j, hd_py_json_is_string(v) ? "\" string=\"true\">" : "\" string=\"false\">");
             if (hd_py_json_is_string(v))
-                put_value(j, v);
+                hd_chat_put_value(j->out, v);
             else
-                put_json(j, v);
+                hd_chat_put_json(j->out, v);
             mark3(j, "</" DSML, tag(j, 2), ">");
         }
         mark3(j, "\n</" DSML, tag(j, 1), ">");
@@ -490,10 +473,10 @@ static void render_assistant(struct job *j, const json_t *m, size_t i, long last
     bool open = json_is_true(json_object_get(m, "wo_eos")) || (json_is_true(json_object_get(m, "prefix")) && i + 1 == json_array_size(j->all));
 
     if (j->thinking && !(i > 0 && has_task(json_array_get(j->all, i - 1))) && (!j->drop || (long)i > last)) {
-        put_value(j, json_object_get(m, "reasoning_content"));
+        hd_chat_put_value(j->out, json_object_get(m, "reasoning_content"));
         mark(j, "</think>");
     }
-    put_value(j, json_object_get(m, "content"));
+    hd_chat_put_value(j->out, json_object_get(m, "content"));
     if (json_array_size(calls))
         put_calls(j, calls);
     if (!open)
@@ -542,18 +525,18 @@ static void render_message(struct job *j, size_t i)
     if (system) {
         if (i > 0 && j->kind->v41)
             mark(j, SYSTEM);
-        put_value(j, json_object_get(m, "content"));
+        hd_chat_put_value(j->out, json_object_get(m, "content"));
         put_extras(j, m);
     } else if (role_is(m, "developer")) {
         mark(j, USER);
-        put_value(j, json_object_get(m, "content"));
+        hd_chat_put_value(j->out, json_object_get(m, "content"));
         put_extras(j, m);
     } else if (role_is(m, "user")) {
         mark(j, USER);
         put_blocks(j, blocks);
     } else if (role_is(m, "latest_reminder")) {
         mark(j, REMINDER);
-        put_value(j, json_object_get(m, "content"));
+        hd_chat_put_value(j->out, json_object_get(m, "content"));
     } else {
         render_assistant(j, m, i, last);
     }

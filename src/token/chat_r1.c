@@ -30,32 +30,19 @@ bool hd_chat_is_r1(const char *tpl)
     return strstr(tpl, "<｜User｜>") && strstr(tpl, CALLS) && strstr(tpl, "is_output_first") && !strstr(tpl, "is_last_user");
 }
 
-static void put(struct job *j, const json_t *v)
-{
-    if (json_is_string(v))
-        hd_chat_put(j->out, json_string_value(v), json_string_length(v));
-}
-
-static bool role_is(const json_t *m, const char *role)
-{
-    const char *s = json_string_value(json_object_get(m, "role"));
-
-    return s && !strcmp(s, role);
-}
-
 static void put_call(struct job *j, const json_t *call)
 {
     const json_t *f = json_object_get(call, "function"), *type = json_object_get(call, "type");
 
     hd_chat_mark(j->out, CALL);
     if (json_is_string(type))
-        put(j, type);
+        hd_chat_put_value(j->out, type);
     else
         hd_chat_mark(j->out, "function");
     hd_chat_mark(j->out, SEP);
-    put(j, json_object_get(f, "name"));
+    hd_chat_put_value(j->out, json_object_get(f, "name"));
     hd_chat_mark(j->out, "\n```json\n");
-    put(j, json_object_get(f, "arguments"));
+    hd_chat_put_value(j->out, json_object_get(f, "arguments"));
     hd_chat_mark(j->out, "\n```" CALL_END);
 }
 
@@ -70,7 +57,7 @@ static void put_calls(struct job *j, const json_t *m)
         if (!j->is_first) {
             hd_chat_mark(j->out, ASSISTANT);
             if (j->newer)
-                put(j, json_object_get(m, "content"));
+                hd_chat_put_value(j->out, json_object_get(m, "content"));
             hd_chat_mark(j->out, CALLS);
             put_call(j, c);
             j->is_first = true;
@@ -110,36 +97,8 @@ static void put_output(struct job *j, const json_t *m)
     hd_chat_mark(j->out, !j->output_seen ? OUTPUTS : j->break_outputs ? "\n" : "");
     j->output_seen = true;
     hd_chat_mark(j->out, OUTPUT);
-    put(j, json_object_get(m, "content"));
+    hd_chat_put_value(j->out, json_object_get(m, "content"));
     hd_chat_mark(j->out, OUTPUT_END);
-}
-
-static int check(const json_t *messages, struct hd_err *err)
-{
-    const json_t *m;
-    size_t i;
-
-    json_array_foreach((json_t *)messages, i, m)
-    {
-        const json_t *content = json_object_get(m, "content"), *calls = json_object_get(m, "tool_calls"), *c;
-        bool null = !content || json_is_null(content);
-        size_t k;
-
-        if (!role_is(m, "system") && !role_is(m, "user") && !role_is(m, "assistant") && !role_is(m, "tool"))
-            return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: role: expected system, user, assistant or tool", i);
-        if (!json_is_string(content) && !(null && role_is(m, "assistant") && json_is_array(calls)))
-            return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: content: expected a string", i);
-        if (calls && !json_is_array(calls) && !json_is_null(calls))
-            return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: tool_calls: expected a list", i);
-        json_array_foreach((json_t *)calls, k, c)
-        {
-            const json_t *f = json_object_get(c, "function");
-
-            if (!json_is_string(json_object_get(f, "name")) || !json_is_string(json_object_get(f, "arguments")))
-                return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: tool_calls[%zu]: function: expected {\"name\", \"arguments\"} with strings", i, k);
-        }
-    }
-    return HD_OK;
 }
 
 /* All system messages first: joined, or (the older edition) the last one. */
@@ -151,20 +110,20 @@ static void put_system(struct job *j, const json_t *messages)
 
     json_array_foreach((json_t *)messages, i, m)
     {
-        if (!role_is(m, "system"))
+        if (!hd_chat_role_is(m, "system"))
             continue;
         last = json_object_get(m, "content");
         if (j->join_system) {
             hd_chat_mark(j->out, first ? "" : "\n\n");
-            put(j, last);
+            hd_chat_put_value(j->out, last);
             first = false;
         }
     }
     if (!j->join_system)
-        put(j, last);
+        hd_chat_put_value(j->out, last);
 }
 
-int hd_chat_r1(const char *tpl, const json_t *messages, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
+int hd_chat_r1(const char *tpl, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
 {
     struct job j = {.out = out,
                     .newer = strstr(tpl, "'tool_calls' in message") != NULL,
@@ -172,27 +131,28 @@ int hd_chat_r1(const char *tpl, const json_t *messages, const struct hd_chat_opt
                     .think = strstr(tpl, ASSISTANT "<think>") != NULL,
                     .split = strstr(tpl, "split('</think>')") != NULL,
                     .break_outputs = strstr(tpl, "\\n" OUTPUT) || strstr(tpl, "\n" OUTPUT)};
+    const json_t *messages = json_object_get(doc, "messages");
     size_t n = json_array_size(messages);
 
-    HD_TRY(check(messages, err));
+    HD_TRY(hd_chat_check(messages, false, err));
     hd_chat_mark(out, BOS);
     put_system(&j, messages);
     for (size_t i = 0; i < n; i++) {
         const json_t *m = json_array_get(messages, i), *content = json_object_get(m, "content"), *calls = json_object_get(m, "tool_calls");
 
-        if (role_is(m, "user")) {
+        if (hd_chat_role_is(m, "user")) {
             j.is_tool = false;
             hd_chat_mark(out, "<｜User｜>");
-            put(&j, content);
-        } else if (role_is(m, "assistant") && (j.newer ? calls != NULL : !json_is_string(content))) {
+            hd_chat_put_value(out, content);
+        } else if (hd_chat_role_is(m, "assistant") && (j.newer ? calls != NULL : !json_is_string(content))) {
             put_calls(&j, m);
-        } else if (role_is(m, "assistant")) {
+        } else if (hd_chat_role_is(m, "assistant")) {
             bool open = i + 1 == n && json_is_true(json_object_get(m, "prefix"));
 
             put_answer(&j, m, open);
             if (open)
                 return HD_OK;
-        } else if (role_is(m, "tool")) {
+        } else if (hd_chat_role_is(m, "tool")) {
             put_output(&j, m);
         }
     }

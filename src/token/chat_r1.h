@@ -10,6 +10,6 @@
 #include "token/chat.h"
 
 bool hd_chat_is_r1(const char *tpl);
-int hd_chat_r1(const char *tpl, const json_t *messages, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err);
+int hd_chat_r1(const char *tpl, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err);
 
 #endif

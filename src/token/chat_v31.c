@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/err.h"
 #include "token/py_json.h"
 
 #define EOS "<｜end▁of▁sentence｜>"
@@ -20,61 +21,34 @@ bool hd_chat_is_v31(const char *tpl)
     return strstr(tpl, "<｜User｜>") && strstr(tpl, "is_last_user") && strstr(tpl, "<｜tool▁call▁begin｜>") && strstr(tpl, "<｜tool▁sep｜>") && strstr(tpl, "thinking");
 }
 
-static void put(struct job *j, const json_t *v)
-{
-    if (json_is_string(v))
-        hd_chat_put(j->out, json_string_value(v), json_string_length(v));
-}
-
-static void put_json(struct job *j, const json_t *v)
-{
-    struct hd_str s;
-
-    hd_str_init(&s, 0);
-    hd_py_json(v, &s);
-    hd_chat_put(j->out, hd_str_get(&s), s.n);
-    j->out->text.failed |= s.failed;
-    hd_str_release(&s);
-}
-
-static bool role_is(const json_t *m, const char *role)
-{
-    const char *s = json_string_value(json_object_get(m, "role"));
-
-    return s && !strcmp(s, role);
-}
-
 static int check(const json_t *doc, struct hd_err *err)
 {
-    const json_t *m, *t;
+    const json_t *t;
     size_t i;
 
-    json_array_foreach(json_object_get(doc, "messages"), i, m)
-    {
-        const json_t *content = json_object_get(m, "content"), *calls = json_object_get(m, "tool_calls"), *c;
-        bool null = !content || json_is_null(content);
-        size_t k;
-
-        if (!role_is(m, "system") && !role_is(m, "user") && !role_is(m, "assistant") && !role_is(m, "tool"))
-            return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: role: expected system, user, assistant or tool", i);
-        if (!json_is_string(content) && !(null && role_is(m, "assistant") && json_is_array(calls)))
-            return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: content: expected a string", i);
-        if (calls && !json_is_array(calls) && !json_is_null(calls))
-            return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: tool_calls: expected a list", i);
-        json_array_foreach((json_t *)calls, k, c)
-        {
-            const json_t *f = json_object_get(c, "function"), *a = json_object_get(f, "arguments");
-
-            if (!json_is_string(json_object_get(f, "name")) || !(json_is_string(a) || json_is_object(a)))
-                return hd_err_set(err, HD_ERR_FORMAT, "messages[%zu]: tool_calls[%zu]: function: expected {\"name\", \"arguments\"}", i, k);
-        }
-    }
+    HD_TRY(hd_chat_check(json_object_get(doc, "messages"), true, err));
     json_array_foreach(json_object_get(doc, "tools"), i, t)
     {
         if (!json_is_string(json_object_get(json_object_get(t, "function"), "name")))
             return hd_err_set(err, HD_ERR_FORMAT, "tools[%zu]: function: expected an object with a name", i);
     }
     return HD_OK;
+}
+
+/* What the messages say, or the option: off (NULL) or on in any degree. */
+static int read_thinking(const json_t *doc, const struct hd_chat_options *opt, bool *on, struct hd_err *err)
+{
+    static const char *const level[] = {"off", "on", "low", "high", "max"};
+    const json_t *v = json_object_get(doc, "thinking");
+    const char *s = v ? json_string_value(v) : opt->thinking ? opt->thinking : "off";
+    char brief[64];
+
+    for (int i = 0; s && i < HD_LEN(level); i++)
+        if (!strcmp(s, level[i])) {
+            *on = i > 0;
+            return HD_OK;
+        }
+    return hd_err_set(err, HD_ERR_FORMAT, "thinking: found %s; expected off, on, low, high or max", v ? hd_json_brief(v, brief) : s);
 }
 
 /* What the model card of V3.1 has for tools; the checkpoints' own templates leave it to the caller. */
@@ -89,12 +63,12 @@ static void put_tools(struct job *j, const json_t *tools)
         const json_t *f = json_object_get(t, "function"), *parameters = json_object_get(f, "parameters");
 
         hd_chat_mark(j->out, "\n### ");
-        put(j, json_object_get(f, "name"));
+        hd_chat_put_value(j->out, json_object_get(f, "name"));
         hd_chat_mark(j->out, "\nDescription: ");
-        put(j, json_object_get(f, "description"));
+        hd_chat_put_value(j->out, json_object_get(f, "description"));
         hd_chat_mark(j->out, "\n\nParameters: ");
         if (parameters)
-            put_json(j, parameters);
+            hd_chat_put_json(j->out, parameters);
         else
             hd_chat_mark(j->out, "{}");
         hd_chat_mark(j->out, "\n");
@@ -111,9 +85,9 @@ static void put_arguments(struct job *j, const json_t *a)
     json_t *v = j->arguments_as_json && json_is_string(a) ? hd_py_json_parse(json_string_value(a), json_string_length(a)) : NULL;
 
     if (json_is_string(a) && !j->arguments_as_json)
-        put(j, a);
+        hd_chat_put_value(j->out, a);
     else
-        put_json(j, v ? v : a);
+        hd_chat_put_json(j->out, v ? v : a);
     json_decref(v);
 }
 
@@ -130,11 +104,11 @@ static void put_calls(struct job *j, const json_t *m)
         const json_t *f = json_object_get(c, "function");
 
         if (!i) {
-            put(j, json_object_get(m, "content"));
+            hd_chat_put_value(j->out, json_object_get(m, "content"));
             hd_chat_mark(j->out, "<｜tool▁calls▁begin｜>");
         }
         hd_chat_mark(j->out, "<｜tool▁call▁begin｜>");
-        put(j, json_object_get(f, "name"));
+        hd_chat_put_value(j->out, json_object_get(f, "name"));
         hd_chat_mark(j->out, "<｜tool▁sep｜>");
         put_arguments(j, json_object_get(f, "arguments"));
         hd_chat_mark(j->out, "<｜tool▁call▁end｜>");
@@ -158,21 +132,22 @@ static void put_answer(struct job *j, const json_t *m, bool open)
         hd_chat_mark(j->out, EOS);
 }
 
-int hd_chat_v31(const char *tpl, const json_t *doc, bool thinking, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
+int hd_chat_v31(const char *tpl, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err)
 {
-    struct job j = {.out = out, .thinking = thinking, .arguments_as_json = strstr(tpl, "['arguments']|tojson") != NULL, .heads_alone = strstr(tpl, "is_only_sys") != NULL};
+    struct job j = {.out = out, .arguments_as_json = strstr(tpl, "['arguments']|tojson") != NULL, .heads_alone = strstr(tpl, "is_only_sys") != NULL};
     const json_t *messages = json_object_get(doc, "messages"), *tools = json_object_get(doc, "tools"), *m;
     size_t n = json_array_size(messages), i;
 
+    HD_TRY(read_thinking(doc, opt, &j.thinking, err));
     HD_TRY(check(doc, err));
     hd_chat_mark(out, "<｜begin▁of▁sentence｜>");
     json_array_foreach((json_t *)messages, i, m)
     {
-        if (!role_is(m, "system"))
+        if (!hd_chat_role_is(m, "system"))
             continue;
         if (j.is_only_sys)
             hd_chat_mark(out, "\n\n");
-        put(&j, json_object_get(m, "content"));
+        hd_chat_put_value(out, json_object_get(m, "content"));
         j.is_only_sys = true;
     }
     if (json_array_size(tools))
@@ -181,28 +156,28 @@ int hd_chat_v31(const char *tpl, const json_t *doc, bool thinking, const struct 
     {
         bool open = i + 1 == n && json_is_true(json_object_get(m, "prefix"));
 
-        if (role_is(m, "user")) {
+        if (hd_chat_role_is(m, "user")) {
             j.is_tool = false;
             j.is_last_user = true;
             hd_chat_mark(out, "<｜User｜>");
-            put(&j, json_object_get(m, "content"));
-        } else if (role_is(m, "assistant") && json_is_array(json_object_get(m, "tool_calls"))) {
+            hd_chat_put_value(out, json_object_get(m, "content"));
+        } else if (hd_chat_role_is(m, "assistant") && json_is_array(json_object_get(m, "tool_calls"))) {
             put_calls(&j, m);
-        } else if (role_is(m, "assistant")) {
+        } else if (hd_chat_role_is(m, "assistant")) {
             put_answer(&j, m, open);
             if (open)
                 return HD_OK;
-        } else if (role_is(m, "tool")) {
+        } else if (hd_chat_role_is(m, "tool")) {
             j.is_last_user = false;
             j.is_tool = true;
             hd_chat_mark(out, "<｜tool▁output▁begin｜>");
-            put(&j, json_object_get(m, "content"));
+            hd_chat_put_value(out, json_object_get(m, "content"));
             hd_chat_mark(out, "<｜tool▁output▁end｜>");
         }
-        if (!role_is(m, "system"))
+        if (!hd_chat_role_is(m, "system"))
             j.is_only_sys = false;
     }
     if (!opt->no_generation_prompt && !j.is_tool && (j.is_last_user || (j.heads_alone && (j.is_only_sys || !j.is_prefix))))
-        hd_chat_mark(out, thinking ? ASSISTANT "<think>" : ASSISTANT "</think>");
+        hd_chat_mark(out, j.thinking ? ASSISTANT "<think>" : ASSISTANT "</think>");
     return HD_OK;
 }

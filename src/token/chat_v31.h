@@ -12,7 +12,7 @@
 #include "token/chat.h"
 
 bool hd_chat_is_v31(const char *tpl);
-/* doc: the whole messages object. thinking: on. */
-int hd_chat_v31(const char *tpl, const json_t *doc, bool thinking, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err);
+/* doc: the whole messages object; its thinking, or the option's, in any degree is on. */
+int hd_chat_v31(const char *tpl, const json_t *doc, const struct hd_chat_options *opt, struct hd_chat_text *out, struct hd_err *err);
 
 #endif
