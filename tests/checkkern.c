@@ -193,6 +193,75 @@ static void check_fn(const struct product *c, const char *kind, hd_matmul_fn fn,
     free(part);
 }
 
+static void time_panels(const char *what, const struct product *c, const struct hd_panels *p, const void *x, int64_t x_bytes, float *out)
+{
+    double best = 1e9;
+
+    for (int rep = 0; rep < 30; rep++) {
+        double t0 = now();
+
+        hd_k.matmul_panel[c->type](p, 0, c->n_row, x, x_bytes, c->n_tok, out, c->n_row);
+        best = fmin(best, now() - t0);
+    }
+    printf("%-56s %9.2f us %8.2f GF/s %7.2f GB/s\n", what, best * 1e6, 2e-9 * (double)(c->n * c->n_row * c->n_tok) / best, 1e-9 * (double)(hd_panel_count(p) * p->bytes) / best);
+}
+
+/* The same bits at every level, in every tiling; near the product of the plain weights. */
+static void check_panels(const struct product *c, const struct hd_kernels *def, const struct weights *w, const float *x)
+{
+    struct hd_tensor t = hd_view2(c->type, w->data, c->n_row, c->n);
+    int64_t n = c->n_row * c->n_tok;
+    struct hd_panels p;
+    char what[128];
+
+    if (w->rows.scale)
+        t.scale = *w->rows.scale;
+    t.row_bytes = w->rows.row_bytes;
+    if (!hd_panels_describe(&t, &p))
+        return;
+    bool q8 = hd_panel_by_q8(p.kind);
+    int64_t x_bytes = q8 ? c->n / 32 * (int64_t)sizeof(struct hd_q8) : c->n * 4;
+    uint8_t *data = aligned_alloc(64, (size_t)(hd_panel_count(&p) * p.bytes));
+    float *ref = malloc((size_t)n * 4), *all = malloc((size_t)n * 4), *part = malloc((size_t)n * 4), *back = malloc((size_t)(c->n * c->n_tok) * 4);
+    struct hd_q8 *q = malloc((size_t)(c->n / 32 * c->n_tok) * sizeof *q);
+    const void *in = q8 ? (const void *)q : x;
+    double d;
+
+    p.data = data;
+    for (int64_t i = 0; i < hd_panel_count(&p); i++)
+        hd_panel_pack(&t, &p, i, data + i * p.bytes);
+    hd_k.q8_encode(x, c->n * c->n_tok, q);
+    for (int64_t i = 0; i < c->n * c->n_tok; i++)
+        back[i] = q8 ? q[i / 32].d * (float)q[i / 32].q[i % 32] : x[i];
+    snprintf(what, sizeof what, "%s %s panel K=%lld N=%lld T=%lld", hd_isa_name(hd_k.isa), hd_dtypes[c->type].name, (long long)c->n, (long long)c->n_row, (long long)c->n_tok);
+    def->matmul_panel[c->type](&p, 0, c->n_row, in, x_bytes, c->n_tok, ref, c->n_row);
+    hd_k.matmul_panel[c->type](&p, 0, c->n_row, in, x_bytes, c->n_tok, all, c->n_row);
+#if defined(HD_EMULATE)
+    d = distance(all, ref, n);            /* SIMDe rounds twice where the hardware fuses */
+    report(d <= 3e-6, what, d, 3e-6);
+#else
+    report(!memcmp(all, ref, (size_t)n * 4), what, distance(all, ref, n), 0);
+#endif
+    for (int64_t k = 0; k < c->n_tok; k += 1 + k % 3)
+        for (int64_t r = 0; r < c->n_row; r += HD_PANEL_ROWS * (1 + r / HD_PANEL_ROWS % 3)) {
+            int64_t nr = HD_PANEL_ROWS * (1 + r / HD_PANEL_ROWS % 3), nt = 1 + k % 3 < c->n_tok - k ? 1 + k % 3 : c->n_tok - k;
+
+            hd_k.matmul_panel[c->type](&p, r, nr < c->n_row - r ? nr : c->n_row - r, (const char *)in + k * x_bytes, x_bytes, nt, part + k * c->n_row + r, c->n_row);
+        }
+    report(!memcmp(part, all, (size_t)n * 4), what, distance(part, all, n), 0);
+    def->matmul_f32[c->type](c->n, &w->rows, c->n_row, back, c->n * 4, c->n_tok, part, c->n_row);
+    d = distance(part, all, n);
+    report(d <= 1e-5, what, d, 1e-5);
+    if (bench)
+        time_panels(what, c, &p, in, x_bytes, all);
+    free(data);
+    free(ref);
+    free(all);
+    free(part);
+    free(back);
+    free(q);
+}
+
 static void check_product(const struct product *c, const struct hd_kernels *def)
 {
     struct weights w;
@@ -211,6 +280,7 @@ static void check_product(const struct product *c, const struct hd_kernels *def)
         check_fn(c, "q16", hd_k.matmul_q16[c->type], def->matmul_q16[c->type], &w, q, c->n / 32 * (int64_t)sizeof *q, 3e-6);
         free(q);
     }
+    check_panels(c, def, &w, x);
     snprintf(what, sizeof what, "%s decode %s", hd_isa_name(hd_k.isa), hd_dtypes[c->type].name);
     for (int64_t r = 0; r < c->n_row; r++) {
         struct hd_wrows rows = w.rows;
@@ -259,7 +329,7 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
     }
     CASE("rmsnorm", 3e-7, k->rmsnorm(n, a, b, 1e-5f, o))
     CASE("silu_mul", fused > 0 ? 5e-6 : 1e-6, k->silu_mul(n, a, b, o))
-    CASE("exp_sum", fused > 0 ? 5e-6 : 1e-6, o[0] += k->exp_sum(n, o, 8.0f))
+    CASE("exp_sum", fused > 0 ? 5e-6 : 3e-6, o[0] += k->exp_sum(n, o, 8.0f))
     CASE("dot_f32", 3e-6, o[0] += k->dot_f32(n, a, b))
     CASE("dot_f16", 3e-6, o[0] += k->dot_f16(n, h, b))
     CASE("axpy_f32", fused, k->axpy_f32(n, 0.7f, b, o))
@@ -293,6 +363,13 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
         report(!memcmp(q, q2, (size_t)(n / 32) * sizeof *q), "q16_encode", 0, 0);
         free(q);
         free(q2);
+        struct hd_q8 *e = calloc((size_t)(n / 32), sizeof *e), *e2 = calloc((size_t)(n / 32), sizeof *e2);
+
+        hd_k.q8_encode(a, n, e);
+        def->q8_encode(a, n, e2);
+        report(!memcmp(e, e2, (size_t)(n / 32) * sizeof *e), "q8_encode", 0, 0);
+        free(e);
+        free(e2);
     }
     free(a);
     free(b);
@@ -312,7 +389,12 @@ int main(int argc, char **argv)
         {HD_Q4_K, 512, 6, 5, 0, 0, 0},      {HD_Q4_K, 2048, 9, 1, 0, 0, 0},     {HD_Q5_K, 512, 6, 5, 0, 0, 0},      {HD_Q6_K, 512, 6, 5, 0, 0, 0},
         {HD_Q6_K, 2048, 9, 1, 0, 0, 0},     {HD_MXFP4, 96, 6, 9, 0, 0, 0},      {HD_MXFP4, 2048, 9, 1, 0, 0, 0},    {HD_F8_E4M3, 288, 140, 3, 128, 128, HD_F32},
         {HD_F8_E4M3, 96, 40, 1, 32, 32, HD_F8_E8M0}, {HD_F8_E4M3, 96, 5, 4, 1, 32, HD_F8_E8M0}, {HD_F8_E4M3, 1500, 130, 2, 128, 128, HD_BF16}, {HD_F8_E4M3, 64, 4, 2, 0, 0, 0},
-        {HD_F4_E2M1, 96, 6, 9, 1, 32, HD_F8_E8M0}, {HD_F4_E2M1, 2048, 6, 1, 1, 32, HD_F8_E8M0}, {HD_F4_E2M1, 96, 6, 9, 1, 16, HD_F8_E4M3}};
+        {HD_F4_E2M1, 96, 6, 9, 1, 32, HD_F8_E8M0}, {HD_F4_E2M1, 2048, 6, 1, 1, 32, HD_F8_E8M0}, {HD_F4_E2M1, 96, 6, 9, 1, 16, HD_F8_E4M3},
+        /* panels: a row of them and a bit, tokens of every tile */
+        {HD_Q4_0, 64, 39, 33, 0, 0, 0},     {HD_Q4_1, 96, 50, 21, 0, 0, 0},     {HD_Q8_0, 64, 37, 26, 0, 0, 0},     {HD_MXFP4, 64, 33, 19, 0, 0, 0},
+        {HD_F4_E2M1, 160, 32, 23, 1, 32, HD_F8_E8M0}, {HD_F8_E4M3, 416, 147, 31, 128, 128, HD_F32}, {HD_F8_E4M3, 320, 65, 98, 32, 32, HD_F8_E8M0},
+        {HD_F8_E4M3, 96, 131, 1, 1, 32, HD_F8_E8M0}, {HD_F8_E4M3, 160, 45, 17, 1, 32, HD_F8_E8M0}, {HD_F8_E4M3, 384, 270, 1, 128, 128, HD_F32}, {HD_BF16, 288, 145, 1, 0, 0, 0},
+        {HD_BF16, 160, 45, 29, 0, 0, 0}};
     struct hd_kernels def;
 
     bench = argc > 1 && !strcmp(argv[1], "--bench");

@@ -58,34 +58,9 @@ int hd_file_map(struct hd_file_map *m, const char *path, struct hd_err *err)
     return HD_OK;
 }
 
-bool hd_file_settle(struct hd_file_map *m)
-{
-    size_t got = 0;
-    char *p;
-
-    if (m->settled || !m->data || !(p = hd_pages_alloc(m->n)))
-        return m->settled;
-    while (got < m->n) {
-        ssize_t k = hd_fault_hit(HD_FAULT_READ) ? (errno = EIO, -1) : pread(m->fd, p + got, m->n - got, (off_t)got);
-
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0) {
-            hd_pages_free(p, m->n);
-            return false;
-        }
-        got += (size_t)k;
-    }
-    munmap((void *)m->data, m->n);
-    m->data = (const unsigned char *)p;
-    return m->settled = true;
-}
-
 void hd_file_unmap(struct hd_file_map *m)
 {
-    if (m->data && m->settled)
-        hd_pages_free((void *)m->data, m->n);
-    else if (m->data)
+    if (m->data)
         munmap((void *)m->data, m->n);
     if (m->data || m->fd > 0)
         close(m->fd);

@@ -44,8 +44,8 @@ static void defaults(struct hd_engine_options *o, const struct hd_hparams *hp)
         o->chunk = o->n_ctx;
 }
 
-/* Runs the model dry over one span: n_tok tokens from pos0, logits for n_out of them. */
-static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_tok, int64_t n_out, struct hd_cost *cost, struct hd_err *err)
+/* Runs the model dry over one span: n_tok tokens from pos0, logits for n_out of them. packs gathers the weights met, or NULL. */
+static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_tok, int64_t n_out, struct hd_cost *cost, struct hd_packs *packs, struct hd_err *err)
 {
     struct hd_span span = {.n_tok = n_tok, .pos0 = pos0};
     struct hd_ragged b = {.n_tok = n_tok, .n_seq = 1, .span = &span, .n_part = m->spec.n_part, .max_pos = pos0 + n_tok};
@@ -55,6 +55,10 @@ static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, 
 
     hd_arena_init(&arena, 0);
     hd_stream_init(&s, NULL, &arena, exact);
+    if (packs) {
+        s.weight = hd_packs_gather;
+        s.weight_arg = packs;
+    }
     m->arch->forward(m, &s, &b, NULL, n_out);
     rc = hd_stream_end(&s, err);
     *cost = s.cost;
@@ -75,9 +79,9 @@ int hd_engine_plan(const struct hd_model *m, const struct hd_engine_options *opt
     defaults(&o, &m->hp);
     memset(plan, 0, sizeof *plan);
     m->arch->each_weight(m, add_weight_bytes, &plan->weight_bytes);
-    HD_TRY(dry_run(m, o.exact, o.n_ctx - 1, 1, 1, &plan->decode, err));
-    HD_TRY(dry_run(m, o.exact, 0, o.chunk, 1, &plan->prefill, err));
-    HD_TRY(dry_run(m, o.exact, 0, o.chunk, o.chunk, &all, err));
+    HD_TRY(dry_run(m, o.exact, o.n_ctx - 1, 1, 1, &plan->decode, NULL, err));
+    HD_TRY(dry_run(m, o.exact, 0, o.chunk, 1, &plan->prefill, NULL, err));
+    HD_TRY(dry_run(m, o.exact, 0, o.chunk, o.chunk, &all, NULL, err));
     plan->step_bytes = all.arena_peak > plan->prefill.arena_peak ? all.arena_peak : plan->prefill.arena_peak;
     plan->cache_bytes = hd_cache_spec_bytes(&m->spec, o.n_ctx, n_seq);
     plan->available_bytes = hd_mem_available();
@@ -97,6 +101,19 @@ static int check_memory(const struct hd_engine *e, struct hd_err *err)
                       hd_fmt_bytes(s, p->step_bytes), hd_fmt_bytes(n, need), hd_fmt_bytes(a, p->available_bytes));
 }
 
+/* Exact modes multiply weights as they lie. */
+static int pack(struct hd_engine *e, struct hd_err *err)
+{
+    struct hd_cost cost;
+
+    if (e->opt.exact != HD_EXACT_NONE)
+        return HD_OK;
+    HD_TRY(dry_run(&e->model, e->opt.exact, 0, 1, 1, &cost, &e->packs, err));
+    HD_TRY(hd_packs_make(&e->packs, e->pool, err));
+    hd_store_cool(&e->model.store);
+    return HD_OK;
+}
+
 int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine_options *opt, struct hd_err *err)
 {
     int rc;
@@ -106,11 +123,11 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     hd_arena_init(&e->step, 0);
     hd_arena_init(&e->batch, 0);
     HD_TRY(hd_backend_cpu_init(opt->cpu, err));
-    HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, HD_STORE_RESIDENT, err));
+    HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, 0, err));
     defaults(&e->opt, &e->model.hp);
     if ((rc = give_classes(&e->model, path, err)) < 0 || (rc = hd_engine_plan(&e->model, &e->opt, 1, &e->plan, err)) < 0 || (rc = check_memory(e, err)) < 0 ||
         (rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 ||
-        (rc = hd_cache_init(&e->cache, &e->model.spec, e->opt.n_ctx, err)) < 0)
+        (rc = pack(e, err)) < 0 || (rc = hd_cache_init(&e->cache, &e->model.spec, e->opt.n_ctx, err)) < 0)
         goto fail;
     if (!hd_arena_reserve(&e->step, (size_t)e->plan.step_bytes + 65536)) {
         rc = hd_err_set(err, HD_ERR_MEMORY, "no memory for a step of %lld tokens (%lld bytes)", (long long)e->opt.chunk, (long long)e->plan.step_bytes);
@@ -128,6 +145,7 @@ void hd_engine_close(struct hd_engine *e)
     if (e->backend.self)
         hd_backend_cpu_free(&e->backend);
     hd_pool_free(e->pool);
+    hd_packs_release(&e->packs);
     hd_arena_release(&e->step);
     hd_arena_release(&e->batch);
     hd_model_close(&e->model);

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "model/model.h"
+#include "weights/pack.h"
 
 struct hd_engine_options {
     int n_thread;                     /* 0: physical cores */
@@ -32,6 +33,7 @@ struct hd_engine {
     struct hd_engine_options opt;
     struct hd_pool *pool;
     struct hd_backend backend;
+    struct hd_packs packs;            /* fast mode */
     struct hd_cache cache;
     struct hd_arena step;             /* tensors of a step */
     struct hd_arena batch;            /* batch descriptions */

@@ -10,8 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "tensor/dtype.h"
+#include "tensor/panel.h"
 #include "tensor/quant_q16.h"
+#include "tensor/quant_q8.h"
 
 enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_NEON, HD_N_ISA };
 
@@ -27,6 +28,22 @@ struct hd_wrows {
  * format's block length (and of 32 for q16). x rows lie x_bytes apart: f32 or struct hd_q16[n / 32]. */
 typedef void (*hd_matmul_fn)(int64_t n, const struct hd_wrows *w, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out);
 
+/* The same for weights in panels; row0 a multiple of 16. x: struct hd_q8[n / 32] where hd_panel_by_q8(kind), else f32. The definition in
+ * panel_scalar.c fixes every rounding: all levels give the same bits. (Not for what no checkpoint has: NaN codes among fp8 weights and
+ * ue8m0 scales count as the numbers next to them.) */
+typedef void (*hd_panel_fn)(const struct hd_panels *w, int64_t row0, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out);
+
+static inline bool hd_panel_by_q8(enum hd_panel_kind k)
+{
+    return k == HD_PANEL_NIBBLES || k == HD_PANEL_BYTES;
+}
+
+/* What remains to be multiplied at the end: e2m1 codes count halves. */
+static inline float hd_panel_factor(const struct hd_panels *w)
+{
+    return w->type == HD_MXFP4 || w->type == HD_F4_E2M1 ? 0.5f * w->global : 1;
+}
+
 /* One row of a matrix as f32 (vectorised hd_decode_row, bit-equal to it). */
 typedef void (*hd_decode_fn)(const struct hd_wrows *w, int64_t n, float *out);
 
@@ -36,8 +53,10 @@ struct hd_kernels {
     enum hd_isa isa;
     hd_matmul_fn matmul_f32[HD_N_DTYPE];    /* x f32, every product and sum in f32 or wider; set for every weight format */
     hd_matmul_fn matmul_q16[HD_N_DTYPE];    /* x q16; NULL where the fast mode uses f32 activations too */
+    hd_panel_fn matmul_panel[HD_N_DTYPE];   /* of the format that panels were made from */
     hd_decode_fn decode[HD_N_DTYPE];
     void (*q16_encode)(const float *x, int64_t n, struct hd_q16 *out);
+    void (*q8_encode)(const float *x, int64_t n, struct hd_q8 *out);
 
     /* out[i] = x[i] * rsqrt(mean(x^2) + eps) * w[i]; w f32; the sum of squares in double or 8+ lanes of f32. out may be x. */
     void (*rmsnorm)(int64_t n, const float *x, const float *w, float eps, float *out);

@@ -14,6 +14,7 @@
 void hd_fill_matmul_f32_scalar(struct hd_kernels *k);
 void hd_fill_matmul_q16_scalar(struct hd_kernels *k);
 void hd_fill_vec_scalar(struct hd_kernels *k);
+void hd_fill_panel_scalar(struct hd_kernels *k);
 #if HD_HAVE_X86
 void hd_fill_matmul_f32_avx2(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx2(struct hd_kernels *k);
@@ -21,6 +22,9 @@ void hd_fill_matmul_nib_avx2(struct hd_kernels *k);       /* after the q16 ones,
 void hd_fill_matmul_fp4_avx2(struct hd_kernels *k);       /* likewise */
 void hd_fill_matmul_few_avx2(struct hd_kernels *k);        /* after the f32 ones */
 void hd_fill_vec_avx2(struct hd_kernels *k);
+void hd_fill_panel_avx2(struct hd_kernels *k);
+void hd_fill_panel_avx512(struct hd_kernels *k);
+void hd_fill_panel_avx512vnni(struct hd_kernels *k);
 void hd_fill_matmul_nib_avx512(struct hd_kernels *k);
 void hd_fill_matmul_fp4_avx512(struct hd_kernels *k);
 void hd_fill_matmul_few_avx512(struct hd_kernels *k);

@@ -5,6 +5,10 @@
 #include "ops/stream.h"
 
 void hd_dispatch(struct hd_stream *s, const struct hd_call *c);
+/* What w's rows from row0 on are multiplied with: F32, Q16 or Q8; Q16, the largest, in dry runs. */
+enum hd_dtype hd_act_type(struct hd_stream *s, const struct hd_tensor *w, int64_t row0);
+/* For whoever gathers weights in a dry run. */
+void hd_meet_weight(struct hd_stream *s, const struct hd_tensor *w);
 /* ok, or one sentence with the op's name and both shapes in the stream. */
 bool hd_require(struct hd_stream *s, bool ok, enum hd_op op, const struct hd_tensor *a, const struct hd_tensor *b);
 

@@ -64,11 +64,32 @@ void hd_rmsnorm(struct hd_stream *s, struct hd_tensor *out, const struct hd_tens
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_RMSNORM, .n_out = 1, .out = {out}, .in = {x, w}, .f = {eps}});
 }
 
+enum hd_dtype hd_act_type(struct hd_stream *s, const struct hd_tensor *w, int64_t row0)
+{
+    return s->exact != HD_EXACT_NONE || hd_cols(w) % 32 ? HD_F32 : s->be ? s->be->act_type(s->be->self, w, row0) : HD_Q16;
+}
+
+void hd_meet_weight(struct hd_stream *s, const struct hd_tensor *w)
+{
+    if (s->weight && !s->be)
+        s->weight(s->weight_arg, w);
+}
+
+static const struct hd_tensor *quantise(struct hd_stream *s, enum hd_dtype type, const struct hd_tensor *x)
+{
+    struct hd_tensor *q = hd_new(s, type, hd_rows(x), hd_cols(x));
+
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_QUANT, .n_out = 1, .out = {q}, .in = {x}});
+    return q;
+}
+
+/* A dry run without a backend cannot know which activations a weight will meet, and reserves for both kinds. */
 static void matmul_at(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w, int64_t row0)
 {
     struct hd_call c = {.op = HD_OP_MATMUL, .n_out = n};
     struct hd_stream_mark mark = hd_stream_mark(s);
-    bool q16 = false, f32 = false;
+    enum hd_dtype act;
+    bool q16 = false, q8 = false, f32 = false;
 
     HD_ASSERT(n >= 1 && n <= 3);
     for (int i = 0; i < n; i++) {
@@ -78,21 +99,21 @@ static void matmul_at(struct hd_stream *s, int n, struct hd_tensor *const *out, 
         s->cost.weight_bytes += weight_bytes(w[i]) * (double)hd_cols(out[i]) / (double)hd_rows(w[i]);
         c.out[i] = out[i];
         c.in[i + 2] = w[i];
-        /* a dry run without a backend reserves for q16: it is the larger of the two needs */
-        if (s->exact == HD_EXACT_NONE && hd_cols(x) % 32 == 0 && (!s->be || s->be->wants_q16(s->be->self, w[i]->type)))
-            q16 = true;
-        else
-            f32 = true;
+        hd_meet_weight(s, w[i]);
+        act = hd_act_type(s, w[i], row0 < 0 ? 0 : row0);
+        q16 |= act == HD_Q16 || !s->be;
+        q8 |= act == HD_Q8 || !s->be;
+        f32 |= act == HD_F32;
     }
+    if (s->exact != HD_EXACT_NONE || hd_cols(x) % 32)
+        q16 = q8 = false;
     c.in[0] = x;
     c.i[0] = f32;
     c.i[1] = row0 < 0 ? 0 : row0;
-    if (q16) {
-        struct hd_tensor *xq = hd_new(s, HD_Q16, hd_rows(x), hd_cols(x));
-
-        hd_dispatch(s, &(struct hd_call){.op = HD_OP_Q16, .n_out = 1, .out = {xq}, .in = {x}});
-        c.in[1] = xq;
-    }
+    if (q16)
+        c.in[1] = quantise(s, HD_Q16, x);
+    if (q8)
+        c.in[5] = quantise(s, HD_Q8, x);
     hd_dispatch(s, &c);
     hd_stream_rewind(s, mark);
 }

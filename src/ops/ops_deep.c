@@ -250,14 +250,19 @@ void hd_moe(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *
     double share = 1 - pow(1 - (double)k / (double)hp->n_expert, (double)n), bytes = 0;
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *order, *xs, *xq = NULL, *h, *u, *hq = NULL, *y;
-    bool q16;
+    enum hd_dtype act_in, act_mid;
 
     if (!hd_require(s, hd_rows(out) == n && hd_cols(out) == d && hd_rows(idx) == n && hd_cols(gate) == d, HD_OP_MOE, x, gate) ||
         !hd_require(s, hd_cols(down) == f && hd_rows(down) == d && hd_rows(up) == f && hd_cols(up) == d, HD_OP_MOE, up, down))
         return;
-    q16 = s->exact == HD_EXACT_NONE && d % 32 == 0 && f % 32 == 0 && (!s->be || s->be->wants_q16(s->be->self, gate->type));
-    for (int64_t e = 0; e < hp->n_expert; e++)
+    act_in = hd_act_type(s, gate, 0);
+    act_mid = hd_act_type(s, down, 0);
+    for (int64_t e = 0; e < hp->n_expert; e++) {
+        hd_meet_weight(s, &gate[e]);
+        hd_meet_weight(s, &up[e]);
+        hd_meet_weight(s, &down[e]);
         bytes += (double)(hd_tensor_bytes(&gate[e]) + hd_tensor_bytes(&up[e]) + hd_tensor_bytes(&down[e]));
+    }
     s->cost.flops += 6.0 * (double)slots * (double)(d * f);
     s->cost.weight_bytes += bytes * share;
     order = hd_new(s, HD_I32, 3, slots + hp->n_expert + 1);
@@ -265,10 +270,10 @@ void hd_moe(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *
     h = hd_new(s, HD_F32, slots, f);
     u = hd_new(s, HD_F32, slots, f);
     y = hd_new(s, HD_F32, slots, d);
-    if (q16) {
-        xq = hd_new(s, HD_Q16, slots, d);
-        hq = hd_new(s, HD_Q16, slots, f);
-    }
+    if (act_in != HD_F32)
+        xq = hd_new(s, act_in, slots, d);
+    if (act_mid != HD_F32)
+        hq = hd_new(s, act_mid, slots, f);
     /* scratch goes along as a list of tensors: the backend allocates nothing */
     const struct hd_tensor **list = hd_stream_ok(s) ? hd_arena_alloc(s->step, 10 * sizeof *list) : NULL;
 

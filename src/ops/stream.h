@@ -36,7 +36,7 @@ struct hd_call {
     enum hd_op op;
     int n_out;
     struct hd_tensor *out[3];
-    const struct hd_tensor *in[5];
+    const struct hd_tensor *in[6];
     const struct hd_ragged *batch;
     const int32_t *rows;              /* GATHER */
     const struct hd_tensor *const *list;      /* MOE: x, idx, weight, then scratch */
@@ -66,7 +66,7 @@ struct hd_backend {
     void *self;
     hd_op_fn run[HD_N_OP];
     hd_back_fn back[HD_N_OP];         /* NULL for FLAT and NONE ops */
-    bool (*wants_q16)(void *self, enum hd_dtype weight);      /* does the fast mode multiply this format with q16? */
+    enum hd_dtype (*act_type)(void *self, const struct hd_tensor *w, int64_t row0);      /* what the fast mode multiplies w's rows from row0 on with: F32, Q16 or Q8 */
 };
 
 enum hd_exact { HD_EXACT_NONE, HD_EXACT_F32, HD_EXACT_OFFICIAL };
@@ -94,6 +94,8 @@ struct hd_stream {
     hd_trace_fn trace;
     void *trace_arg;
     struct hd_tape *tape;             /* NULL: not recording */
+    void (*weight)(void *arg, const struct hd_tensor *w);     /* dry runs: every matrix that a product meets, in the order of the step; or NULL */
+    void *weight_arg;
 };
 
 /* be NULL: a dry run (weights then may have no data). step holds descriptors and, when running, the numbers. */

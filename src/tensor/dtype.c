@@ -52,7 +52,8 @@ bool hd_dtype_is_float(enum hd_dtype t)
     case HD_I32:
     case HD_I64:
     case HD_BOOL:
-    case HD_Q16: return false;
+    case HD_Q16:
+    case HD_Q8: return false;
     default: return true;
     }
 }

@@ -5,6 +5,7 @@
 #include "tensor/blocks.h"
 #include "tensor/dtype.h"
 #include "tensor/quant_q16.h"
+#include "tensor/quant_q8.h"
 
 static void put16(uint8_t *p, uint16_t v)
 {
@@ -209,6 +210,10 @@ bool hd_encode_row(enum hd_dtype t, const float *x, int64_t n, void *dst)
         hd_q16_encode(x, n, dst);
         return true;
     }
+    if (t == HD_Q8) {
+        hd_q8_encode(x, n, dst);
+        return true;
+    }
     for (int64_t i = 0; i < n / len; i++, x += len, out += bytes) {
         switch (t) {
         case HD_F32: memcpy(out, x, 4); break;
@@ -241,5 +246,22 @@ void hd_q16_encode(const float *x, int64_t n, struct hd_q16 *out)
             sum += out->q[i];
         }
         out->sum = out->d * (float)sum;
+    }
+}
+
+void hd_q8_encode(const float *x, int64_t n, struct hd_q8 *out)
+{
+    for (int64_t b = 0; b < n / 32; b++, x += 32, out++) {
+        float amax = amax_of(x, 32), id = amax > 1e-30f ? 127 / amax : 0;
+        int32_t sum = 0;
+
+        out->d = amax / 127;
+        out->pad = 0;
+        for (int i = 0; i < 32; i++) {
+            out->q[i] = (int8_t)nearbyintf(x[i] * id);
+            sum += out->q[i];
+        }
+        out->sum = out->d * (float)sum;
+        out->neg = -sum;
     }
 }

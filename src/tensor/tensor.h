@@ -12,6 +12,8 @@
 
 #define HD_MAX_DIM 4
 
+struct hd_panels;
+
 struct hd_tensor {
     enum hd_dtype type;
     int n_dim;
@@ -19,6 +21,7 @@ struct hd_tensor {
     int64_t row_bytes;
     void *data;                   /* NULL in a dry run */
     struct hd_scale scale;        /* weights only; scale.data NULL elsewhere */
+    const struct hd_panels *panels;       /* weights: the same in the kernels' order (panel.h), or NULL */
     const char *name;             /* weights: the checkpoint's name; borrowed */
 };
 

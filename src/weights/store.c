@@ -14,7 +14,6 @@
 #define CONFIG_MAX ((size_t)16 << 20)
 #define INDEX_MAX ((size_t)256 << 20)
 #define FILES_MAX 4096
-#define RESIDENT_MIN ((int64_t)4 << 20)       /* smaller files stay mapped: the caches hold them anyway */
 
 static size_t slot_of(const struct hd_store *st, const char *name, size_t n)
 {
@@ -93,8 +92,6 @@ static int add_file(struct hd_store *st, const char *path, struct hd_err *err)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", path);
     st->file_names = names;
     HD_TRY(hd_file_map(&st->files[st->n_file], path, err));
-    if ((int64_t)st->files[st->n_file].n >= RESIDENT_MIN && (int64_t)st->files[st->n_file].n <= st->resident_left && hd_file_settle(&st->files[st->n_file]))
-        st->resident_left -= (int64_t)st->files[st->n_file].n;
     if (!(names[st->n_file] = hd_strdup(path))) {
         hd_file_unmap(&st->files[st->n_file]);
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", path);
@@ -305,7 +302,6 @@ int hd_store_open(struct hd_store *st, const char *path, int flags, struct hd_er
     memset(st, 0, sizeof *st);
     hd_arena_init(&st->arena, 0);
     st->check_left = flags & HD_STORE_CHECK ? INT64_MAX : (int64_t)16 << 20;
-    st->resident_left = flags & HD_STORE_RESIDENT ? hd_mem_available() / 4 : 0;
     if (!(st->path = hd_strdup(path))) {
         rc = hd_err_set(&local, HD_ERR_MEMORY, "%s: no memory", path);
     } else if (hd_file_is_dir(path)) {
@@ -341,9 +337,9 @@ void hd_store_close(struct hd_store *st)
     memset(st, 0, sizeof *st);
 }
 
-void hd_store_prefetch(const struct hd_store *st)
+void hd_store_cool(const struct hd_store *st)
 {
     for (int i = 0; i < st->n_file; i++)
         if (st->files[i].n)
-            madvise((void *)st->files[i].data, st->files[i].n, MADV_WILLNEED);
+            madvise((void *)st->files[i].data, st->files[i].n, MADV_DONTNEED);
 }

@@ -50,22 +50,20 @@ struct hd_store {
     size_t n_hash;
     struct hd_gguf_kv *kv;        /* HD_STORE_GGUF only */
     size_t n_kv;
-    int64_t resident_left;        /* bytes that may still be copied */
     int64_t check_left;           /* scales and vector values that may still be read to see whether they are finite */
     struct hd_arena arena;
 };
 
-/* PLAN: weights need not be there. RESIDENT: files that fit into the memory at hand several times over are copied into huge
- * pages rather than mapped (see hd_file_settle). CHECK: every scale and vector is read and must be finite;
+/* PLAN: weights need not be there. CHECK: every scale and vector is read and must be finite;
  * otherwise the first 16 Mi values. Errors: IO, FORMAT, LIMIT, MEMORY; the store is released on failure. */
-enum hd_store_flags { HD_STORE_PLAN = 1, HD_STORE_RESIDENT = 2, HD_STORE_CHECK = 4 };
+enum hd_store_flags { HD_STORE_PLAN = 1, HD_STORE_CHECK = 2 };
 int hd_store_open(struct hd_store *st, const char *path, int flags, struct hd_err *err);
 void hd_store_close(struct hd_store *st);
 
 struct hd_entry *hd_store_find(const struct hd_store *st, const char *name);
 
-/* Tells the system that all weights will be read soon. */
-void hd_store_prefetch(const struct hd_store *st);
+/* Gives the files' pages back to the system, which brings them in again when somebody reads there. */
+void hd_store_cool(const struct hd_store *st);
 
 /* For the readers: a new entry with its name copied; NULL and *err when it is there already or memory ran out. */
 struct hd_entry *hd_store_add(struct hd_store *st, const char *name, size_t n, struct hd_err *err);

@@ -28,9 +28,9 @@ bool hd_backend_cpu_has(const char *level)
     return false;
 }
 
-static bool wants_q16(void *self, enum hd_dtype weight)
+static enum hd_dtype act_type(void *self, const struct hd_tensor *w, int64_t row0)
 {
-    return hd_k.matmul_q16[weight] != NULL;
+    return hd_cpu_act_type(w, row0);
 }
 
 int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd_err *err)
@@ -43,12 +43,12 @@ int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd
     *be = (struct hd_backend){
         .name = "cpu",
         .self = cpu,
-        .wants_q16 = wants_q16,
+        .act_type = act_type,
         .run = {
             [HD_OP_EMBED] = hd_cpu_embed,
             [HD_OP_GATHER] = hd_cpu_gather,
             [HD_OP_RMSNORM] = hd_cpu_rmsnorm,
-            [HD_OP_Q16] = hd_cpu_q16,
+            [HD_OP_QUANT] = hd_cpu_quant,
             [HD_OP_MATMUL] = hd_cpu_matmul,
             [HD_OP_ADD_ROW] = hd_cpu_add_row,
             [HD_OP_ADD] = hd_cpu_add,

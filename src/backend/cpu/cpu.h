@@ -21,7 +21,7 @@ void hd_cpu_rows(struct hd_cpu *cpu, int64_t n, int64_t cols, hd_range_fn fn, vo
 void hd_cpu_embed(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_gather(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_rmsnorm(void *self, struct hd_stream *s, const struct hd_call *c);
-void hd_cpu_q16(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_quant(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_add_row(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_add(void *self, struct hd_stream *s, const struct hd_call *c);
@@ -53,10 +53,16 @@ void hd_cpu_engram(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_short_conv(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c);
 
-static inline bool hd_fp4_type(enum hd_dtype t)
-{
-    return t == HD_F4_E2M1 || t == HD_MXFP4;
-}
+/* Activations that x, xq (Q16) and x8 (Q8) are of; NULL where a step has none of that kind. */
+struct hd_acts {
+    const struct hd_tensor *f32, *q16, *q8;
+};
+
+/* Rows row0 .. of w times tokens tok0 .. of the activations that suit it. */
+void hd_cpu_mul_rows(const struct hd_tensor *w, int64_t row0, int64_t n_row, const struct hd_acts *x, int64_t tok0, int64_t n_tok, float *out, int64_t ld_out);
+/* What w's rows from row0 on want to be multiplied with. */
+enum hd_dtype hd_cpu_act_type(const struct hd_tensor *w, int64_t row0);
+void hd_cpu_quantise(enum hd_dtype type, const float *x, int64_t n, void *out);
 
 static inline float *hd_cpu_row(const struct hd_tensor *t, int64_t r)
 {

@@ -9,7 +9,7 @@
 
 #define TOK_BLOCK 48
 #define TILE_BYTES (24 * 1024)        /* weights of a tile of rows */
-#define TILE_BYTES_FP4 (128 * 1024)   /* its kernel puts the activations into an order of its own, once a tile */
+#define TILE_PANEL (64 * 1024)        /* of a tile of panels */
 /* One token only streams weights: tiles are long, so that what is prefetched at a tile's end is not another worker's, and
  * still several a worker, so that a slow one is not waited for. */
 #define STREAM_MIN (16 * 1024)
@@ -17,6 +17,7 @@
 
 struct job {
     const struct hd_call *c;
+    struct hd_acts x;
     int64_t tile[3];                  /* rows a tile, per weight */
     int64_t first[4];                 /* first tile of each weight; [n_out] is the total */
     int64_t tok_blocks;
@@ -27,6 +28,41 @@ static int64_t clamp(int64_t x, int64_t lo, int64_t hi)
     return x < lo ? lo : x > hi ? hi : x;
 }
 
+static bool in_panels(const struct hd_tensor *w, int64_t row0)
+{
+    return w->panels && row0 % HD_PANEL_ROWS == 0;
+}
+
+enum hd_dtype hd_cpu_act_type(const struct hd_tensor *w, int64_t row0)
+{
+    if (in_panels(w, row0))
+        return hd_panel_by_q8(w->panels->kind) ? HD_Q8 : HD_F32;
+    return hd_k.matmul_q16[w->type] ? HD_Q16 : HD_F32;
+}
+
+void hd_cpu_quantise(enum hd_dtype type, const float *x, int64_t n, void *out)
+{
+    if (type == HD_Q8)
+        hd_k.q8_encode(x, n, out);
+    else
+        hd_k.q16_encode(x, n, out);
+}
+
+void hd_cpu_mul_rows(const struct hd_tensor *w, int64_t row0, int64_t n_row, const struct hd_acts *x, int64_t tok0, int64_t n_tok, float *out, int64_t ld_out)
+{
+    struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row0};
+    const struct hd_tensor *a = x->f32;
+
+    if (in_panels(w, row0) && (x->q8 || !hd_panel_by_q8(w->panels->kind))) {
+        a = hd_panel_by_q8(w->panels->kind) ? x->q8 : x->f32;
+        hd_k.matmul_panel[w->type](w->panels, row0, n_row, hd_cpu_row(a, tok0), a->row_bytes, n_tok, out, ld_out);
+    } else if (x->q16 && hd_k.matmul_q16[w->type]) {
+        hd_k.matmul_q16[w->type](hd_cols(w), &rows, n_row, hd_cpu_row(x->q16, tok0), x->q16->row_bytes, n_tok, out, ld_out);
+    } else {
+        hd_k.matmul_f32[w->type](hd_cols(w), &rows, n_row, hd_cpu_row(a, tok0), a->row_bytes, n_tok, out, ld_out);
+    }
+}
+
 static void matmul_tile(const struct job *j, int64_t index)
 {
     const struct hd_call *c = j->c;
@@ -35,18 +71,10 @@ static void matmul_tile(const struct job *j, int64_t index)
 
     while (tile >= j->first[i + 1])
         i++;
-    const struct hd_tensor *w = c->in[2 + i], *x = c->in[0];
     int64_t row0 = (tile - j->first[i]) * j->tile[i], n_out = hd_cols(c->out[i]), n_row = n_out - row0 < j->tile[i] ? n_out - row0 : j->tile[i];
     int64_t t1 = t0 + TOK_BLOCK < n_tok ? t0 + TOK_BLOCK : n_tok, ld = c->out[i]->row_bytes / 4;
-    struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row0 + c->i[1]};
-    float *out = (float *)c->out[i]->data + t0 * ld + row0;
-    hd_matmul_fn fn = hd_k.matmul_f32[w->type];
 
-    if (c->in[1] && hd_k.matmul_q16[w->type]) {
-        x = c->in[1];
-        fn = hd_k.matmul_q16[w->type];
-    }
-    fn(hd_cols(c->in[0]), &rows, n_row, (const char *)x->data + t0 * x->row_bytes, x->row_bytes, t1 - t0, out, ld);
+    hd_cpu_mul_rows(c->in[2 + i], row0 + c->i[1], n_row, &j->x, t0, t1 - t0, (float *)c->out[i]->data + t0 * ld + row0, ld);
 }
 
 static void matmul_range(void *arg, int64_t begin, int64_t end)
@@ -55,25 +83,36 @@ static void matmul_range(void *arg, int64_t begin, int64_t end)
         matmul_tile(arg, i);
 }
 
+/* Rows of a tile of w: a multiple of 16 (8 where there are no panels). total: bytes of all weights of the call. */
+static int64_t tile_rows(const struct hd_tensor *w, int64_t n_out, int64_t n_tok, int n_thread, int64_t total)
+{
+    int64_t bytes = hd_tensor_bytes(w), step = w->panels ? HD_PANEL_ROWS : 8, min = step;
+
+    if (n_tok == 1)
+        bytes = clamp(total / (4 * n_thread), STREAM_MIN, STREAM_MAX);
+    else if (w->panels)
+        bytes = clamp(bytes / (4 * n_thread), min = 2 * step, TILE_PANEL);
+    else if (n_tok > 4)
+        bytes = clamp(bytes / (2 * n_thread), 8 * w->row_bytes, w->row_bytes * 32 > TILE_BYTES ? w->row_bytes * 32 : TILE_BYTES);
+    else
+        bytes = TILE_BYTES;
+    return clamp(bytes / w->row_bytes / step * step, min, n_tok > 1 ? 256 : (n_out + step - 1) / step * step);
+}
+
 void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     struct hd_cpu *cpu = self;
-    struct job j = {.c = c};
-    int64_t n_tok = hd_rows(c->in[0]), bytes = 0;
+    struct job j = {.c = c, .x = {c->in[0], c->in[1], c->in[5]}};
+    int64_t n_tok = hd_rows(c->in[0]), total = 0;
 
     j.tok_blocks = (n_tok + TOK_BLOCK - 1) / TOK_BLOCK;
     for (int i = 0; i < c->n_out; i++)
-        bytes += hd_tensor_bytes(c->in[2 + i]);
-    bytes = n_tok > 1 ? TILE_BYTES : clamp(bytes / (4 * hd_pool_threads(cpu->pool)), STREAM_MIN, STREAM_MAX);
+        total += hd_tensor_bytes(c->in[2 + i]);
     for (int i = 0; i < c->n_out; i++) {
-        const struct hd_tensor *w = c->in[2 + i];
+        int64_t n_out = hd_cols(c->out[i]);
 
-        if (n_tok > 1 && hd_fp4_type(w->type))
-            bytes = clamp(hd_tensor_bytes(w) / (2 * hd_pool_threads(cpu->pool)), TILE_BYTES, TILE_BYTES_FP4);
-        else if (n_tok > 4)
-            bytes = clamp(hd_tensor_bytes(w) / (2 * hd_pool_threads(cpu->pool)), 8 * w->row_bytes, w->row_bytes * 32 > TILE_BYTES ? w->row_bytes * 32 : TILE_BYTES);
-        j.tile[i] = clamp(bytes / w->row_bytes / 8 * 8, 8, n_tok > 1 ? 256 : hd_cols(c->out[i]));
-        j.first[i + 1] = j.first[i] + (hd_cols(c->out[i]) + j.tile[i] - 1) / j.tile[i];
+        j.tile[i] = tile_rows(c->in[2 + i], n_out, n_tok, hd_pool_threads(cpu->pool), total);
+        j.first[i + 1] = j.first[i] + (n_out + j.tile[i] - 1) / j.tile[i];
     }
     hd_pool_for(cpu->pool, j.first[c->n_out] * j.tok_blocks, 1, matmul_range, &j);
 }

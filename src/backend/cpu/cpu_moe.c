@@ -12,7 +12,8 @@
 #include "tensor/simulate.h"
 
 #define TILE_BYTES (48 * 1024)
-#define TILE_BYTES_FP4 (128 * 1024)   /* its kernel puts the activations into an order of its own, once a tile */
+#define TILE_PANEL (128 * 1024)       /* of panels */
+#define TOK_BLOCK 48                  /* tokens whose activations stay near while a tile is walked */
 #define MAX_EXPERT 4096
 
 /* ---- the gate ---- */
@@ -137,7 +138,8 @@ struct job {
     const float *slot_weight;
     int64_t tile, n_out;              /* rows a tile; rows of the product now running */
     const struct hd_tensor *w[2];
-    const struct hd_tensor *out[2], *in, *in_q;
+    const struct hd_tensor *out[2];
+    struct hd_acts in;
     int64_t tiles;                    /* per expert */
 };
 
@@ -150,19 +152,9 @@ static void product_range(void *arg, int64_t begin, int64_t end)
         int64_t n_row = j->n_out - row0 < j->tile ? j->n_out - row0 : j->tile;
 
         for (int k = 0; k < 2 && n > 0; k++) {
-            const struct hd_tensor *w = j->w[k] ? &j->w[k][e] : NULL, *x = j->in;
-            struct hd_wrows rows;
-            hd_matmul_fn fn;
-
-            if (!w)
-                continue;
-            rows = (struct hd_wrows){w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row0};
-            fn = hd_k.matmul_f32[w->type];
-            if (j->in_q && hd_k.matmul_q16[w->type]) {
-                x = j->in_q;
-                fn = hd_k.matmul_q16[w->type];
-            }
-            fn(hd_cols(w), &rows, n_row, hd_cpu_row(x, j->first[e]), x->row_bytes, n, hd_cpu_row(j->out[k], j->first[e]) + row0, j->out[k]->row_bytes / 4);
+            for (int64_t t = j->first[e]; j->w[k] && t < j->first[e + 1]; t += TOK_BLOCK)
+                hd_cpu_mul_rows(&j->w[k][e], row0, n_row, &j->in, t, j->first[e + 1] - t < TOK_BLOCK ? j->first[e + 1] - t : TOK_BLOCK, hd_cpu_row(j->out[k], t) + row0,
+                               j->out[k]->row_bytes / 4);
         }
     }
 }
@@ -170,15 +162,14 @@ static void product_range(void *arg, int64_t begin, int64_t end)
 static void product(struct hd_cpu *cpu, struct job *j, const struct hd_tensor *w0, const struct hd_tensor *w1, const struct hd_tensor *in, const struct hd_tensor *in_q,
                     const struct hd_tensor *out0, const struct hd_tensor *out1)
 {
-    int64_t tile = (hd_fp4_type(w0->type) ? TILE_BYTES_FP4 : TILE_BYTES) / (w0->row_bytes > 0 ? w0->row_bytes : 1) / 8 * 8;
+    int64_t step = w0->panels ? HD_PANEL_ROWS : 8, tile = (w0->panels ? TILE_PANEL : TILE_BYTES) / (w0->row_bytes > 0 ? w0->row_bytes : 1) / step * step;
 
     j->n_out = hd_rows(w0);
-    j->tile = tile < 8 ? 8 : tile;
+    j->tile = tile < step ? step : tile;
     j->tiles = (j->n_out + j->tile - 1) / j->tile;
     j->w[0] = w0;
     j->w[1] = w1;
-    j->in = in;
-    j->in_q = in_q;
+    j->in = (struct hd_acts){in, in_q && in_q->type == HD_Q16 ? in_q : NULL, in_q && in_q->type == HD_Q8 ? in_q : NULL};
     j->out[0] = out0;
     j->out[1] = out1;
     hd_pool_for(cpu->pool, j->tiles * j->c->i[0], 1, product_range, j);
@@ -225,7 +216,7 @@ static void gather_range(void *arg, int64_t begin, int64_t end)
         if (j->c->i[3] && j->c->i[1])
             hd_simulate(HD_SIM_FP8, j->c->i[1], x, d);
         if (l[XQ])
-            hd_k.q16_encode(x, d, (struct hd_q16 *)hd_cpu_row(l[XQ], s));
+            hd_cpu_quantise(l[XQ]->type, x, d, hd_cpu_row(l[XQ], s));
     }
 }
 
@@ -270,7 +261,7 @@ static void act_range(void *arg, int64_t begin, int64_t end)
                 hd_simulate(HD_SIM_FP8, j->c->i[1], h, f);
         }
         if (l[HQ])
-            hd_k.q16_encode(h, f, (struct hd_q16 *)hd_cpu_row(l[HQ], s));
+            hd_cpu_quantise(l[HQ]->type, h, f, hd_cpu_row(l[HQ], s));
     }
 }
 

@@ -70,9 +70,10 @@ static void fill(enum hd_dtype type, unsigned char *p, int64_t n)
 
 struct bench {
     struct hd_cpu cpu;
-    struct hd_tensor w, x, q16, out;
-    unsigned char *weights, *scales;
-    int64_t n_copy, bytes, scale_bytes;
+    struct hd_tensor w, x, q, out;
+    struct hd_panels panels;
+    unsigned char *weights, *scales, *packs;
+    int64_t n_copy, bytes, scale_bytes, pack_bytes;
 };
 
 static void release(struct bench *b)
@@ -80,8 +81,38 @@ static void release(struct bench *b)
     hd_pages_free(b->weights, (size_t)(b->bytes * b->n_copy));
     hd_pages_free(b->scales, (size_t)(b->scale_bytes * b->n_copy));
     hd_free(b->x.data);
-    hd_free(b->q16.data);
+    hd_pages_free(b->packs, (size_t)(b->pack_bytes * b->n_copy));
+    hd_free(b->q.data);
     hd_free(b->out.data);
+}
+
+/* The weights in panels, as the engine keeps them, where their format is made for that. */
+static bool pack(struct bench *b)
+{
+    b->w.data = b->weights;
+    b->w.scale.data = b->scales;
+    if (!hd_panels_describe(&b->w, &b->panels))
+        return true;
+    b->pack_bytes = hd_panel_count(&b->panels) * b->panels.bytes;
+    if (!(b->packs = hd_pages_alloc((size_t)(b->pack_bytes * b->n_copy))))
+        return false;
+    for (int64_t i = 0; i < hd_panel_count(&b->panels); i++)
+        hd_panel_pack(&b->w, &b->panels, i, b->packs + i * b->panels.bytes);
+    for (int64_t i = 1; i < b->n_copy; i++)
+        memcpy(b->packs + i * b->pack_bytes, b->packs, (size_t)b->pack_bytes);
+    b->w.panels = &b->panels;
+    return true;
+}
+
+/* Room for the activations that the weights want. */
+static bool quantise(struct bench *b, int64_t n_tok, int64_t cols)
+{
+    enum hd_dtype act = hd_cpu_act_type(&b->w, 0);
+
+    b->q = hd_view2(act, NULL, n_tok, cols);
+    if (act != HD_F32)
+        b->q.data = hd_malloc((size_t)hd_row_bytes(act, cols) * (size_t)n_tok);
+    return act == HD_F32 || b->q.data;
 }
 
 static bool prepare(struct bench *b, enum hd_dtype type, int64_t rows, int64_t cols, int64_t n_tok)
@@ -97,21 +128,23 @@ static bool prepare(struct bench *b, enum hd_dtype type, int64_t rows, int64_t c
     b->weights = hd_pages_alloc((size_t)(b->bytes * b->n_copy));
     b->scales = b->scale_bytes ? hd_pages_alloc((size_t)(b->scale_bytes * b->n_copy)) : NULL;
     b->x = hd_view2(HD_F32, hd_malloc((size_t)(n_tok * cols) * 4), n_tok, cols);
-    b->q16 = hd_view2(HD_Q16, hd_malloc((size_t)hd_row_bytes(HD_Q16, cols) * (size_t)n_tok), n_tok, cols);
     b->out = hd_view2(HD_F32, hd_malloc((size_t)(n_tok * rows) * 4), n_tok, rows);
-    if (!b->weights || (b->scale_bytes && !b->scales) || !b->x.data || !b->q16.data || !b->out.data)
+    if (!b->weights || (b->scale_bytes && !b->scales) || !b->x.data || !b->out.data)
         return false;
     fill(type, b->weights, b->bytes);
     for (int64_t i = 1; i < b->n_copy; i++)
         memcpy(b->weights + i * b->bytes, b->weights, (size_t)b->bytes);
     if (b->scales)
         memset(b->scales, 120, (size_t)(b->scale_bytes * b->n_copy));
+    if (!pack(b) || !quantise(b, n_tok, cols))
+        return false;
     for (int64_t t = 0; t < n_tok; t++) {
         float *x = hd_cpu_row(&b->x, t);
 
         for (int64_t i = 0; i < cols; i++)
             x[i] = (float)((i * 37 + t * 11) % 101 - 50) / 50;
-        hd_k.q16_encode(x, cols, (struct hd_q16 *)hd_cpu_row(&b->q16, t));
+        if (b->q.data)
+            hd_cpu_quantise(b->q.type, x, cols, hd_cpu_row(&b->q, t));
     }
     return true;
 }
@@ -121,8 +154,9 @@ static double once(struct bench *b)
     double t0 = now();
 
     for (int64_t i = 0; i < b->n_copy; i++) {
-        struct hd_call c = {.n_out = 1, .out = {&b->out}, .in = {&b->x, hd_k.matmul_q16[b->w.type] ? &b->q16 : NULL, &b->w}};
+        struct hd_call c = {.n_out = 1, .out = {&b->out}, .in = {&b->x, b->q.type == HD_Q16 ? &b->q : NULL, &b->w, NULL, NULL, b->q.type == HD_Q8 ? &b->q : NULL}};
 
+        b->panels.data = b->packs + i * b->pack_bytes;
         b->w.data = b->weights + i * b->bytes;
         b->w.scale.data = b->scales ? b->scales + i * b->scale_bytes : NULL;
         hd_cpu_matmul(&b->cpu, NULL, &c);

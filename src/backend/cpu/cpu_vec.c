@@ -52,17 +52,17 @@ void hd_cpu_rmsnorm(void *self, struct hd_stream *s, const struct hd_call *c)
     hd_cpu_rows(self, hd_rows(c->in[0]), hd_cols(c->in[0]), rmsnorm_range, (void *)c);
 }
 
-static void q16_range(void *arg, int64_t begin, int64_t end)
+static void quant_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_call *c = arg;
 
     for (int64_t t = begin; t < end; t++)
-        hd_k.q16_encode(row_f32(c->in[0], t), hd_cols(c->in[0]), (struct hd_q16 *)((char *)c->out[0]->data + t * c->out[0]->row_bytes));
+        hd_cpu_quantise(c->out[0]->type, row_f32(c->in[0], t), hd_cols(c->in[0]), (char *)c->out[0]->data + t * c->out[0]->row_bytes);
 }
 
-void hd_cpu_q16(void *self, struct hd_stream *s, const struct hd_call *c)
+void hd_cpu_quant(void *self, struct hd_stream *s, const struct hd_call *c)
 {
-    hd_cpu_rows(self, hd_rows(c->in[0]), hd_cols(c->in[0]), q16_range, (void *)c);
+    hd_cpu_rows(self, hd_rows(c->in[0]), hd_cols(c->in[0]), quant_range, (void *)c);
 }
 
 static void add_row_range(void *arg, int64_t begin, int64_t end)

@@ -239,6 +239,42 @@ static void q16_encode(const float *x, int64_t n, struct hd_q16 *out)
     }
 }
 
+static void q8_encode(const float *x, int64_t n, struct hd_q8 *out)
+{
+    const __m256 abs_mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7), one8 = _mm256_set1_epi8(1), one16 = _mm256_set1_epi16(1);
+
+    for (int64_t b = 0; b < n / 32; b++, x += 32, out++) {
+        __m256 v[4], m = _mm256_setzero_ps(), idv;
+        __m256i q[4], sum;
+        __m128 t;
+        __m128i s;
+        float amax;
+
+        for (int i = 0; i < 4; i++) {
+            v[i] = _mm256_loadu_ps(x + 8 * i);
+            m = _mm256_max_ps(m, _mm256_and_ps(v[i], abs_mask));
+        }
+        t = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+        t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+        t = _mm_max_ss(t, _mm_movehdup_ps(t));
+        amax = _mm_cvtss_f32(t);
+        idv = _mm256_set1_ps(amax > 1e-30f ? 127 / amax : 0);
+        for (int i = 0; i < 4; i++)
+            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], idv));
+        q[0] = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])), order);
+        sum = _mm256_madd_epi16(_mm256_maddubs_epi16(one8, q[0]), one16);
+        s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1));
+        out->d = amax / 127;
+        out->sum = out->d * (float)_mm_cvtsi128_si32(s);
+        out->neg = -_mm_cvtsi128_si32(s);
+        out->pad = 0;
+        _mm256_storeu_si256((__m256i *)out->q, q[0]);
+    }
+}
+
 /* ---- attention over cached rows: four rows by up to three heads, and four vectors by up to two heads, in registers ---- */
 
 static inline __m256 load8(const void *row, bool f16, int64_t i)
@@ -385,6 +421,7 @@ static void rows_mix(int64_t d, int64_t n, const void *const *row, bool f16, con
 void hd_fill_vec_avx2(struct hd_kernels *k)
 {
     k->q16_encode = q16_encode;
+    k->q8_encode = q8_encode;
     k->rmsnorm = rmsnorm;
     k->silu_mul = silu_mul;
     k->exp_sum = exp_sum;

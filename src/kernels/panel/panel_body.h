@@ -1,0 +1,315 @@
+/* panel_body.h: products of panels (tensor/panel.h) in vectors of L lanes, a row a lane; see panel_scalar.c for what is computed.
+ *
+ * The including file defines
+ *   V, VI, L, T_MAX                             vectors of L f32 and of 4 L bytes; tokens that a tile keeps sums of
+ *   v_zero v_set1 v_load v_store v_add v_mul v_fma, vi_load vi_word (a word, in all lanes) vi_shl(v, n) v_of_int
+ *   v_f16(p), v_e8m0(p)                         L scales
+ *   w_nibbles(v, lo, hi), w_e2m1(v), w_byte(v)  codes to what dot8 takes: unsigned ones with NIBBLE_SHIFT's and BYTE_SHIFT's offset
+ *   dot8(w[8], x, init), dot8_bytes             init + sums of 32 products
+ *   v_fp8(p, out[4]), v_bf16(p, out[4])         four columns of L rows as f32 (fp8: times 2^-8), of sixteen rows' pairs at p
+ *   PANEL_FILL
+ */
+#include <string.h>
+
+#include "kernels/table.h"
+#include "tensor/quant_q8.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define HALVES (HD_PANEL_ROWS / L)
+#define AHEAD 4096                    /* bytes between a load and its prefetch */
+
+/* Where a token's result goes: n_row of the panel's rows. */
+INLINE void put(float *out, V v, int half, int64_t n_row)
+{
+    if (n_row >= (half + 1) * L) {
+        v_store(out + half * L, v);
+        return;
+    }
+    float lane[L];
+
+    v_store(lane, v);
+    for (int i = 0; i < L && half * L + i < n_row; i++)
+        out[half * L + i] = lane[i];
+}
+
+/* ---- integer codes times int8 activations ---- */
+
+INLINE void load_block(enum hd_dtype t, const uint8_t *code, int half, VI w[8])
+{
+    if (t == HD_Q8_0) {
+        for (int g = 0; g < 8; g++)
+            w[g] = w_byte(vi_load(code + g * 64 + half * 4 * L));
+        return;
+    }
+    for (int g = 0; g < 4; g++) {
+        w_nibbles(vi_load(code + g * 64 + half * 4 * L), &w[g], &w[4 + g]);
+        if (t != HD_Q4_0 && t != HD_Q4_1) {
+            w[g] = w_e2m1(w[g]);
+            w[4 + g] = w_e2m1(w[4 + g]);
+        }
+    }
+}
+
+/* The offset times the sum of x, negated: where a block's sum begins. */
+INLINE VI offset(enum hd_dtype t, int32_t neg)
+{
+    return t == HD_Q4_1 || (t == HD_Q8_0 && !BYTE_SHIFT) ? vi_word(0) : vi_shl(vi_word(neg), t == HD_Q4_0 ? 3 : t == HD_Q8_0 ? BYTE_SHIFT : NIBBLE_SHIFT);
+}
+
+INLINE void int_tile(enum hd_dtype t, int T, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const char *x, int64_t x_bytes, float *out,
+                     int64_t ld_out)
+{
+    bool e8m0 = t == HD_MXFP4 || t == HD_F4_E2M1;
+    const uint8_t *code = panel, *scale = panel + w->scale_at + half * L * (e8m0 ? 1 : 2), *min = panel + w->min_at + half * L * 2;
+    int code_bytes = t == HD_Q8_0 ? 512 : 256;
+    V acc[T_MAX];
+
+    for (int k = 0; k < T; k++)
+        acc[k] = v_zero();
+    for (int64_t b = 0; b < nb; b++, code += code_bytes) {
+        VI c[8];
+        V s = e8m0 ? v_e8m0(scale + b * 16) : v_f16(scale + b * 32), m = t == HD_Q4_1 ? v_f16(min + b * 32) : v_zero();
+
+        if (T <= 2 && half == 0)
+            for (int i = 0; i < code_bytes; i += 64)
+                _mm_prefetch((const char *)code + AHEAD + i, _MM_HINT_T0);
+        load_block(t, code, half, c);
+        for (int k = 0; k < T; k++) {
+            const struct hd_q8 *q = (const struct hd_q8 *)(x + k * x_bytes) + b;
+            VI sum = t == HD_Q8_0 ? dot8_bytes(c, q->q, offset(t, q->neg)) : dot8(c, q->q, offset(t, q->neg));
+
+            acc[k] = v_fma(v_of_int(sum), v_mul(s, v_set1(q->d)), acc[k]);
+            if (t == HD_Q4_1)
+                acc[k] = v_fma(m, v_set1(q->sum), acc[k]);
+        }
+    }
+    for (int k = 0; k < T; k++)
+        put(out + k * ld_out, e8m0 ? v_mul(acc[k], v_set1(hd_panel_factor(w))) : acc[k], half, n_row);
+}
+
+INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
+{
+    int64_t nb = w->n / 32;
+
+    for (int64_t r = 0; r < n_row; r += HD_PANEL_ROWS) {
+        const uint8_t *panel = w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes;
+
+        for (int64_t k = 0; k < n_tok;) {
+            const char *xk = x + k * x_bytes;
+            float *o = out + k * ld_out + r;
+            int64_t left = n_tok - k;
+            int T = left >= T_MAX ? T_MAX : left >= T_MAX / 2 ? T_MAX / 2 : left >= 2 ? 2 : 1;
+
+            for (int half = 0; half < HALVES; half++) {
+                if (T == T_MAX)
+                    int_tile(t, T_MAX, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
+                else if (T == T_MAX / 2)
+                    int_tile(t, T_MAX / 2, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
+                else if (T == 2)
+                    int_tile(t, 2, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
+                else
+                    int_tile(t, 1, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
+            }
+            k += T;
+        }
+    }
+}
+
+#define DEFINE_INT(t)                                                                                                                                  \
+    static void panel_##t(const struct hd_panels *w, int64_t row0, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out) \
+    {                                                                                                                                                  \
+        int_panels(HD_##t, w, row0, n_row, x, x_bytes, n_tok, out, ld_out);                                                                            \
+    }
+DEFINE_INT(Q4_0)
+DEFINE_INT(Q4_1)
+DEFINE_INT(Q8_0)
+DEFINE_INT(MXFP4)
+
+/* ---- fp8 and bf16 times f32 activations ---- */
+
+#define SLAB 128                      /* columns that are decoded at a time */
+#define TOK 96                        /* tokens that share a decoded slab */
+
+struct sums {
+    _Alignas(64) float sum[TOK][2][HD_PANEL_ROWS], acc[TOK][2][HD_PANEL_ROWS];
+};
+
+/* Four columns of a panel's half. */
+INLINE void float_cols(enum hd_panel_kind kind, const uint8_t *code, int half, V v[4])
+{
+    if (kind == HD_PANEL_FP8)
+        v_fp8(code + half * 2 * L, v);
+    else
+        v_bf16(code + half * 4 * L, v);
+}
+
+/* The scale of columns from c on, times what v_fp8 left out. */
+INLINE V float_scale(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t c, int half)
+{
+    const float *scale = (const float *)(panel + w->scale_at);
+
+    if (kind == HD_PANEL_BF16)
+        return v_set1(1);
+    return v_mul(v_set1(256), w->scale_rows ? v_load(scale + c / w->scale_cols * 16 + half * L) : v_set1(scale[c / w->scale_cols]));
+}
+
+/* One token, P panels side by side: as many sums that do not wait for each other. */
+INLINE void float_vec(enum hd_panel_kind kind, int P, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const float *x, float *out)
+{
+    int col_bytes = kind == HD_PANEL_FP8 ? 16 : 32;
+    V acc[P_MAX];
+
+    for (int p = 0; p < P; p++)
+        acc[p] = v_zero();
+    for (int64_t c = 0; c < w->n; c += w->scale_cols) {
+        int64_t end = c + w->scale_cols < w->n ? c + w->scale_cols : w->n;
+        V sum[P_MAX];
+
+        for (int p = 0; p < P; p++)
+            sum[p] = v_zero();
+        for (int64_t i = c; i < end; i += 4)
+            for (int p = 0; p < P; p++) {
+                const uint8_t *code = panel + p * w->bytes + i * col_bytes;
+                V v[4];
+
+                if (half == 0)
+                    _mm_prefetch((const char *)code + AHEAD / 4, _MM_HINT_T0);
+                float_cols(kind, code, half, v);
+                for (int j = 0; j < 4; j++)
+                    sum[p] = v_fma(v[j], v_set1(x[i + j]), sum[p]);
+            }
+        for (int p = 0; p < P; p++)
+            acc[p] = v_fma(sum[p], float_scale(kind, w, panel + p * w->bytes, c, half), acc[p]);
+    }
+    for (int p = 0; p < P; p++)
+        put(out + p * HD_PANEL_ROWS, acc[p], half, n_row - p * HD_PANEL_ROWS);
+}
+
+/* Columns c .. c + n of a panel, decoded: [n][16]. */
+INLINE void decode_slab(enum hd_panel_kind kind, const uint8_t *panel, int64_t c, int64_t n, float *out)
+{
+    int col_bytes = kind == HD_PANEL_FP8 ? 16 : 32;
+
+    for (int64_t i = 0; i < n; i += 4)
+        for (int half = 0; half < HALVES; half++) {
+            V v[4];
+
+            float_cols(kind, panel + (c + i) * col_bytes, half, v);
+            for (int j = 0; j < 4; j++)
+                v_store(out + (i + j) * HD_PANEL_ROWS + half * L, v[j]);
+        }
+}
+
+/* T tokens' sums over n more columns of two panels. */
+INLINE void float_tile(int T, int64_t n, const float *w, const char *x, int64_t x_bytes, float (*sum)[2][HD_PANEL_ROWS])
+{
+    for (int half = 0; half < HALVES; half++) {
+        const char *x3[4] = {x, x + 3 * x_bytes, x + 6 * x_bytes, x + 9 * x_bytes};       /* addresses of tokens: a base and one stride */
+        V s[F_TOK][2];
+
+        for (int k = 0; k < T; k++)
+            for (int p = 0; p < 2; p++)
+                s[k][p] = v_load(sum[k][p] + half * L);
+        for (int64_t i = 0; i < n; i++) {
+            V w0 = v_load(w + i * HD_PANEL_ROWS + half * L), w1 = v_load(w + (SLAB + i) * HD_PANEL_ROWS + half * L);
+
+            for (int k = 0; k < T; k++) {
+                V xv = v_set1(*(const float *)(x3[k / 3] + k % 3 * x_bytes + i * 4));
+
+                s[k][0] = v_fma(w0, xv, s[k][0]);
+                s[k][1] = v_fma(w1, xv, s[k][1]);
+            }
+        }
+        for (int k = 0; k < T; k++)
+            for (int p = 0; p < 2; p++)
+                v_store(sum[k][p] + half * L, s[k][p]);
+    }
+}
+
+/* Any number of tokens up to TOK, one or two panels. */
+INLINE void float_pair(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out,
+                       int64_t ld_out)
+{
+    _Alignas(64) float slab[2 * SLAB * HD_PANEL_ROWS];
+    int P = n_row > HD_PANEL_ROWS ? 2 : 1;
+    struct sums z;
+
+    memset(z.sum, 0, (size_t)n_tok * sizeof z.sum[0]);
+    memset(z.acc, 0, (size_t)n_tok * sizeof z.acc[0]);
+    memset(slab, 0, sizeof slab);
+    for (int64_t c = 0, n; c < w->n; c += n) {
+        int64_t end = (c / w->scale_cols + 1) * w->scale_cols;
+
+        end = end < w->n ? end : w->n;
+        n = end - c < SLAB ? end - c : SLAB;
+        for (int p = 0; p < P; p++)
+            decode_slab(kind, panel + p * w->bytes, c, n, slab + p * SLAB * HD_PANEL_ROWS);
+        for (int64_t k = 0; k < n_tok;) {
+            const char *xk = x + k * x_bytes + c * 4;
+            int64_t left = n_tok - k;
+
+            if (left >= F_TOK) {
+                float_tile(F_TOK, n, slab, xk, x_bytes, z.sum + k);
+                k += F_TOK;
+            } else if (left >= 4) {
+                float_tile(4, n, slab, xk, x_bytes, z.sum + k);
+                k += 4;
+            } else {
+                float_tile(1, n, slab, xk, x_bytes, z.sum + k);
+                k++;
+            }
+        }
+        if (c + n < end)
+            continue;
+        for (int p = 0; p < P; p++)
+            for (int half = 0; half < HALVES; half++) {
+                V s = float_scale(kind, w, panel + p * w->bytes, c, half);
+
+                for (int64_t k = 0; k < n_tok; k++) {
+                    v_store(z.acc[k][p] + half * L, v_fma(v_load(z.sum[k][p] + half * L), s, v_load(z.acc[k][p] + half * L)));
+                    v_store(z.sum[k][p] + half * L, v_zero());
+                }
+            }
+    }
+    for (int64_t k = 0; k < n_tok; k++)
+        for (int p = 0; p < P; p++)
+            for (int half = 0; half < HALVES; half++)
+                put(out + k * ld_out + p * HD_PANEL_ROWS, v_load(z.acc[k][p] + half * L), half, n_row - p * HD_PANEL_ROWS);
+}
+
+INLINE void float_panels(enum hd_panel_kind kind, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
+{
+    const uint8_t *panel = w->data + row0 / HD_PANEL_ROWS * w->bytes;
+    int64_t r = 0;
+
+    if (n_tok == 1) {
+        for (; r + P_MAX * HD_PANEL_ROWS <= n_row; r += P_MAX * HD_PANEL_ROWS, panel += P_MAX * w->bytes)
+            for (int half = 0; half < HALVES; half++)
+                float_vec(kind, P_MAX, w, panel, half, n_row - r, (const float *)x, out + r);
+        for (; r < n_row; r += HD_PANEL_ROWS, panel += w->bytes)
+            for (int half = 0; half < HALVES; half++)
+                float_vec(kind, 1, w, panel, half, n_row - r, (const float *)x, out + r);
+        return;
+    }
+    for (; r < n_row; r += 2 * HD_PANEL_ROWS, panel += 2 * w->bytes)
+        for (int64_t k = 0; k < n_tok; k += TOK)
+            float_pair(kind, w, panel, n_row - r, x + k * x_bytes, x_bytes, n_tok - k < TOK ? n_tok - k : TOK, out + k * ld_out + r, ld_out);
+}
+
+#define DEFINE_FLOAT(t, kind)                                                                                                                          \
+    static void panel_##t(const struct hd_panels *w, int64_t row0, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out) \
+    {                                                                                                                                                  \
+        float_panels(kind, w, row0, n_row, x, x_bytes, n_tok, out, ld_out);                                                                            \
+    }
+DEFINE_FLOAT(F8_E4M3, HD_PANEL_FP8)
+DEFINE_FLOAT(BF16, HD_PANEL_BF16)
+
+void PANEL_FILL(struct hd_kernels *k)
+{
+    k->matmul_panel[HD_Q4_0] = panel_Q4_0;
+    k->matmul_panel[HD_Q4_1] = panel_Q4_1;
+    k->matmul_panel[HD_Q8_0] = panel_Q8_0;
+    k->matmul_panel[HD_MXFP4] = k->matmul_panel[HD_F4_E2M1] = panel_MXFP4;
+    k->matmul_panel[HD_F8_E4M3] = panel_F8_E4M3;
+    k->matmul_panel[HD_BF16] = panel_BF16;
+}

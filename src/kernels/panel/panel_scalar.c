@@ -1,0 +1,83 @@
+/* panel_scalar.c: the definitions of products of panels (tensor/panel.h), element by element.
+ *
+ * Nibbles and bytes meet int8 activations: a block's integer sum is exact; acc = fma(sum, scale d, acc), then (q4_1) acc = fma(minimum, d sum(q),
+ * acc), blocks ascending. fp8 and bf16 meet f32 activations: columns ascending into one sum for each scale, those ascending into the
+ * result. Every level computes just this, so that levels agree to the bit.
+ */
+#include <math.h>
+
+#include "kernels/table.h"
+#include "tensor/blocks.h"
+#include "tensor/quant_q8.h"
+
+static int code_at(const struct hd_panels *w, const uint8_t *panel, int64_t b, int lane, int i)
+{
+    if (w->kind == HD_PANEL_BYTES)
+        return (int8_t)panel[((b * 8 + i / 4) * 16 + lane) * 4 + i % 4];
+    uint8_t v = panel[((b * 4 + i % 16 / 4) * 16 + lane) * 4 + i % 4];
+    int nibble = i < 16 ? v & 15 : v >> 4;
+
+    return w->type == HD_Q4_0 ? nibble - 8 : w->type == HD_Q4_1 ? nibble : hd_e2m1_x2(nibble);
+}
+
+static float scale_at(const struct hd_panels *w, const uint8_t *panel, int64_t b, int lane)
+{
+    const uint8_t *p = panel + w->scale_at;
+
+    return w->type == HD_MXFP4 || w->type == HD_F4_E2M1 ? hd_e8m0_f32(p[b * 16 + lane]) : hd_f16_f32(hd_load16(p + (b * 16 + lane) * 2));
+}
+
+static float dot_blocks(const struct hd_panels *w, const uint8_t *panel, int lane, const struct hd_q8 *x)
+{
+    float acc = 0;
+
+    for (int64_t b = 0; b < w->n / 32; b++) {
+        int32_t sum = 0;
+
+        for (int i = 0; i < 32; i++)
+            sum += code_at(w, panel, b, lane, i) * x[b].q[i];
+        acc = fmaf((float)sum, scale_at(w, panel, b, lane) * x[b].d, acc);
+        if (w->type == HD_Q4_1)
+            acc = fmaf(hd_f16_f32(hd_load16(panel + w->min_at + (b * 16 + lane) * 2)), x[b].sum, acc);
+    }
+    return acc * hd_panel_factor(w);
+}
+
+static float dot_floats(const struct hd_panels *w, const uint8_t *panel, int lane, const float *x)
+{
+    const float *scale = (const float *)(panel + w->scale_at);
+    float acc = 0;
+
+    for (int64_t c = 0; c < w->n; c += w->scale_cols) {
+        float sum = 0, s = w->kind == HD_PANEL_BF16 ? 1 : scale[w->scale_rows ? c / w->scale_cols * 16 + lane : c / w->scale_cols];
+
+        for (int64_t i = c; i < c + w->scale_cols && i < w->n; i++) {
+            const uint8_t *pair = panel + (i / 2 * 16 + lane) * (w->kind == HD_PANEL_FP8 ? 2 : 4);
+
+            sum = fmaf(w->kind == HD_PANEL_FP8 ? hd_e4m3_f32(pair[i % 2]) : hd_bf16_f32(hd_load16(pair + i % 2 * 2)), x[i], sum);
+        }
+        acc = fmaf(sum, s, acc);
+    }
+    return acc * hd_panel_factor(w);
+}
+
+static void matmul_panel(const struct hd_panels *w, int64_t row0, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
+{
+    for (int64_t r = 0; r < n_row; r++) {
+        const uint8_t *panel = w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes;
+        int lane = (int)((row0 + r) % HD_PANEL_ROWS);
+
+        for (int64_t t = 0; t < n_tok; t++) {
+            const void *xt = (const char *)x + t * x_bytes;
+
+            out[t * ld_out + r] = hd_panel_by_q8(w->kind) ? dot_blocks(w, panel, lane, xt) : dot_floats(w, panel, lane, xt);
+        }
+    }
+}
+
+void hd_fill_panel_scalar(struct hd_kernels *k)
+{
+    k->q8_encode = hd_q8_encode;
+    for (int t = 0; t < HD_N_DTYPE; t++)
+        k->matmul_panel[t] = matmul_panel;
+}

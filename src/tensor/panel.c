@@ -1,0 +1,147 @@
+/* panel.c: see panel.h. */
+#include "tensor/panel.h"
+
+#include <string.h>
+
+#include "tensor/blocks.h"
+#include "tensor/decode_rows.h"
+
+static int64_t up64(int64_t n)
+{
+    return (n + 63) & ~(int64_t)63;
+}
+
+static enum hd_panel_kind kind_of(enum hd_dtype t)
+{
+    switch (t) {
+    case HD_Q4_0:
+    case HD_Q4_1:
+    case HD_MXFP4:
+    case HD_F4_E2M1: return HD_PANEL_NIBBLES;
+    case HD_Q8_0: return HD_PANEL_BYTES;
+    case HD_F8_E4M3: return HD_PANEL_FP8;
+    case HD_BF16: return HD_PANEL_BF16;
+    default: return HD_PANEL_NONE;
+    }
+}
+
+/* Scales beside the data in a form that panels keep: ue8m0 a row and 32 columns for fp4; for fp8 the same, or blocks of rows that a panel
+ * does not straddle, of columns in whole 32s. */
+static bool scales_fit(const struct hd_tensor *w)
+{
+    const struct hd_scale *s = &w->scale;
+
+    if (w->type == HD_F4_E2M1)
+        return s->data && s->type == HD_F8_E8M0 && s->block_rows == 1 && s->block_cols == 32;
+    if (w->type == HD_F8_E4M3 && s->data)
+        return s->block_cols % 32 == 0 && (s->block_rows % HD_PANEL_ROWS == 0 || (s->block_rows == 1 && s->block_cols == 32));
+    return true;
+}
+
+bool hd_panels_describe(const struct hd_tensor *w, struct hd_panels *p)
+{
+    int64_t n = hd_cols(w), nb = n / 32, scale_bytes = 0;
+    bool e8m0 = w->type == HD_F4_E2M1 || w->type == HD_MXFP4;
+
+    *p = (struct hd_panels){.type = w->type, .kind = kind_of(w->type), .n = n, .n_row = hd_rows(w), .scale_cols = 32, .scale_rows = true, .global = 1};
+    if (p->kind == HD_PANEL_NONE || n % 32 || !n || !p->n_row || !scales_fit(w))
+        return false;
+    switch (p->kind) {
+    case HD_PANEL_NIBBLES:
+        p->scale_at = nb * 256;
+        scale_bytes = nb * 16 * (e8m0 ? 1 : 2);
+        break;
+    case HD_PANEL_BYTES:
+        p->scale_at = nb * 512;
+        scale_bytes = nb * 32;
+        break;
+    case HD_PANEL_FP8:
+        p->scale_at = n * 16;
+        p->scale_rows = w->scale.data && w->scale.block_rows == 1;
+        p->scale_cols = w->scale.data ? w->scale.block_cols : n;
+        scale_bytes = (n + p->scale_cols - 1) / p->scale_cols * (p->scale_rows ? 64 : 4);
+        break;
+    case HD_PANEL_BF16:
+        p->scale_at = n * 32;
+        p->scale_rows = false;
+        p->scale_cols = n;
+        break;
+    default: return false;
+    }
+    if (w->type == HD_F4_E2M1)
+        p->global = w->scale.global;
+    p->min_at = p->scale_at + scale_bytes;
+    p->bytes = up64(p->min_at + (w->type == HD_Q4_1 ? scale_bytes : 0));
+    return true;
+}
+
+/* Sixteen bytes of nibbles with columns 2j and 2j + 1 in byte j: as j and 16 + j. */
+static void unzip(const uint8_t *in, uint8_t *out)
+{
+    for (int j = 0; j < 8; j++) {
+        out[2 * j] = (uint8_t)((in[j] & 15) | (in[8 + j] & 15) << 4);
+        out[2 * j + 1] = (uint8_t)(in[j] >> 4 | (in[8 + j] & 0xF0));
+    }
+}
+
+static void pack_blocks(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
+{
+    const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes, *scale = (const uint8_t *)w->scale.data + row * w->scale.n_col;
+    int words = p->kind == HD_PANEL_BYTES ? 8 : 4;
+    bool mx = w->type == HD_MXFP4, f4 = w->type == HD_F4_E2M1;
+    int head = f4 ? 0 : mx ? 1 : w->type == HD_Q4_1 ? 4 : 2;
+
+    for (int64_t b = 0; b < p->n / 32; b++, in += head + 4 * words) {
+        const uint8_t *code = in + head;
+        uint8_t zip[16];
+
+        if (f4) {
+            unzip(code, zip);
+            code = zip;
+        }
+        for (int g = 0; g < words; g++)
+            memcpy(out + ((b * words + g) * 16 + lane) * 4, code + 4 * g, 4);
+        if (mx || f4)
+            out[p->scale_at + b * 16 + lane] = mx ? in[0] : scale[b];
+        else
+            memcpy(out + p->scale_at + (b * 16 + lane) * 2, in, 2);
+        if (w->type == HD_Q4_1)
+            memcpy(out + p->min_at + (b * 16 + lane) * 2, in + 2, 2);
+    }
+}
+
+static void pack_pairs(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
+{
+    const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes;
+    int size = p->kind == HD_PANEL_FP8 ? 2 : 4;
+
+    for (int64_t c = 0; c < p->n / 2; c++)
+        memcpy(out + (c * 16 + lane) * size, in + c * size, (size_t)size);
+}
+
+static void pack_fp8_scales(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
+{
+    const struct hd_scale *s = &w->scale;
+
+    for (int64_t c = 0; c < (p->n + p->scale_cols - 1) / p->scale_cols; c++) {
+        float v = s->data ? hd_scale_value(s, row / s->block_rows * s->n_col + c) : 1;
+
+        memcpy(out + p->scale_at + (p->scale_rows ? c * 16 + lane : c) * 4, &v, 4);
+    }
+}
+
+void hd_panel_pack(const struct hd_tensor *w, const struct hd_panels *p, int64_t i, void *out)
+{
+    memset(out, 0, (size_t)p->bytes);
+    for (int lane = 0; lane < HD_PANEL_ROWS && i * HD_PANEL_ROWS + lane < p->n_row; lane++) {
+        int64_t row = i * HD_PANEL_ROWS + lane;
+
+        if (p->kind == HD_PANEL_NIBBLES || p->kind == HD_PANEL_BYTES) {
+            pack_blocks(w, p, row, lane, out);
+        } else {
+            pack_pairs(w, p, row, lane, out);
+            if (p->kind == HD_PANEL_FP8 && (lane == 0 || p->scale_rows))
+                pack_fp8_scales(w, p, row, lane, out);
+        }
+    }
+}

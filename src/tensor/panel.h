@@ -1,0 +1,47 @@
+/* panel.h: weights in the order in which the fast kernels read them: panels of sixteen rows, side by side in a vector's lanes.
+ *
+ * Why: with a row a lane, one broadcast of four activations meets sixteen rows at once; sums never cross lanes, scales are a vector, an
+ * element's order does not depend on the vector's width, and a matrix is one stream of memory, aligned, in huge pages.
+ *
+ * A panel is codes, then scales, then (q4_1) minima, padded to 64 bytes:
+ *   nibbles   q4_0 q4_1 mxfp4 f4_e2m1    a block of 32 columns: 4 groups of 16 lanes of 4 bytes; the low nibbles of group g are columns
+ *                                        4g .. 4g+3, the high ones columns 16+4g ..
+ *   bytes     q8_0                       8 groups of 16 lanes of 4 bytes: columns 4g .. 4g+3
+ *   fp8       f8_e4m3                    two columns after the other: 16 lanes of 2 bytes
+ *   bf16      bf16                       two columns after the other: 16 lanes of 2 values
+ * Scales of nibbles and bytes: 16 a block, f16 (or ue8m0, a byte). Scales of fp8: f32, 16 a block of 32 columns where every row has its own,
+ * otherwise one for each block of columns that the checkpoint has.
+ * Rows behind the matrix's last one are zero.
+ */
+#ifndef HD_TENSOR_PANEL_H
+#define HD_TENSOR_PANEL_H
+
+#include "tensor/tensor.h"
+
+#define HD_PANEL_ROWS 16
+
+enum hd_panel_kind { HD_PANEL_NONE, HD_PANEL_NIBBLES, HD_PANEL_BYTES, HD_PANEL_FP8, HD_PANEL_BF16 };
+
+struct hd_panels {
+    enum hd_dtype type;               /* of the weights that they were made from */
+    enum hd_panel_kind kind;
+    int64_t n, n_row;                 /* columns, rows */
+    int64_t bytes;                    /* of a panel, a multiple of 64 */
+    int64_t scale_at, min_at;         /* bytes from a panel's begin */
+    int64_t scale_cols;               /* columns that a scale is for */
+    bool scale_rows;                  /* every row has scales of its own */
+    float global;                     /* one more factor for everything */
+    const uint8_t *data;              /* panel p begins at data + p * bytes; 64-byte aligned */
+};
+
+/* Describes the panels of w, data aside. false: w has a format, scales or a number of columns that panels are not made for. */
+bool hd_panels_describe(const struct hd_tensor *w, struct hd_panels *p);
+/* Fills panel i at out, p->bytes of it. */
+void hd_panel_pack(const struct hd_tensor *w, const struct hd_panels *p, int64_t i, void *out);
+
+static inline int64_t hd_panel_count(const struct hd_panels *p)
+{
+    return (p->n_row + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS;
+}
+
+#endif
