@@ -220,19 +220,23 @@ static void check_panels(const struct product *c, const struct hd_kernels *def, 
     if (!hd_panels_describe(&t, &p))
         return;
     bool q8 = hd_panel_by_q8(p.kind);
-    int64_t x_bytes = q8 ? c->n / 32 * (int64_t)sizeof(struct hd_q8) : c->n * 4;
+    int64_t x_bytes = q8 ? hd_row_bytes(HD_Q8, c->n) : c->n * 4;
     uint8_t *data = aligned_alloc(64, (size_t)(hd_panel_count(&p) * p.bytes));
     float *ref = malloc((size_t)n * 4), *all = malloc((size_t)n * 4), *part = malloc((size_t)n * 4), *back = malloc((size_t)(c->n * c->n_tok) * 4);
-    struct hd_q8 *q = malloc((size_t)(c->n / 32 * c->n_tok) * sizeof *q);
+    char *q = malloc((size_t)(hd_row_bytes(HD_Q8, c->n) * c->n_tok));
     const void *in = q8 ? (const void *)q : x;
     double d;
 
     p.data = data;
     for (int64_t i = 0; i < hd_panel_count(&p); i++)
         hd_panel_pack(&t, &p, i, data + i * p.bytes);
-    hd_k.q8_encode(x, c->n * c->n_tok, q);
-    for (int64_t i = 0; i < c->n * c->n_tok; i++)
-        back[i] = q8 ? q[i / 32].d * (float)q[i / 32].q[i % 32] : x[i];
+    for (int64_t k = 0; k < c->n_tok; k++) {
+        const struct hd_q8 *row = (const struct hd_q8 *)(q + k * hd_row_bytes(HD_Q8, c->n));
+
+        hd_k.q8_encode(x + k * c->n, c->n, (struct hd_q8 *)row);
+        for (int64_t i = 0; i < c->n; i++)
+            back[k * c->n + i] = !q8 ? x[k * c->n + i] : row[i / 32].d * ((float)row[i / 32].q[i % 32] + (row[i / 32].has_fine ? (float)hd_q8_fine(row, c->n)[i] / 254 : 0));
+    }
     snprintf(what, sizeof what, "%s %s panel K=%lld N=%lld T=%lld", hd_isa_name(hd_k.isa), hd_dtypes[c->type].name, (long long)c->n, (long long)c->n_row, (long long)c->n_tok);
     def->matmul_panel[c->type](&p, 0, c->n_row, in, x_bytes, c->n_tok, ref, c->n_row);
     hd_k.matmul_panel[c->type](&p, 0, c->n_row, in, x_bytes, c->n_tok, all, c->n_row);
@@ -363,11 +367,11 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
         report(!memcmp(q, q2, (size_t)(n / 32) * sizeof *q), "q16_encode", 0, 0);
         free(q);
         free(q2);
-        struct hd_q8 *e = calloc((size_t)(n / 32), sizeof *e), *e2 = calloc((size_t)(n / 32), sizeof *e2);
+        struct hd_q8 *e = calloc(1, (size_t)hd_row_bytes(HD_Q8, n)), *e2 = calloc(1, (size_t)hd_row_bytes(HD_Q8, n));
 
         hd_k.q8_encode(a, n, e);
         def->q8_encode(a, n, e2);
-        report(!memcmp(e, e2, (size_t)(n / 32) * sizeof *e), "q8_encode", 0, 0);
+        report(!memcmp(e, e2, (size_t)hd_row_bytes(HD_Q8, n)), "q8_encode", 0, 0);
         free(e);
         free(e2);
     }

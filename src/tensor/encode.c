@@ -251,17 +251,25 @@ void hd_q16_encode(const float *x, int64_t n, struct hd_q16 *out)
 
 void hd_q8_encode(const float *x, int64_t n, struct hd_q8 *out)
 {
-    for (int64_t b = 0; b < n / 32; b++, x += 32, out++) {
-        float amax = amax_of(x, 32), id = amax > 1e-30f ? 127 / amax : 0;
-        int32_t sum = 0;
+    int8_t *fine = (int8_t *)(out + n / 32);
 
-        out->d = amax / 127;
-        out->pad = 0;
+    for (int64_t b = 0; b < n / 32; b++, x += 32, out++, fine += 32) {
+        float amax = amax_of(x, 32), id = amax > 1e-30f ? 127 / amax : 0;
+        int32_t sum = 0, squares = 0, rest = 0;
+
         for (int i = 0; i < 32; i++) {
-            out->q[i] = (int8_t)nearbyintf(x[i] * id);
+            float t = x[i] * id, q = nearbyintf(t);
+
+            out->q[i] = (int8_t)q;
+            fine[i] = (int8_t)nearbyintf((t - q) * 254);
             sum += out->q[i];
+            squares += out->q[i] * out->q[i];
+            rest += fine[i];
         }
-        out->sum = out->d * (float)sum;
+        out->has_fine = squares < HD_Q8_OUTLIER && id > 0;
+        out->d = amax / 127;
+        out->sum = out->d * (out->has_fine ? (float)sum + (float)rest * HD_Q8_FINE : (float)sum);
         out->neg = -sum;
+        out->fine_neg = (int16_t)-rest;
     }
 }

@@ -16,7 +16,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define HALVES (HD_PANEL_ROWS / L)
-#define AHEAD 4096                    /* bytes between a load and its prefetch */
+#define AHEAD 1024                    /* bytes between a load and its prefetch */
+#define P_INT 4                       /* panels at once when there is one token: memory gives more to several streams */
 
 /* Where a token's result goes: n_row of the panel's rows. */
 INLINE void put(float *out, V v, int half, int64_t n_row)
@@ -56,12 +57,26 @@ INLINE VI offset(enum hd_dtype t, int32_t neg)
     return t == HD_Q4_1 || (t == HD_Q8_0 && !BYTE_SHIFT) ? vi_word(0) : vi_shl(vi_word(neg), t == HD_Q4_0 ? 3 : t == HD_Q8_0 ? BYTE_SHIFT : NIBBLE_SHIFT);
 }
 
+/* acc and a block's product. */
+INLINE V int_block(enum hd_dtype t, const VI c[8], V s, V m, const struct hd_q8 *q, const int8_t *fine, V acc)
+{
+    VI sum = t == HD_Q8_0 ? dot8_bytes(c, q->q, offset(t, q->neg)) : dot8(c, q->q, offset(t, q->neg));
+
+    acc = v_fma(v_of_int(sum), v_mul(s, v_set1(q->d)), acc);
+    if (__builtin_expect(q->has_fine, 0)) {
+        sum = t == HD_Q8_0 ? dot8_bytes(c, fine, offset(t, q->fine_neg)) : dot8(c, fine, offset(t, q->fine_neg));
+        acc = v_fma(v_of_int(sum), v_mul(s, v_set1(q->d * HD_Q8_FINE)), acc);
+    }
+    return t == HD_Q4_1 ? v_fma(m, v_set1(q->sum), acc) : acc;
+}
+
 INLINE void int_tile(enum hd_dtype t, int T, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const char *x, int64_t x_bytes, float *out,
                      int64_t ld_out)
 {
     bool e8m0 = t == HD_MXFP4 || t == HD_F4_E2M1;
     const uint8_t *code = panel, *scale = panel + w->scale_at + half * L * (e8m0 ? 1 : 2), *min = panel + w->min_at + half * L * 2;
     int code_bytes = t == HD_Q8_0 ? 512 : 256;
+    int64_t step = w->bytes / nb;
     V acc[T_MAX];
 
     for (int k = 0; k < T; k++)
@@ -71,27 +86,57 @@ INLINE void int_tile(enum hd_dtype t, int T, int64_t nb, const struct hd_panels 
         V s = e8m0 ? v_e8m0(scale + b * 16) : v_f16(scale + b * 32), m = t == HD_Q4_1 ? v_f16(min + b * 32) : v_zero();
 
         if (T <= 2 && half == 0)
-            for (int i = 0; i < code_bytes; i += 64)
-                _mm_prefetch((const char *)code + AHEAD + i, _MM_HINT_T0);
+            for (int i = 0; i < code_bytes + 32; i += 64)
+                _mm_prefetch((const char *)panel + b * step + AHEAD + i, _MM_HINT_T1);
         load_block(t, code, half, c);
         for (int k = 0; k < T; k++) {
-            const struct hd_q8 *q = (const struct hd_q8 *)(x + k * x_bytes) + b;
-            VI sum = t == HD_Q8_0 ? dot8_bytes(c, q->q, offset(t, q->neg)) : dot8(c, q->q, offset(t, q->neg));
+            const struct hd_q8 *row = (const struct hd_q8 *)(x + k * x_bytes);
 
-            acc[k] = v_fma(v_of_int(sum), v_mul(s, v_set1(q->d)), acc[k]);
-            if (t == HD_Q4_1)
-                acc[k] = v_fma(m, v_set1(q->sum), acc[k]);
+            acc[k] = int_block(t, c, s, m, row + b, hd_q8_fine(row, w->n) + b * 32, acc[k]);
         }
     }
     for (int k = 0; k < T; k++)
         put(out + k * ld_out, e8m0 ? v_mul(acc[k], v_set1(hd_panel_factor(w))) : acc[k], half, n_row);
 }
 
+/* One token, P panels side by side. */
+INLINE void int_vec(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const struct hd_q8 *x, float *out)
+{
+    bool e8m0 = t == HD_MXFP4 || t == HD_F4_E2M1;
+    int code_bytes = t == HD_Q8_0 ? 512 : 256;
+    int64_t step = w->bytes / nb;
+    V acc[P_MAX];
+
+    for (int p = 0; p < P; p++)
+        acc[p] = v_zero();
+    for (int64_t b = 0; b < nb; b++)
+        for (int p = 0; p < P; p++) {
+            const uint8_t *base = panel + p * w->bytes, *scale = base + w->scale_at + half * L * (e8m0 ? 1 : 2);
+            V s, m = v_zero();
+            VI c[8];
+
+            if (half == 0)
+                for (int i = 0; i < code_bytes + 32; i += 64)
+                    _mm_prefetch((const char *)base + b * step + AHEAD + i, _MM_HINT_T1);
+            load_block(t, base + b * code_bytes, half, c);
+            s = e8m0 ? v_e8m0(scale + b * 16) : v_f16(scale + b * 32);
+            if (t == HD_Q4_1)
+                m = v_f16(base + w->min_at + half * L * 2 + b * 32);
+            acc[p] = int_block(t, c, s, m, x + b, hd_q8_fine(x, w->n) + b * 32, acc[p]);
+        }
+    for (int p = 0; p < P; p++)
+        put(out + p * HD_PANEL_ROWS, e8m0 ? v_mul(acc[p], v_set1(hd_panel_factor(w))) : acc[p], half, n_row - p * HD_PANEL_ROWS);
+}
+
 INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
 {
-    int64_t nb = w->n / 32;
+    int64_t nb = w->n / 32, r = 0;
 
-    for (int64_t r = 0; r < n_row; r += HD_PANEL_ROWS) {
+    if (n_tok == 1)
+        for (; r + P_INT * HD_PANEL_ROWS <= n_row; r += P_INT * HD_PANEL_ROWS)
+            for (int half = 0; half < HALVES; half++)
+                int_vec(t, P_INT, nb, w, w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes, half, n_row - r, (const struct hd_q8 *)x, out + r);
+    for (; r < n_row; r += HD_PANEL_ROWS) {
         const uint8_t *panel = w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes;
 
         for (int64_t k = 0; k < n_tok;) {
@@ -127,11 +172,13 @@ DEFINE_INT(MXFP4)
 
 /* ---- fp8 and bf16 times f32 activations ---- */
 
-#define SLAB 128                      /* columns that are decoded at a time */
-#define TOK 96                        /* tokens that share a decoded slab */
+#define SLAB 64                       /* columns that are decoded at a time */
+#define TOK 48                        /* tokens that share a decoded slab */
 
-struct sums {
-    _Alignas(64) float sum[TOK][2][HD_PANEL_ROWS], acc[TOK][2][HD_PANEL_ROWS];
+struct work {
+    _Alignas(64) float w[2][SLAB][HD_PANEL_ROWS];             /* decoded */
+    float x[TOK][SLAB + 16];                                  /* activations beside each other: rows of 2^n bytes would evict one another */
+    float sum[TOK][2][HD_PANEL_ROWS], acc[TOK][2][HD_PANEL_ROWS];
 };
 
 /* Four columns of a panel's half. */
@@ -173,7 +220,7 @@ INLINE void float_vec(enum hd_panel_kind kind, int P, const struct hd_panels *w,
                 V v[4];
 
                 if (half == 0)
-                    _mm_prefetch((const char *)code + AHEAD / 4, _MM_HINT_T0);
+                    _mm_prefetch((const char *)code + AHEAD, _MM_HINT_T0);
                 float_cols(kind, code, half, v);
                 for (int j = 0; j < 4; j++)
                     sum[p] = v_fma(v[j], v_set1(x[i + j]), sum[p]);
@@ -185,8 +232,8 @@ INLINE void float_vec(enum hd_panel_kind kind, int P, const struct hd_panels *w,
         put(out + p * HD_PANEL_ROWS, acc[p], half, n_row - p * HD_PANEL_ROWS);
 }
 
-/* Columns c .. c + n of a panel, decoded: [n][16]. */
-INLINE void decode_slab(enum hd_panel_kind kind, const uint8_t *panel, int64_t c, int64_t n, float *out)
+/* Columns c .. c + n of a panel. */
+INLINE void decode_slab(enum hd_panel_kind kind, const uint8_t *panel, int64_t c, int64_t n, float (*out)[HD_PANEL_ROWS])
 {
     int col_bytes = kind == HD_PANEL_FP8 ? 16 : 32;
 
@@ -196,33 +243,47 @@ INLINE void decode_slab(enum hd_panel_kind kind, const uint8_t *panel, int64_t c
 
             float_cols(kind, panel + (c + i) * col_bytes, half, v);
             for (int j = 0; j < 4; j++)
-                v_store(out + (i + j) * HD_PANEL_ROWS + half * L, v[j]);
+                v_store(out[i + j] + half * L, v[j]);
         }
 }
 
-/* T tokens' sums over n more columns of two panels. */
-INLINE void float_tile(int T, int64_t n, const float *w, const char *x, int64_t x_bytes, float (*sum)[2][HD_PANEL_ROWS])
+/* The sums of T tokens from k on over n more columns. */
+INLINE void float_tile(int T, int64_t n, struct work *z, int64_t k)
 {
     for (int half = 0; half < HALVES; half++) {
-        const char *x3[4] = {x, x + 3 * x_bytes, x + 6 * x_bytes, x + 9 * x_bytes};       /* addresses of tokens: a base and one stride */
         V s[F_TOK][2];
 
-        for (int k = 0; k < T; k++)
+        for (int t = 0; t < T; t++)
             for (int p = 0; p < 2; p++)
-                s[k][p] = v_load(sum[k][p] + half * L);
+                s[t][p] = v_load(z->sum[k + t][p] + half * L);
         for (int64_t i = 0; i < n; i++) {
-            V w0 = v_load(w + i * HD_PANEL_ROWS + half * L), w1 = v_load(w + (SLAB + i) * HD_PANEL_ROWS + half * L);
+            V w0 = v_load(z->w[0][i] + half * L), w1 = v_load(z->w[1][i] + half * L);
 
-            for (int k = 0; k < T; k++) {
-                V xv = v_set1(*(const float *)(x3[k / 3] + k % 3 * x_bytes + i * 4));
+            for (int t = 0; t < T; t++) {
+                V x = v_set1(z->x[k + t][i]);
 
-                s[k][0] = v_fma(w0, xv, s[k][0]);
-                s[k][1] = v_fma(w1, xv, s[k][1]);
+                s[t][0] = v_fma(w0, x, s[t][0]);
+                s[t][1] = v_fma(w1, x, s[t][1]);
             }
         }
-        for (int k = 0; k < T; k++)
+        for (int t = 0; t < T; t++)
             for (int p = 0; p < 2; p++)
-                v_store(sum[k][p] + half * L, s[k][p]);
+                v_store(z->sum[k + t][p] + half * L, s[t][p]);
+    }
+}
+
+/* acc += sum times the scale of columns from c on; sum = 0. */
+INLINE void float_scaled(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int p, int64_t c, int64_t n_tok, struct work *z)
+{
+    for (int half = 0; half < HALVES; half++) {
+        V s = float_scale(kind, w, panel, c, half);
+
+        for (int64_t k = 0; k < n_tok; k++) {
+            float *sum = z->sum[k][p] + half * L, *acc = z->acc[k][p] + half * L;
+
+            v_store(acc, v_fma(v_load(sum), s, v_load(acc)));
+            v_store(sum, v_zero());
+        }
     }
 }
 
@@ -230,46 +291,37 @@ INLINE void float_tile(int T, int64_t n, const float *w, const char *x, int64_t 
 INLINE void float_pair(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out,
                        int64_t ld_out)
 {
-    _Alignas(64) float slab[2 * SLAB * HD_PANEL_ROWS];
     int P = n_row > HD_PANEL_ROWS ? 2 : 1;
-    struct sums z;
+    struct work z;
 
+    memset(z.w, 0, sizeof z.w);
     memset(z.sum, 0, (size_t)n_tok * sizeof z.sum[0]);
     memset(z.acc, 0, (size_t)n_tok * sizeof z.acc[0]);
-    memset(slab, 0, sizeof slab);
     for (int64_t c = 0, n; c < w->n; c += n) {
         int64_t end = (c / w->scale_cols + 1) * w->scale_cols;
 
         end = end < w->n ? end : w->n;
         n = end - c < SLAB ? end - c : SLAB;
         for (int p = 0; p < P; p++)
-            decode_slab(kind, panel + p * w->bytes, c, n, slab + p * SLAB * HD_PANEL_ROWS);
+            decode_slab(kind, panel + p * w->bytes, c, n, z.w[p]);
+        for (int64_t k = 0; k < n_tok; k++)
+            memcpy(z.x[k], x + k * x_bytes + c * 4, (size_t)n * 4);
         for (int64_t k = 0; k < n_tok;) {
-            const char *xk = x + k * x_bytes + c * 4;
             int64_t left = n_tok - k;
 
             if (left >= F_TOK) {
-                float_tile(F_TOK, n, slab, xk, x_bytes, z.sum + k);
+                float_tile(F_TOK, n, &z, k);
                 k += F_TOK;
             } else if (left >= 4) {
-                float_tile(4, n, slab, xk, x_bytes, z.sum + k);
+                float_tile(4, n, &z, k);
                 k += 4;
             } else {
-                float_tile(1, n, slab, xk, x_bytes, z.sum + k);
+                float_tile(1, n, &z, k);
                 k++;
             }
         }
-        if (c + n < end)
-            continue;
-        for (int p = 0; p < P; p++)
-            for (int half = 0; half < HALVES; half++) {
-                V s = float_scale(kind, w, panel + p * w->bytes, c, half);
-
-                for (int64_t k = 0; k < n_tok; k++) {
-                    v_store(z.acc[k][p] + half * L, v_fma(v_load(z.sum[k][p] + half * L), s, v_load(z.acc[k][p] + half * L)));
-                    v_store(z.sum[k][p] + half * L, v_zero());
-                }
-            }
+        for (int p = 0; p < P && c + n == end; p++)
+            float_scaled(kind, w, panel + p * w->bytes, p, c, n_tok, &z);
     }
     for (int64_t k = 0; k < n_tok; k++)
         for (int p = 0; p < P; p++)

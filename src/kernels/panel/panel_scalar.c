@@ -1,7 +1,7 @@
 /* panel_scalar.c: the definitions of products of panels (tensor/panel.h), element by element.
  *
- * Nibbles and bytes meet int8 activations: a block's integer sum is exact; acc = fma(sum, scale d, acc), then (q4_1) acc = fma(minimum, d sum(q),
- * acc), blocks ascending. fp8 and bf16 meet f32 activations: columns ascending into one sum for each scale, those ascending into the
+ * Nibbles and bytes meet int8 activations: a block's integer sums are exact; acc = fma(sum, scale d, acc), the same with the fine part where
+ * the block has one, then (q4_1) acc = fma(minimum, sum of the activations, acc), blocks ascending. fp8 and bf16 meet f32 activations: columns ascending into one sum for each scale, those ascending into the
  * result. Every level computes just this, so that levels agree to the bit.
  */
 #include <math.h>
@@ -29,14 +29,20 @@ static float scale_at(const struct hd_panels *w, const uint8_t *panel, int64_t b
 
 static float dot_blocks(const struct hd_panels *w, const uint8_t *panel, int lane, const struct hd_q8 *x)
 {
+    const int8_t *fine = hd_q8_fine(x, w->n);
     float acc = 0;
 
     for (int64_t b = 0; b < w->n / 32; b++) {
-        int32_t sum = 0;
+        float s = scale_at(w, panel, b, lane);
+        int32_t sum = 0, rest = 0;
 
-        for (int i = 0; i < 32; i++)
+        for (int i = 0; i < 32; i++) {
             sum += code_at(w, panel, b, lane, i) * x[b].q[i];
-        acc = fmaf((float)sum, scale_at(w, panel, b, lane) * x[b].d, acc);
+            rest += code_at(w, panel, b, lane, i) * fine[b * 32 + i];
+        }
+        acc = fmaf((float)sum, s * x[b].d, acc);
+        if (x[b].has_fine)
+            acc = fmaf((float)rest, s * (x[b].d * HD_Q8_FINE), acc);
         if (w->type == HD_Q4_1)
             acc = fmaf(hd_f16_f32(hd_load16(panel + w->min_at + (b * 16 + lane) * 2)), x[b].sum, acc);
     }

@@ -239,16 +239,33 @@ static void q16_encode(const float *x, int64_t n, struct hd_q16 *out)
     }
 }
 
+static inline int32_t sum_words(__m256i v)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+
+/* Four vectors of int32 as bytes in order, and their sum. */
+static inline __m256i to_bytes(const __m256i q[4], int32_t *sum)
+{
+    __m256i v = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+
+    *sum = sum_words(_mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), v), _mm256_set1_epi16(1)));
+    return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
 static void q8_encode(const float *x, int64_t n, struct hd_q8 *out)
 {
     const __m256 abs_mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7), one8 = _mm256_set1_epi8(1), one16 = _mm256_set1_epi16(1);
+    int8_t *fine = (int8_t *)(out + n / 32);
 
-    for (int64_t b = 0; b < n / 32; b++, x += 32, out++) {
+    for (int64_t b = 0; b < n / 32; b++, x += 32, out++, fine += 32) {
         __m256 v[4], m = _mm256_setzero_ps(), idv;
-        __m256i q[4], sum;
+        __m256i q[4], f[4], squares = _mm256_setzero_si256();
+        int32_t sum, rest;
         __m128 t;
-        __m128i s;
         float amax;
 
         for (int i = 0; i < 4; i++) {
@@ -260,18 +277,19 @@ static void q8_encode(const float *x, int64_t n, struct hd_q8 *out)
         t = _mm_max_ss(t, _mm_movehdup_ps(t));
         amax = _mm_cvtss_f32(t);
         idv = _mm256_set1_ps(amax > 1e-30f ? 127 / amax : 0);
-        for (int i = 0; i < 4; i++)
-            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], idv));
-        q[0] = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])), order);
-        sum = _mm256_madd_epi16(_mm256_maddubs_epi16(one8, q[0]), one16);
-        s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
-        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1));
+        for (int i = 0; i < 4; i++) {
+            v[i] = _mm256_mul_ps(v[i], idv);
+            q[i] = _mm256_cvtps_epi32(v[i]);
+            f[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_sub_ps(v[i], _mm256_cvtepi32_ps(q[i])), _mm256_set1_ps(254)));
+            squares = _mm256_add_epi32(squares, _mm256_mullo_epi32(q[i], q[i]));
+        }
+        _mm256_storeu_si256((__m256i *)out->q, to_bytes(q, &sum));
+        _mm256_storeu_si256((__m256i *)fine, to_bytes(f, &rest));
+        out->has_fine = sum_words(squares) < HD_Q8_OUTLIER && amax > 1e-30f;
         out->d = amax / 127;
-        out->sum = out->d * (float)_mm_cvtsi128_si32(s);
-        out->neg = -_mm_cvtsi128_si32(s);
-        out->pad = 0;
-        _mm256_storeu_si256((__m256i *)out->q, q[0]);
+        out->sum = out->d * (out->has_fine ? (float)sum + (float)rest * HD_Q8_FINE : (float)sum);
+        out->neg = -sum;
+        out->fine_neg = (int16_t)-rest;
     }
 }
 
