@@ -70,23 +70,16 @@ bool hd_kernels_init(const char *level)
         hd_fill_matmul_q16_avx512vnni(&hd_k);
         hd_fill_panel_avx512vnni(&hd_k);
     }
-    if (want == HD_ISA_AVX2) {
-        hd_fill_matmul_nib_avx2(&hd_k);
-        hd_fill_matmul_fp4_avx2(&hd_k);
+    if (want == HD_ISA_AVX2)
         hd_fill_matmul_few_avx2(&hd_k);
-    } else if (want > HD_ISA_AVX2 && want <= HD_ISA_AVX512VNNI) {
-        hd_fill_matmul_nib_avx512(&hd_k);
-        if (want == HD_ISA_AVX512VNNI)
-            hd_fill_matmul_fp4_avx512vnni(&hd_k);
-        else
-            hd_fill_matmul_fp4_avx512(&hd_k);
+    else if (want > HD_ISA_AVX2 && want <= HD_ISA_AVX512VNNI)
         hd_fill_matmul_few_avx512(&hd_k);
-    }
 #elif HD_HAVE_ARM
     if (want == HD_ISA_NEON) {
         hd_fill_matmul_f32_neon(&hd_k);
         hd_fill_matmul_q16_neon(&hd_k);
         hd_fill_vec_neon(&hd_k);
+        hd_fill_panel_neon(&hd_k);
     }
 #endif
     return true;

@@ -138,16 +138,12 @@ static inline __attribute__((always_inline)) void get_block(enum hd_dtype t, con
     b->s1 = b->s0;
 }
 
-/* Exact sum of 16 products, in four lanes. q8: of activations rounded to eight bits (hd_q16_to_q8). */
-static inline int32x4_t madd16(int8x16_t w, const int16_t *x, bool q8)
+/* Exact sum of 16 products, in four lanes. */
+static inline int32x4_t madd16(int8x16_t w, const int16_t *x)
 {
     int16x8_t lo = vmovl_s8(vget_low_s8(w)), hi = vmovl_s8(vget_high_s8(w)), x0 = vld1q_s16(x), x1 = vld1q_s16(x + 8);
     int32x4_t s;
 
-    if (q8) {
-        x0 = vqrdmulhq_n_s16(x0, 127);
-        x1 = vqrdmulhq_n_s16(x1, 127);
-    }
     s = vmull_s16(vget_low_s16(lo), vget_low_s16(x0));
     s = vmlal_s16(s, vget_high_s16(lo), vget_high_s16(x0));
     s = vmlal_s16(s, vget_low_s16(hi), vget_low_s16(x1));
@@ -156,7 +152,7 @@ static inline int32x4_t madd16(int8x16_t w, const int16_t *x, bool q8)
 
 #define T_MAX 4
 
-static inline __attribute__((always_inline)) void tile(enum hd_dtype t, bool q8, int T, int64_t n_block, const struct hd_wrows *w, int64_t row, const char *x, int64_t x_bytes,
+static inline __attribute__((always_inline)) void tile(enum hd_dtype t, int T, int64_t n_block, const struct hd_wrows *w, int64_t row, const char *x, int64_t x_bytes,
                                                        float *out, int64_t ld_out)
 {
     const uint8_t *p = (const uint8_t *)w->data + row * w->row_bytes;
@@ -172,11 +168,8 @@ static inline __attribute__((always_inline)) void tile(enum hd_dtype t, bool q8,
         get_block(t, p, w->scale, base, i, &b);
         for (int k = 0; k < T; k++) {
             const struct hd_q16 *q = (const struct hd_q16 *)(x + k * x_bytes) + i;
-
-            float d = q8 ? q->d * HD_Q8_SCALE : q->d;
-
-            acc[k] = vfmaq_n_f32(acc[k], vcvtq_f32_s32(madd16(b.w0, q->q, q8)), b.s0 * d);
-            acc[k] = vfmaq_n_f32(acc[k], vcvtq_f32_s32(madd16(b.w1, q->q + 16, q8)), b.s1 * d);
+            acc[k] = vfmaq_n_f32(acc[k], vcvtq_f32_s32(madd16(b.w0, q->q)), b.s0 * q->d);
+            acc[k] = vfmaq_n_f32(acc[k], vcvtq_f32_s32(madd16(b.w1, q->q + 16)), b.s1 * q->d);
             min[k] = fmaf(b.m, q->sum, min[k]);
         }
     }
@@ -187,15 +180,13 @@ static inline __attribute__((always_inline)) void tile(enum hd_dtype t, bool q8,
 static inline __attribute__((always_inline)) void matmul_q16(enum hd_dtype t, int64_t n, const struct hd_wrows *w, int64_t n_row, const char *x, int64_t x_bytes,
                                                              int64_t n_tok, float *out, int64_t ld_out)
 {
-    bool q8 = hd_fp4_by_q8(t, n, w->scale);
-
     for (int64_t r = 0; r < n_row; r++) {
         int64_t k = 0;
 
         for (; k + 4 <= n_tok; k += 4)
-            tile(t, q8, 4, n / 32, w, w->row0 + r, x + k * x_bytes, x_bytes, out + k * ld_out + r, ld_out);
+            tile(t, 4, n / 32, w, w->row0 + r, x + k * x_bytes, x_bytes, out + k * ld_out + r, ld_out);
         for (; k < n_tok; k++)
-            tile(t, q8, 1, n / 32, w, w->row0 + r, x + k * x_bytes, x_bytes, out + k * ld_out + r, ld_out);
+            tile(t, 1, n / 32, w, w->row0 + r, x + k * x_bytes, x_bytes, out + k * ld_out + r, ld_out);
     }
 }
 

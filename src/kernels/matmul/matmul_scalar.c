@@ -90,7 +90,6 @@ static void matmul_q16(enum hd_dtype t, int64_t n, const struct hd_wrows *w, int
     for (int64_t r = 0; r < n_row; r++)
         for (int64_t tok = 0; tok < n_tok; tok++) {
             const struct hd_q16 *xq = (const struct hd_q16 *)((const char *)x + tok * x_bytes);
-            bool q8 = hd_fp4_by_q8(t, n, w->scale);
             float sum = 0;
 
             for (int64_t b = 0; b < n / 32; b++) {
@@ -99,9 +98,7 @@ static void matmul_q16(enum hd_dtype t, int64_t n, const struct hd_wrows *w, int
 
                 get_block(t, (const uint8_t *)w->data + (w->row0 + r) * w->row_bytes, w->scale, w->row0 + r, b, &k);
                 for (int i = 0; i < 32; i++)
-                    half[i / 16] += (int64_t)k.q[i] * (q8 ? hd_q16_to_q8(xq[b].q[i]) : xq[b].q[i]);
-                if (q8)
-                    k.s[0] *= HD_Q8_SCALE, k.s[1] *= HD_Q8_SCALE;
+                    half[i / 16] += (int64_t)k.q[i] * xq[b].q[i];
                 sum += k.s[0] * xq[b].d * (float)half[0] + k.s[1] * xq[b].d * (float)half[1] + k.m * xq[b].sum;
             }
             out[tok * ld_out + r] = sum;

@@ -23,8 +23,11 @@
 #define v_of_int _mm512_cvtepi32_ps
 #define v_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
 #define vi_load(p) _mm512_loadu_si512(p)
-#define vi_word _mm512_set1_epi32
-#define vi_shl _mm512_slli_epi32
+#define VS VI
+#define vs_word _mm512_set1_epi32
+#define vs_shl _mm512_slli_epi32
+#define prefetch_near(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define prefetch_far(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 
 #define NIBBLE_SHIFT 4                /* e2m1 codes come with 16 added */
 

@@ -1,8 +1,9 @@
 /* panel_body.h: products of panels (tensor/panel.h) in vectors of L lanes, a row a lane; see panel_scalar.c for what is computed.
  *
  * The including file defines
- *   V, VI, L, T_MAX                             vectors of L f32 and of 4 L bytes; tokens that a tile keeps sums of
- *   v_zero v_set1 v_load v_store v_add v_mul v_fma, vi_load vi_word (a word, in all lanes) vi_shl(v, n) v_of_int
+ *   V, VI, VS, L                                vectors of L f32, of 4 L bytes, of L int32
+ *   T_MAX, F_TOK, P_MAX                         tokens that a tile keeps sums of: of integers, of floats; panels at once in a mat-vec of floats
+ *   v_zero v_set1 v_load v_store v_mul v_fma v_of_int, vi_load, vs_word (a word, in all lanes) vs_shl(v, n), prefetch_near prefetch_far
  *   v_f16(p), v_e8m0(p)                         L scales
  *   w_nibbles(v, lo, hi), w_e2m1(v), w_byte(v)  codes to what dot8 takes: unsigned ones with NIBBLE_SHIFT's and BYTE_SHIFT's offset
  *   dot8(w[8], x, init), dot8_bytes             init + sums of 32 products
@@ -52,15 +53,20 @@ INLINE void load_block(enum hd_dtype t, const uint8_t *code, int half, VI w[8])
 }
 
 /* The offset times the sum of x, negated: where a block's sum begins. */
-INLINE VI offset(enum hd_dtype t, int32_t neg)
+INLINE VS offset(enum hd_dtype t, int32_t neg)
 {
-    return t == HD_Q4_1 || (t == HD_Q8_0 && !BYTE_SHIFT) ? vi_word(0) : vi_shl(vi_word(neg), t == HD_Q4_0 ? 3 : t == HD_Q8_0 ? BYTE_SHIFT : NIBBLE_SHIFT);
+    switch (t) {
+    case HD_Q4_0: return vs_shl(vs_word(neg), 3);
+    case HD_Q4_1: return vs_word(0);
+    case HD_Q8_0: return BYTE_SHIFT ? vs_shl(vs_word(neg), BYTE_SHIFT) : vs_word(0);
+    default: return NIBBLE_SHIFT ? vs_shl(vs_word(neg), NIBBLE_SHIFT) : vs_word(0);
+    }
 }
 
 /* acc and a block's product. */
 INLINE V int_block(enum hd_dtype t, const VI c[8], V s, V m, const struct hd_q8 *q, const int8_t *fine, V acc)
 {
-    VI sum = t == HD_Q8_0 ? dot8_bytes(c, q->q, offset(t, q->neg)) : dot8(c, q->q, offset(t, q->neg));
+    VS sum = t == HD_Q8_0 ? dot8_bytes(c, q->q, offset(t, q->neg)) : dot8(c, q->q, offset(t, q->neg));
 
     acc = v_fma(v_of_int(sum), v_mul(s, v_set1(q->d)), acc);
     if (__builtin_expect(q->has_fine, 0)) {
@@ -87,7 +93,7 @@ INLINE void int_tile(enum hd_dtype t, int T, int64_t nb, const struct hd_panels 
 
         if (T <= 2 && half == 0)
             for (int i = 0; i < code_bytes + 32; i += 64)
-                _mm_prefetch((const char *)panel + b * step + AHEAD + i, _MM_HINT_T1);
+                prefetch_far(panel + b * step + AHEAD + i);
         load_block(t, code, half, c);
         for (int k = 0; k < T; k++) {
             const struct hd_q8 *row = (const struct hd_q8 *)(x + k * x_bytes);
@@ -117,7 +123,7 @@ INLINE void int_vec(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *
 
             if (half == 0)
                 for (int i = 0; i < code_bytes + 32; i += 64)
-                    _mm_prefetch((const char *)base + b * step + AHEAD + i, _MM_HINT_T1);
+                    prefetch_far(base + b * step + AHEAD + i);
             load_block(t, base + b * code_bytes, half, c);
             s = e8m0 ? v_e8m0(scale + b * 16) : v_f16(scale + b * 32);
             if (t == HD_Q4_1)
@@ -220,7 +226,7 @@ INLINE void float_vec(enum hd_panel_kind kind, int P, const struct hd_panels *w,
                 V v[4];
 
                 if (half == 0)
-                    _mm_prefetch((const char *)code + AHEAD, _MM_HINT_T0);
+                    prefetch_near(code + AHEAD);
                 float_cols(kind, code, half, v);
                 for (int j = 0; j < 4; j++)
                     sum[p] = v_fma(v[j], v_set1(x[i + j]), sum[p]);
