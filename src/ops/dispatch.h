@@ -7,6 +7,8 @@
 void hd_dispatch(struct hd_stream *s, const struct hd_call *c);
 /* What w's rows from row0 on are multiplied with: F32, Q16 or Q8; Q16, the largest, in dry runs. */
 enum hd_dtype hd_act_type(struct hd_stream *s, const struct hd_tensor *w, int64_t row0);
+/* x as blocks of the given type, in the step's arena. */
+const struct hd_tensor *hd_quantise(struct hd_stream *s, enum hd_dtype type, const struct hd_tensor *x);
 /* For whoever gathers weights in a dry run. */
 void hd_meet_weight(struct hd_stream *s, const struct hd_tensor *w);
 /* ok, or one sentence with the op's name and both shapes in the stream. */

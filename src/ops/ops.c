@@ -75,7 +75,7 @@ void hd_meet_weight(struct hd_stream *s, const struct hd_tensor *w)
         s->weight(s->weight_arg, w);
 }
 
-static const struct hd_tensor *quantise(struct hd_stream *s, enum hd_dtype type, const struct hd_tensor *x)
+const struct hd_tensor *hd_quantise(struct hd_stream *s, enum hd_dtype type, const struct hd_tensor *x)
 {
     struct hd_tensor *q = hd_new(s, type, hd_rows(x), hd_cols(x));
 
@@ -111,9 +111,9 @@ static void matmul_at(struct hd_stream *s, int n, struct hd_tensor *const *out, 
     c.i[0] = f32;
     c.i[1] = row0 < 0 ? 0 : row0;
     if (q16)
-        c.in[1] = quantise(s, HD_Q16, x);
+        c.in[1] = hd_quantise(s, HD_Q16, x);
     if (q8)
-        c.in[5] = quantise(s, HD_Q8, x);
+        c.in[5] = hd_quantise(s, HD_Q8, x);
     hd_dispatch(s, &c);
     hd_stream_rewind(s, mark);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/dispatch.h"
+#include "tensor/panel.h"
 
 struct hd_tensor *hd_slice(struct hd_stream *s, const struct hd_tensor *x, int64_t col0, int64_t n)
 {
@@ -359,12 +360,21 @@ void hd_layernorm(struct hd_stream *s, struct hd_tensor *out, const struct hd_te
 
 void hd_group_matmul(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t n_group, int64_t stride, int64_t first)
 {
+    struct hd_call c = {.op = HD_OP_GROUP_MATMUL, .n_out = 1, .out = {out}, .in = {x, w}, .i = {n_group, stride, first}};
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor groups = hd_view2(HD_F32, x->data, hd_rows(x) * n_group, hd_cols(w));
+
     if (!hd_require(s, hd_cols(out) % n_group == 0 && hd_cols(x) == n_group * hd_cols(w) && (n_group - 1) * stride + first + hd_cols(out) / n_group <= hd_rows(w),
-                    HD_OP_GROUP_MATMUL, x, w))
+                    HD_OP_GROUP_MATMUL, x, w) ||
+        !hd_require(s, x->row_bytes == hd_cols(x) * 4, HD_OP_GROUP_MATMUL, x, w))
         return;
+    hd_meet_weight(s, w);
     s->cost.flops += 2.0 * (double)hd_elems(out) * (double)hd_cols(w);
     s->cost.weight_bytes += (double)hd_tensor_bytes(w) * (double)hd_cols(out) / (double)hd_rows(w);
-    hd_dispatch(s, &(struct hd_call){.op = HD_OP_GROUP_MATMUL, .n_out = 1, .out = {out}, .in = {x, w}, .i = {n_group, stride, first}});
+    if (hd_act_type(s, w, stride % HD_PANEL_ROWS ? 1 : first) != HD_F32)
+        c.in[2] = hd_quantise(s, hd_act_type(s, w, stride % HD_PANEL_ROWS ? 1 : first), &groups);
+    hd_dispatch(s, &c);
+    hd_stream_rewind(s, mark);
 }
 
 void hd_absorb(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *w, int64_t n_head, int64_t nope, int64_t stride)

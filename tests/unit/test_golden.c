@@ -363,7 +363,7 @@ static void test_isa(void **state)
             double *rows = row_distances(x, base, g->n, g->n_vocab), d = rounds_to_int8(&e) ? rows[g->n / 2] : rel_distance(x, base, g->n * g->n_vocab);
 
             hd_free(rows);
-            if (!(d <= 1e-3))
+            if (!(d <= (rounds_to_int8(&e) ? 2e-2 : 1e-3)))       /* a last bit before a rounding to int8 can flip it */
                 fail_msg("%s: distance %.3g from scalar", *l, d);
             hd_free(x);
         } else {

@@ -37,16 +37,44 @@ void hd_cpu_layernorm(void *self, struct hd_stream *s, const struct hd_call *c)
     hd_cpu_rows(self, hd_rows(c->in[0]), 4 * hd_cols(c->in[0]), layernorm_range, (void *)c);
 }
 
+/* Group g of every token: x is [n_tok, n_group * n], or the same with a row a group. */
+static struct hd_tensor group_of(const struct hd_tensor *x, int64_t g, int64_t n_group, int64_t n_tok)
+{
+    bool apart = hd_rows(x) != n_tok || n_group == 1;
+    int64_t row_bytes = apart ? x->row_bytes : x->row_bytes / n_group;
+    struct hd_tensor t = *x;
+
+    t.data = (char *)x->data + g * row_bytes;
+    t.row_bytes = row_bytes * n_group;
+    return t;
+}
+
+/* Into how many runs of rows a group is cut: some 64 KB of weights each. */
+static int64_t group_pieces(const struct hd_call *c)
+{
+    int64_t bytes = hd_cols(c->out[0]) / c->i[0] * c->in[1]->row_bytes;
+
+    return bytes < (int64_t)128 << 10 ? 1 : bytes >> 16;
+}
+
 static void group_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_call *c = arg;
-    const struct hd_tensor *x = c->in[0], *w = c->in[1], *out = c->out[0];
-    int64_t n_group = c->i[0], n = hd_cols(out) / n_group;
+    const struct hd_tensor *w = c->in[1], *out = c->out[0];
+    int64_t n_group = c->i[0], n = hd_cols(out) / n_group, n_tok = hd_rows(out), pieces = group_pieces(c), step = (n + pieces - 1) / pieces;
 
-    for (int64_t g = begin; g < end; g++) {
-        struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, g * c->i[1] + c->i[2]};
+    step = (step + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS * HD_PANEL_ROWS;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t g = i / pieces, row = i % pieces * step, n_row = n - row < step ? n - row : step;
+        struct hd_tensor x = group_of(c->in[0], g, n_group, n_tok), q;
+        struct hd_acts acts = {.f32 = &x};
 
-        hd_k.matmul_f32[w->type](hd_cols(w), &rows, n, hd_cpu_row(x, 0) + g * hd_cols(w), x->row_bytes, hd_rows(x), hd_cpu_row(out, 0) + g * n, out->row_bytes / 4);
+        if (c->in[2]) {
+            q = group_of(c->in[2], g, n_group, n_tok);
+            *(c->in[2]->type == HD_Q8 ? &acts.q8 : &acts.q16) = &q;
+        }
+        if (n_row > 0)
+            hd_cpu_mul_rows(w, g * c->i[1] + c->i[2] + row, n_row, &acts, 0, n_tok, hd_cpu_row(out, 0) + g * n + row, out->row_bytes / 4);
     }
 }
 
@@ -55,7 +83,7 @@ void hd_cpu_group_matmul(void *self, struct hd_stream *s, const struct hd_call *
     struct hd_cpu *cpu = self;
 
     if (hd_rows(c->in[0]))
-        hd_pool_for(cpu->pool, c->i[0], 1, group_range, (void *)c);
+        hd_pool_for(cpu->pool, c->i[0] * group_pieces(c), 1, group_range, (void *)c);
 }
 
 /* A head's output is [rank | rope]: the rope dims pass through. */

@@ -249,8 +249,8 @@ static void act_range(void *arg, int64_t begin, int64_t end)
         }
         if (limit > 0)
             for (int64_t i = 0; i < f; i++) {
-                h[i] = fminf(h[i], limit);
-                u[i] = fminf(fmaxf(u[i], -limit), limit);
+                h[i] = h[i] > limit ? limit : h[i];
+                u[i] = u[i] > limit ? limit : u[i] < -limit ? -limit : u[i];
             }
         hd_k.silu_mul(f, h, u, h);
         if (j->c->i[2])

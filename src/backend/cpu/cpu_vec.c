@@ -94,16 +94,16 @@ void hd_cpu_add(void *self, struct hd_stream *s, const struct hd_call *c)
 static void silu_mul_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_call *c = arg;
-
     int64_t n = hd_cols(c->out[0]);
+    float limit = c->f[0];
 
     for (int64_t t = begin; t < end; t++) {
         float *gate = row_f32(c->in[0], t), *up = row_f32(c->in[1], t);
 
-        if (c->f[0] > 0)
+        if (limit > 0)
             for (int64_t i = 0; i < n; i++) {
-                gate[i] = fminf(gate[i], c->f[0]);
-                up[i] = fminf(fmaxf(up[i], -c->f[0]), c->f[0]);
+                gate[i] = gate[i] > limit ? limit : gate[i];
+                up[i] = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];
             }
         hd_k.silu_mul(n, gate, up, row_f32(c->out[0], t));
     }

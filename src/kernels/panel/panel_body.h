@@ -180,11 +180,12 @@ DEFINE_INT(MXFP4)
 
 #define SLAB 64                       /* columns that are decoded at a time */
 #define TOK 48                        /* tokens that share a decoded slab */
+#define F_PANELS 4                    /* panels that share its activations */
 
 struct work {
-    _Alignas(64) float w[2][SLAB][HD_PANEL_ROWS];             /* decoded */
+    _Alignas(64) float w[F_PANELS][SLAB][HD_PANEL_ROWS];      /* decoded */
     float x[TOK][SLAB + 16];                                  /* activations beside each other: rows of 2^n bytes would evict one another */
-    float sum[TOK][2][HD_PANEL_ROWS], acc[TOK][2][HD_PANEL_ROWS];
+    float sum[F_PANELS][TOK][HD_PANEL_ROWS], acc[F_PANELS][TOK][HD_PANEL_ROWS];
 };
 
 /* Four columns of a panel's half. */
@@ -253,17 +254,17 @@ INLINE void decode_slab(enum hd_panel_kind kind, const uint8_t *panel, int64_t c
         }
 }
 
-/* The sums of T tokens from k on over n more columns. */
-INLINE void float_tile(int T, int64_t n, struct work *z, int64_t k)
+/* The sums of T tokens from k on and panels p0, p0 + 1 over n more columns. */
+INLINE void float_tile(int T, int64_t n, struct work *z, int p0, int64_t k)
 {
     for (int half = 0; half < HALVES; half++) {
         V s[F_TOK][2];
 
         for (int t = 0; t < T; t++)
             for (int p = 0; p < 2; p++)
-                s[t][p] = v_load(z->sum[k + t][p] + half * L);
+                s[t][p] = v_load(z->sum[p0 + p][k + t] + half * L);
         for (int64_t i = 0; i < n; i++) {
-            V w0 = v_load(z->w[0][i] + half * L), w1 = v_load(z->w[1][i] + half * L);
+            V w0 = v_load(z->w[p0][i] + half * L), w1 = v_load(z->w[p0 + 1][i] + half * L);
 
             for (int t = 0; t < T; t++) {
                 V x = v_set1(z->x[k + t][i]);
@@ -274,7 +275,7 @@ INLINE void float_tile(int T, int64_t n, struct work *z, int64_t k)
         }
         for (int t = 0; t < T; t++)
             for (int p = 0; p < 2; p++)
-                v_store(z->sum[k + t][p] + half * L, s[t][p]);
+                v_store(z->sum[p0 + p][k + t] + half * L, s[t][p]);
     }
 }
 
@@ -285,7 +286,7 @@ INLINE void float_scaled(enum hd_panel_kind kind, const struct hd_panels *w, con
         V s = float_scale(kind, w, panel, c, half);
 
         for (int64_t k = 0; k < n_tok; k++) {
-            float *sum = z->sum[k][p] + half * L, *acc = z->acc[k][p] + half * L;
+            float *sum = z->sum[p][k] + half * L, *acc = z->acc[p][k] + half * L;
 
             v_store(acc, v_fma(v_load(sum), s, v_load(acc)));
             v_store(sum, v_zero());
@@ -293,16 +294,19 @@ INLINE void float_scaled(enum hd_panel_kind kind, const struct hd_panels *w, con
     }
 }
 
-/* Any number of tokens up to TOK, one or two panels. */
-INLINE void float_pair(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out,
+/* Any number of tokens up to TOK, panels up to F_PANELS. */
+INLINE void float_panels_few(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out,
                        int64_t ld_out)
 {
-    int P = n_row > HD_PANEL_ROWS ? 2 : 1;
+    int P = n_row >= F_PANELS * HD_PANEL_ROWS ? F_PANELS : (int)((n_row + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS);
     struct work z;
 
-    memset(z.w, 0, sizeof z.w);
-    memset(z.sum, 0, (size_t)n_tok * sizeof z.sum[0]);
-    memset(z.acc, 0, (size_t)n_tok * sizeof z.acc[0]);
+    for (int p = 0; p < F_PANELS; p++) {
+        memset(z.sum[p], 0, (size_t)n_tok * sizeof z.sum[p][0]);
+        memset(z.acc[p], 0, (size_t)n_tok * sizeof z.acc[p][0]);
+    }
+    if (P % 2)
+        memset(z.w[P], 0, sizeof z.w[P]);     /* the other one of a pair */
     for (int64_t c = 0, n; c < w->n; c += n) {
         int64_t end = (c / w->scale_cols + 1) * w->scale_cols;
 
@@ -311,28 +315,30 @@ INLINE void float_pair(enum hd_panel_kind kind, const struct hd_panels *w, const
         for (int p = 0; p < P; p++)
             decode_slab(kind, panel + p * w->bytes, c, n, z.w[p]);
         for (int64_t k = 0; k < n_tok; k++)
-            memcpy(z.x[k], x + k * x_bytes + c * 4, (size_t)n * 4);
-        for (int64_t k = 0; k < n_tok;) {
-            int64_t left = n_tok - k;
+            for (int64_t i = 0; i < n; i += L)
+                v_store(z.x[k] + i, v_load((const float *)(x + k * x_bytes) + c + i));
+        for (int p = 0; p < P; p += 2)
+            for (int64_t k = 0; k < n_tok;) {
+                int64_t left = n_tok - k;
 
-            if (left >= F_TOK) {
-                float_tile(F_TOK, n, &z, k);
-                k += F_TOK;
-            } else if (left >= 4) {
-                float_tile(4, n, &z, k);
-                k += 4;
-            } else {
-                float_tile(1, n, &z, k);
-                k++;
+                if (left >= F_TOK) {
+                    float_tile(F_TOK, n, &z, p, k);
+                    k += F_TOK;
+                } else if (left >= 4) {
+                    float_tile(4, n, &z, p, k);
+                    k += 4;
+                } else {
+                    float_tile(1, n, &z, p, k);
+                    k++;
+                }
             }
-        }
         for (int p = 0; p < P && c + n == end; p++)
             float_scaled(kind, w, panel + p * w->bytes, p, c, n_tok, &z);
     }
     for (int64_t k = 0; k < n_tok; k++)
         for (int p = 0; p < P; p++)
             for (int half = 0; half < HALVES; half++)
-                put(out + k * ld_out + p * HD_PANEL_ROWS, v_load(z.acc[k][p] + half * L), half, n_row - p * HD_PANEL_ROWS);
+                put(out + k * ld_out + p * HD_PANEL_ROWS, v_load(z.acc[p][k] + half * L), half, n_row - p * HD_PANEL_ROWS);
 }
 
 INLINE void float_panels(enum hd_panel_kind kind, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
@@ -349,9 +355,9 @@ INLINE void float_panels(enum hd_panel_kind kind, const struct hd_panels *w, int
                 float_vec(kind, 1, w, panel, half, n_row - r, (const float *)x, out + r);
         return;
     }
-    for (; r < n_row; r += 2 * HD_PANEL_ROWS, panel += 2 * w->bytes)
+    for (; r < n_row; r += F_PANELS * HD_PANEL_ROWS, panel += F_PANELS * w->bytes)
         for (int64_t k = 0; k < n_tok; k += TOK)
-            float_pair(kind, w, panel, n_row - r, x + k * x_bytes, x_bytes, n_tok - k < TOK ? n_tok - k : TOK, out + k * ld_out + r, ld_out);
+            float_panels_few(kind, w, panel, n_row - r, x + k * x_bytes, x_bytes, n_tok - k < TOK ? n_tok - k : TOK, out + k * ld_out + r, ld_out);
 }
 
 #define DEFINE_FLOAT(t, kind)                                                                                                                          \
