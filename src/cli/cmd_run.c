@@ -28,6 +28,15 @@ struct job {
     struct hd_err parse_err;
 };
 
+static bool on_loading(void *arg, int64_t done, int64_t total)
+{
+    const struct job *j = arg;
+
+    if (j->show_progress)
+        fprintf(stderr, "\rloading %s %3d %%", hd_path_base(j->args->positional[0]), (int)(100 * done / total));
+    return !hd_interrupted;
+}
+
 static bool on_progress(void *arg, int64_t done, int64_t total)
 {
     struct job *j = arg;
@@ -379,11 +388,13 @@ static int run(struct hd_args *a, struct hd_err *err)
         goto out;
     }
     if (j.show_progress)
-        fprintf(stderr, "loading %s ...\r", hd_path_base(a->positional[0]));
+        fprintf(stderr, "loading %s", hd_path_base(a->positional[0]));
+    o.loading = on_loading;
+    o.loading_arg = &j;
     if ((rc = hd_engine_open(&j.engine, a->positional[0], &o, err)) < 0)
         goto out;
     if (j.show_progress)
-        fprintf(stderr, "\033[K");
+        fprintf(stderr, "\r\033[K");
     rc = o.n_ctx > j.engine.model.hp.n_ctx ? hd_err_set(err, HD_ERR_USAGE, "--ctx %lld: the model's context is %lld tokens", (long long)o.n_ctx,
                                                         (long long)j.engine.model.hp.n_ctx)
                                            : HD_OK;

@@ -109,7 +109,7 @@ static int pack(struct hd_engine *e, struct hd_err *err)
     if (e->opt.exact != HD_EXACT_NONE)
         return HD_OK;
     HD_TRY(dry_run(&e->model, e->opt.exact, 0, 1, 1, &cost, &e->packs, err));
-    HD_TRY(hd_packs_make(&e->packs, e->pool, err));
+    HD_TRY(hd_packs_make(&e->packs, e->pool, e->opt.loading, e->opt.loading_arg, err));
     hd_store_cool(&e->model.store);
     return HD_OK;
 }

@@ -21,6 +21,8 @@ struct hd_engine_options {
     enum hd_kv kv;                    /* exact modes: F32 whatever it says */
     bool shortcut;                    /* hd_session_feed() runs all but a prompt's last tokens through the encoder half only, where a model
                                          has halves (DeepSeek-V4.1): faster, and not quite the same logits */
+    hd_progress_fn loading;           /* bytes of weights brought into the kernels' order; may be NULL */
+    void *loading_arg;
 };
 
 struct hd_plan {
@@ -81,7 +83,6 @@ struct hd_step_item {
 int hd_engine_step(struct hd_engine *e, struct hd_step_item *items, int n_item, struct hd_err *err);
 
 /* Feeds any number of tokens in chunks; logits of the last one. progress may be NULL; returning false cancels. */
-typedef bool (*hd_progress_fn)(void *arg, int64_t done, int64_t total);
 int hd_session_feed(struct hd_session *ss, const int32_t *ids, int64_t n, hd_progress_fn progress, void *arg, const float **logits, struct hd_err *err);
 
 #endif

@@ -101,7 +101,22 @@ static int64_t cut(const struct hd_packs *p, struct piece *piece)
     return n;
 }
 
-int hd_packs_make(struct hd_packs *p, struct hd_pool *pool, struct hd_err *err)
+/* Packs all pieces, a few for every worker between two reports. */
+static bool run(struct job *j, int64_t n_piece, struct hd_pool *pool, hd_progress_fn progress, void *arg)
+{
+    int64_t step = progress ? 16 * hd_pool_threads(pool) : n_piece;
+
+    for (int64_t i = 0; i < n_piece; i += step) {
+        struct job part = {j->p, j->piece + i, j->at};
+
+        if (progress && !progress(arg, j->p->bytes * i / n_piece, j->p->bytes))
+            return false;
+        hd_pool_for(pool, n_piece - i < step ? n_piece - i : step, 1, pack_range, &part);
+    }
+    return !progress || progress(arg, j->p->bytes, j->p->bytes);
+}
+
+int hd_packs_make(struct hd_packs *p, struct hd_pool *pool, hd_progress_fn progress, void *arg, struct hd_err *err)
 {
     struct job j = {.p = p};
     int64_t *at = NULL, n_piece = 0;
@@ -126,7 +141,12 @@ int hd_packs_make(struct hd_packs *p, struct hd_pool *pool, struct hd_err *err)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for the weights in the kernels' order");
     }
     cut(p, j.piece);
-    hd_pool_for(pool, n_piece, 1, pack_range, &j);
+    if (!run(&j, n_piece, pool, progress, arg)) {
+        hd_free(at);
+        hd_free(j.piece);
+        hd_packs_release(p);
+        return hd_err_set(err, HD_ERR_CANCELLED, "cancelled while loading");
+    }
     for (size_t i = 0; i < p->n; i++) {
         struct hd_tensor *w = (struct hd_tensor *)p->w[i];        /* the model's own; whoever packs may change where they lie */
 

@@ -26,10 +26,14 @@ struct hd_packs {
     int64_t bytes;
 };
 
+/* How far something long is; returning false cancels it. */
+typedef bool (*hd_progress_fn)(void *arg, int64_t done, int64_t total);
+
 /* Gathers a weight; again is fine. A hook of struct hd_stream: arg is the hd_packs (zeroed before the first). */
 void hd_packs_gather(void *packs, const struct hd_tensor *w);
-/* Packs what was gathered and points the tensors' panels (or data) there. Errors: MEMORY; no tensor has changed then. */
-int hd_packs_make(struct hd_packs *p, struct hd_pool *pool, struct hd_err *err);
+/* Packs what was gathered and points the tensors' panels (or data) there. progress (of bytes) may be NULL. Errors: MEMORY, CANCELLED; no
+ * tensor has changed then. */
+int hd_packs_make(struct hd_packs *p, struct hd_pool *pool, hd_progress_fn progress, void *arg, struct hd_err *err);
 void hd_packs_release(struct hd_packs *p);
 
 #endif
