@@ -300,6 +300,34 @@ static void check_product(const struct product *c, const struct hd_kernels *def)
     free(want);
 }
 
+/* ---- packed cache rows ---- */
+
+static void check_kv(void)
+{
+    static const struct {
+        enum hd_kv_code code;
+        int block;
+        int64_t n, tail;
+    } kinds[] = {{HD_KV_FP8, 64, 448, 64}, {HD_KV_FP8, 32, 512, 0}, {HD_KV_FP8, 64, 0, 35}, {HD_KV_FP4, 32, 128, 0}, {HD_KV_FP4_E4M3, 16, 512, 0}, {HD_KV_FP8, 64, 70, 9}, {HD_KV_FP4, 8, 40, 3}};
+
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct hd_kv_row r = hd_kv_row(kinds[i].code, kinds[i].block, kinds[i].n, kinds[i].tail);
+        float x[HD_KV_ROW_MAX], a[HD_KV_ROW_MAX], b[HD_KV_ROW_MAX];
+        uint8_t row[4 * HD_KV_ROW_MAX];
+        int64_t n = r.n + r.tail;
+        bool same = true;
+
+        for (int64_t k = 0; k < n; k++)
+            x[k] = rnd() * (k % 9 == 0 ? 30 : 0.02f);
+        hd_kv_encode(&r, x, row);
+        hd_kv_decode(&r, row, a);
+        hd_k.kv_decode(&r, row, b);
+        for (int64_t k = 0; k < n; k++)
+            same = same && a[k] == b[k];      /* zeros may differ in sign */
+        report(same, "kv_decode", distance(b, a, n), 0);
+    }
+}
+
 /* ---- rows ---- */
 
 static void check_rows(const struct hd_kernels *def, int64_t n)
@@ -355,6 +383,14 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
             report(d <= 3e-6, "rows_dot", d, 3e-6);
         }
         CASE("rows_mix", fused, k->rows_mix(d2, n < 11 + d2 ? n - d2 : 11, row, f16, (const float(*)[HD_ROWS_MAX])q, 5, o))
+    }
+    {
+        float p[5][HD_ROWS_MAX], w[5] = {0.5f, -1, 2, 0.25f, -0.125f};
+        int64_t m = n < HD_ROWS_MAX ? n : HD_ROWS_MAX;
+
+        for (int i = 0; i < 5 * HD_ROWS_MAX; i++)
+            p[0][i] = rnd();
+        CASE("relu_mix", fused, k->relu_mix(5, m, (const float(*)[HD_ROWS_MAX])p, w, o))
     }
     hd_k.f32_to_f16(n, a, h);
     def->f32_to_f16(n, a, h2);
@@ -414,6 +450,7 @@ int main(int argc, char **argv)
         for (int64_t n = 1; n < 130; n += n < 20 ? 1 : 11)
             check_rows(&def, n);
         check_rows(&def, 1024);
+        check_kv();
     }
     printf("%d passed, %d failed\n", n_pass, n_fail);
     return n_fail != 0;

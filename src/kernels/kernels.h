@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tensor/kv_row.h"
 #include "tensor/panel.h"
 #include "tensor/quant_q16.h"
 #include "tensor/quant_q8.h"
@@ -68,6 +69,9 @@ struct hd_kernels {
      * p[h][i] = scale row[i] . q[h]; out[h] += sum_i p[h][i] row[i], in the order of i. q and out rows lie d apart. */
     void (*rows_dot)(int64_t d, int64_t n, const void *const *row, bool f16, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
     void (*rows_mix)(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out);
+    /* out[i] += sum_h max(p[h][i], 0) w[h], n <= HD_ROWS_MAX, in the order of h, fused. */
+    void (*relu_mix)(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out);
+    void (*kv_decode)(const struct hd_kv_row *r, const void *row, float *x);          /* vectorised hd_kv_decode (kv_row.h), equal to it */
     void (*axpy_f32)(int64_t n, float a, const float *x, float *y);                    /* y += a x, fma */
     void (*axpy_f16)(int64_t n, float a, const uint16_t *x, float *y);
     void (*scale)(int64_t n, float a, float *y);                                       /* y *= a */

@@ -181,9 +181,14 @@ void hd_pool(struct hd_stream *s, struct hd_tensor *e, struct hd_tensor *z, stru
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_POOL, .n_out = 3, .out = {e, z, g}, .in = {ape}, .batch = b, .i = {part, ratio, overlap}});
 }
 
+#define INDEX_SCRATCH ((int64_t)4 << 20)      /* scores of as many tokens as fit, and of one at least */
+
 void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor *q, const struct hd_tensor *w, const struct hd_ragged *b, int part,
               const struct hd_index_hp *hp, struct hd_tensor *cand_out, const struct hd_tensor *cand_in)
 {
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *score, *q8 = NULL;
+    int64_t n_key, rows;
     double seen = 0;
 
     if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(w) == hp->n_head && hd_cols(sel) == 2 * hp->top_k, HD_OP_INDEX, q, w))
@@ -192,12 +197,18 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
         seen += (double)b->span[i].n_tok * ((double)b->span[i].pos0 + (double)b->span[i].n_tok / 2) / (double)hp->ratio;
     s->cost.flops += 2.0 * seen * (double)hd_cols(q);
     s->cost.kv_bytes += (double)(hp->row_bytes ? hp->row_bytes : 4 * hp->head_dim) * (double)b->max_pos / (double)hp->ratio * (double)b->n_seq;
+    n_key = b->max_pos / hp->ratio + 1;
+    rows = INDEX_SCRATCH / n_key < 1 ? 1 : INDEX_SCRATCH / n_key < b->n_tok ? INDEX_SCRATCH / n_key : b->n_tok;
+    score = hd_new(s, HD_F32, rows, n_key);
+    if (s->exact == HD_EXACT_NONE && hp->head_dim % 32 == 0)
+        q8 = hd_new(s, HD_Q8, rows * hp->n_head, hp->head_dim);
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_INDEX,
                                      .n_out = 2,
                                      .out = {sel, cand_out},
-                                     .in = {q, w, cand_in},
+                                     .in = {q, w, cand_in, score, q8},
                                      .batch = b,
                                      .i = {part, hp->n_head, hp->head_dim, hp->ratio, hp->top_k, hp->ascending, hp->block, hp->n_block, s->exact == HD_EXACT_OFFICIAL}});
+    hd_stream_rewind(s, mark);
 }
 
 void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,

@@ -53,6 +53,14 @@ void hd_cpu_engram(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_short_conv(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c);
 
+static inline const struct hd_paged *hd_cpu_part(const struct hd_ragged *b, int64_t seq, int64_t part)
+{
+    return &b->part[seq * b->n_part + part];
+}
+
+/* A cached row as f32: where it lies, or unpacked into buf. */
+const float *hd_cpu_cached(const struct hd_paged *p, int64_t r, float *buf);
+
 /* Activations that x, xq (Q16) and x8 (Q8) are of; NULL where a step has none of that kind. */
 struct hd_acts {
     const struct hd_tensor *f32, *q16, *q8;

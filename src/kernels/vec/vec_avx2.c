@@ -436,6 +436,75 @@ static void rows_mix(int64_t d, int64_t n, const void *const *row, bool f16, con
         rows_mix_as(d, n, row, false, p, n_head, out);
 }
 
+static void relu_mix(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out)
+{
+    int64_t i = 0;
+
+    for (; i + 32 <= n; i += 32) {
+        __m256 acc[4];
+
+        for (int v = 0; v < 4; v++)
+            acc[v] = _mm256_loadu_ps(out + i + 8 * v);
+        for (int64_t h = 0; h < n_head; h++)
+            for (int v = 0; v < 4; v++)
+                acc[v] = _mm256_fmadd_ps(_mm256_max_ps(_mm256_loadu_ps(p[h] + i + 8 * v), _mm256_setzero_ps()), _mm256_broadcast_ss(w + h), acc[v]);
+        for (int v = 0; v < 4; v++)
+            _mm256_storeu_ps(out + i + 8 * v, acc[v]);
+    }
+    for (; i < n; i++)
+        for (int64_t h = 0; h < n_head; h++)
+            out[i] = fmaf(p[h][i] > 0 ? p[h][i] : 0, w[h], out[i]);
+}
+
+/* ---- packed cache rows ---- */
+
+/* Sixteen e4m3 as f32, times 2^-8; NaN stays NaN. */
+static inline void fp8_16(const uint8_t *p, __m256 scale, float *x)
+{
+    __m256i v = _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p)), 8), mag = _mm256_and_si256(v, _mm256_set1_epi16(0x7F00)), h;
+
+    h = _mm256_or_si256(_mm256_and_si256(v, _mm256_set1_epi16((short)0x8000)), _mm256_srli_epi16(mag, 1));
+    h = _mm256_or_si256(h, _mm256_and_si256(_mm256_cmpeq_epi16(mag, _mm256_set1_epi16(0x7F00)), _mm256_set1_epi16(0x7C00)));
+    _mm256_storeu_ps(x, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(h)), scale));
+    _mm256_storeu_ps(x + 8, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)), scale));
+}
+
+/* Sixteen e2m1 as f32. */
+static inline void fp4_16(const uint8_t *p, __m256 half_scale, float *x)
+{
+    const __m128i value = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), low = _mm_set1_epi8(15);
+    __m128i b = _mm_loadl_epi64((const __m128i *)p), c = _mm_shuffle_epi8(value, _mm_unpacklo_epi8(_mm_and_si128(b, low), _mm_and_si128(_mm_srli_epi16(b, 4), low)));
+
+    _mm256_storeu_ps(x, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(c)), half_scale));
+    _mm256_storeu_ps(x + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(c, 8))), half_scale));
+}
+
+static void kv_decode(const struct hd_kv_row *r, const void *row, float *x)
+{
+    const uint8_t *code = row, *scale = code + (r->code == HD_KV_FP8 ? r->n : r->n / 2);
+    int64_t n_block = (r->n + r->block - 1) / r->block, tail = (scale + n_block - code + 1) & ~(int64_t)1, i = 0;
+
+    if (r->n % r->block || r->block % 16) {
+        hd_kv_decode(r, row, x);
+        return;
+    }
+    for (int64_t b = 0; b < n_block; b++) {
+        float s = r->code == HD_KV_FP4_E4M3 ? hd_e4m3_f32(scale[b]) : hd_e8m0_f32(scale[b]);
+        __m256 v = _mm256_set1_ps(r->code == HD_KV_FP8 ? 256 * s : 0.5f * s);
+
+        for (int64_t k = b * r->block; k < (b + 1) * r->block; k += 16)
+            if (r->code == HD_KV_FP8)
+                fp8_16(code + k, v, x + k);
+            else
+                fp4_16(code + k / 2, v, x + k);
+    }
+    x += r->n;
+    for (; i + 8 <= r->tail; i += 8)
+        _mm256_storeu_ps(x + i, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(code + tail + 2 * i))), 16)));
+    for (; i < r->tail; i++)
+        x[i] = hd_bf16_f32(hd_load16(code + tail + 2 * i));
+}
+
 void hd_fill_vec_avx2(struct hd_kernels *k)
 {
     k->q16_encode = q16_encode;
@@ -447,6 +516,8 @@ void hd_fill_vec_avx2(struct hd_kernels *k)
     k->dot_f16 = dot_f16;
     k->rows_dot = rows_dot;
     k->rows_mix = rows_mix;
+    k->relu_mix = relu_mix;
+    k->kv_decode = kv_decode;
     k->axpy_f32 = axpy_f32;
     k->axpy_f16 = axpy_f16;
     k->scale = scale;

@@ -98,6 +98,13 @@ static void rows_mix(int64_t d, int64_t n, const void *const *row, bool f16, con
         }
 }
 
+static void relu_mix(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t h = 0; h < n_head; h++)
+            out[i] = fmaf(p[h][i] > 0 ? p[h][i] : 0, w[h], out[i]);
+}
+
 void hd_fill_vec_scalar(struct hd_kernels *k)
 {
     k->q16_encode = hd_q16_encode;
@@ -108,6 +115,8 @@ void hd_fill_vec_scalar(struct hd_kernels *k)
     k->dot_f16 = dot_f16;
     k->rows_dot = rows_dot;
     k->rows_mix = rows_mix;
+    k->relu_mix = relu_mix;
+    k->kv_decode = hd_kv_decode;
     k->axpy_f32 = axpy_f32;
     k->axpy_f16 = axpy_f16;
     k->scale = scale;
