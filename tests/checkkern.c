@@ -388,8 +388,11 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
         float p[5][HD_ROWS_MAX], w[5] = {0.5f, -1, 2, 0.25f, -0.125f};
         int64_t m = n < HD_ROWS_MAX ? n : HD_ROWS_MAX;
 
-        for (int i = 0; i < 5 * HD_ROWS_MAX; i++)
-            p[0][i] = rnd();
+        for (int j = 0; j < 5; j++)
+            for (int i = 0; i < HD_ROWS_MAX; i++)
+                p[j][i] = rnd();
+        if (n % 4 == 0)
+            CASE("mix_streams", 0, k->mix_streams(n / 4, 4, b, w, p[0], o))
         CASE("relu_mix", fused, k->relu_mix(5, m, (const float(*)[HD_ROWS_MAX])p, w, o))
     }
     hd_k.f32_to_f16(n, a, h);

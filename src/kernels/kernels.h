@@ -48,6 +48,7 @@ static inline float hd_panel_factor(const struct hd_panels *w)
 /* One row of a matrix as f32 (vectorised hd_decode_row, bit-equal to it). */
 typedef void (*hd_decode_fn)(const struct hd_wrows *w, int64_t n, float *out);
 
+#define HD_HC_MAX 16              /* residual streams */
 #define HD_ROWS_MAX 64            /* cached rows that the attention kernels take at once */
 
 struct hd_kernels {
@@ -71,6 +72,8 @@ struct hd_kernels {
     void (*rows_mix)(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out);
     /* out[i] += sum_h max(p[h][i], 0) w[h], n <= HD_ROWS_MAX, in the order of h, fused. */
     void (*relu_mix)(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out);
+    /* x[k] = post[k] a + sum_j comb[j][k] x[j], in the order of j: n_hc <= HD_HC_MAX streams of n values. */
+    void (*mix_streams)(int64_t n, int64_t n_hc, const float *a, const float *post, const float *comb, float *x);
     void (*kv_decode)(const struct hd_kv_row *r, const void *row, float *x);          /* vectorised hd_kv_decode (kv_row.h), equal to it */
     void (*axpy_f32)(int64_t n, float a, const float *x, float *y);                    /* y += a x, fma */
     void (*axpy_f16)(int64_t n, float a, const uint16_t *x, float *y);

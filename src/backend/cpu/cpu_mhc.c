@@ -6,7 +6,7 @@
 #include "kernels/kernels.h"
 #include "tensor/simulate.h"
 
-#define MAX_HC 8
+#define MAX_HC 8                     /* at most HD_HC_MAX */
 
 static void simulate_range(void *arg, int64_t begin, int64_t end)
 {
@@ -256,19 +256,7 @@ static void post_range(void *arg, int64_t begin, int64_t end)
         float *x = hd_cpu_row(c->out[0], t);
         const float *a = hd_cpu_row(c->in[0], t), *post = hd_cpu_row(c->in[1], t) + n_hc, *comb = post + n_hc;
 
-        for (int64_t i = 0; i < n; i++) {
-            float old[MAX_HC];
-
-            for (int64_t j = 0; j < n_hc; j++)
-                old[j] = x[j * n + i];
-            for (int64_t k = 0; k < n_hc; k++) {
-                float sum = post[k] * a[i];
-
-                for (int64_t j = 0; j < n_hc; j++)
-                    sum += comb[j * n_hc + k] * old[j];
-                x[k * n + i] = sum;
-            }
-        }
+        hd_k.mix_streams(n, n_hc, a, post, comb, x);
     }
 }
 

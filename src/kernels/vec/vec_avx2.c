@@ -456,6 +456,38 @@ static void relu_mix(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], c
             out[i] = fmaf(p[h][i] > 0 ? p[h][i] : 0, w[h], out[i]);
 }
 
+static void mix_streams(int64_t n, int64_t n_hc, const float *a, const float *post, const float *comb, float *x)
+{
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8) {
+        __m256 old[HD_HC_MAX], av = _mm256_loadu_ps(a + i);
+
+        for (int64_t j = 0; j < n_hc; j++)
+            old[j] = _mm256_loadu_ps(x + j * n + i);
+        for (int64_t k = 0; k < n_hc; k++) {
+            __m256 sum = _mm256_mul_ps(_mm256_broadcast_ss(post + k), av);
+
+            for (int64_t j = 0; j < n_hc; j++)
+                sum = _mm256_add_ps(sum, _mm256_mul_ps(_mm256_broadcast_ss(comb + j * n_hc + k), old[j]));
+            _mm256_storeu_ps(x + k * n + i, sum);
+        }
+    }
+    for (; i < n; i++) {
+        float old[HD_HC_MAX];
+
+        for (int64_t j = 0; j < n_hc; j++)
+            old[j] = x[j * n + i];
+        for (int64_t k = 0; k < n_hc; k++) {
+            float sum = post[k] * a[i];
+
+            for (int64_t j = 0; j < n_hc; j++)
+                sum += comb[j * n_hc + k] * old[j];
+            x[k * n + i] = sum;
+        }
+    }
+}
+
 /* ---- packed cache rows ---- */
 
 /* Sixteen e4m3 as f32, times 2^-8; NaN stays NaN. */
@@ -517,6 +549,7 @@ void hd_fill_vec_avx2(struct hd_kernels *k)
     k->rows_dot = rows_dot;
     k->rows_mix = rows_mix;
     k->relu_mix = relu_mix;
+    k->mix_streams = mix_streams;
     k->kv_decode = kv_decode;
     k->axpy_f32 = axpy_f32;
     k->axpy_f16 = axpy_f16;

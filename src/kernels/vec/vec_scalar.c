@@ -105,6 +105,23 @@ static void relu_mix(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], c
             out[i] = fmaf(p[h][i] > 0 ? p[h][i] : 0, w[h], out[i]);
 }
 
+static void mix_streams(int64_t n, int64_t n_hc, const float *a, const float *post, const float *comb, float *x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float old[HD_HC_MAX];
+
+        for (int64_t j = 0; j < n_hc; j++)
+            old[j] = x[j * n + i];
+        for (int64_t k = 0; k < n_hc; k++) {
+            float sum = post[k] * a[i];
+
+            for (int64_t j = 0; j < n_hc; j++)
+                sum += comb[j * n_hc + k] * old[j];
+            x[k * n + i] = sum;
+        }
+    }
+}
+
 void hd_fill_vec_scalar(struct hd_kernels *k)
 {
     k->q16_encode = hd_q16_encode;
@@ -116,6 +133,7 @@ void hd_fill_vec_scalar(struct hd_kernels *k)
     k->rows_dot = rows_dot;
     k->rows_mix = rows_mix;
     k->relu_mix = relu_mix;
+    k->mix_streams = mix_streams;
     k->kv_decode = hd_kv_decode;
     k->axpy_f32 = axpy_f32;
     k->axpy_f16 = axpy_f16;
