@@ -1,0 +1,41 @@
+/* fair.h: whose turn it is: deficit round robin between users, counted in tokens.
+ *
+ * Whoever comes to have the turn gets a quantum of tokens; while it lasts and there is work, the turn stays. What a user consumes otherwise
+ * (tokens decoded) is charged to the same account, so that a user of many answers waits longer for the next prompt.
+ *
+ * Source   Shreedhar and Varghese, "Efficient fair queuing using deficit round robin", 1995
+ * Threads  the scheduler's
+ */
+#ifndef HD_ENGINE_FAIR_H
+#define HD_ENGINE_FAIR_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct hd_request;
+
+struct hd_user {
+    struct hd_user *next, *prev;      /* a ring */
+    char *name;
+    int64_t deficit;                  /* tokens; below zero: in debt */
+    int n_request, n_running;
+    struct hd_request *waiting;       /* a list, oldest first */
+};
+
+struct hd_fair {
+    struct hd_user *turn;             /* NULL: nobody is here */
+    int n_user;
+    int64_t quantum;
+};
+
+/* The user of that name, new ones last in the ring, with one request more; NULL: no memory. */
+struct hd_user *hd_fair_join(struct hd_fair *f, const char *name);
+/* One request less; a user without any is forgotten. */
+void hd_fair_leave(struct hd_fair *f, struct hd_user *u);
+/* n tokens were consumed (below zero: given back). Debts are bounded, so that old ones do not starve anybody. */
+void hd_fair_charge(const struct hd_fair *f, struct hd_user *u, int64_t n);
+/* The turn goes on. idle: its user had nothing to do, and keeps no credit for that. */
+void hd_fair_pass(struct hd_fair *f, int idle);
+
+#endif
