@@ -155,12 +155,28 @@ static void trim(struct hd_prefix_store *p)
     }
 }
 
+/* The first token but none that ss goes back to. */
+static int64_t lowest(const struct hd_session *ss)
+{
+    int64_t lo = 1, hi = (int64_t)ss->n;
+
+    while (lo < hi) {
+        int64_t mid = lo + (hi - lo) / 2;
+
+        if (hd_seq_reach(ss->seq, mid) == mid)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
 /* Does a, as long as it is kept, serve whoever b would serve? */
 static bool covers(const struct hd_session *a, enum hd_prefix_kind ka, const struct hd_session *b, enum hd_prefix_kind kb)
 {
     if (ka == HD_PREFIX_DONE && kb != HD_PREFIX_DONE)
         return false;                         /* a may be taken over */
-    return a->n >= b->n && a->raw0 == b->raw0 && !memcmp(a->ids, b->ids, b->n * sizeof *b->ids) && hd_seq_reach(a->seq, (int64_t)b->n) == (int64_t)b->n;
+    return a->n >= b->n && a->raw0 == b->raw0 && !memcmp(a->ids, b->ids, b->n * sizeof *b->ids) && lowest(a) <= lowest(b);
 }
 
 void hd_prefix_keep(struct hd_prefix_store *p, const char *tenant, struct hd_session *ss, enum hd_prefix_kind kind)

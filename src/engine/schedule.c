@@ -18,6 +18,7 @@ struct hd_schedule {
     struct hd_request *oldest, *newest;       /* everything that has not ended */
     uint64_t last_id;
     bool closed, stop, flush, changed, ignore_pause;
+    bool busy;                        /* the thread is between emptying the inbox and publishing statistics */
     double rate;
     struct hd_run_stats stats;        /* as of the last step */
 };
@@ -31,8 +32,6 @@ static void gone(void *arg, struct hd_request *r)
     pthread_mutex_lock(&s->lock);
     *(r->older ? &r->older->newer : &s->oldest) = r->newer;
     *(r->newer ? &r->newer->older : &s->newest) = r->older;
-    if (!s->oldest)
-        pthread_cond_broadcast(&s->quiet);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -41,6 +40,9 @@ static void publish(struct hd_schedule *s)
     pthread_mutex_lock(&s->lock);
     hd_turns_stats(&s->turns, &s->stats);
     s->rate = s->turns.rate;
+    s->busy = false;
+    if (!s->oldest)
+        pthread_cond_broadcast(&s->quiet);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -56,6 +58,7 @@ static void take_in(struct hd_schedule *s)
     s->inbox_end = &s->inbox;
     flush = s->flush;
     s->flush = s->changed = false;
+    s->busy = true;
     s->turns.ignore_pause = s->ignore_pause;
     pthread_mutex_unlock(&s->lock);
     if (flush)
@@ -251,7 +254,7 @@ void hd_schedule_drain(struct hd_schedule *s, bool finish)
     for (struct hd_request *r = finish ? NULL : s->oldest; r; r = r->newer)
         atomic_store(&r->cancel, true);
     wake(s);
-    while (s->oldest && !s->manual)
+    while ((s->oldest || s->busy) && !s->manual)
         pthread_cond_wait(&s->quiet, &s->lock);
     pthread_mutex_unlock(&s->lock);
     while (s->manual && work(s)) {

@@ -25,7 +25,7 @@ static void defaults(struct hd_schedule_options *o, const struct hd_engine *e)
     if (o->chunk_busy > e->opt.chunk)
         o->chunk_busy = e->opt.chunk;
     o->quantum = o->quantum ? o->quantum : 64;
-    o->keep_bytes = o->keep_bytes ? o->keep_bytes : c->n_page_max * c->page_bytes + 16 * c->seq_bytes;
+    o->keep_bytes = o->keep_bytes ? o->keep_bytes : c->n_page_max * c->page_bytes + 32 * c->seq_bytes;
     o->checkpoint_tokens = o->checkpoint_tokens ? o->checkpoint_tokens : 2048;
 }
 
