@@ -13,6 +13,7 @@
 #ifndef HD_CACHE_CACHE_H
 #define HD_CACHE_CACHE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -84,7 +85,11 @@ void hd_seq_retract(struct hd_seq *s, int64_t n);
 int hd_seq_rewind(struct hd_seq *s, int64_t len, int64_t *reached, struct hd_err *err);
 /* What a rewind to len would reach; and the same of a sequence of n tokens that was high long once. */
 int64_t hd_seq_reach(const struct hd_seq *s, int64_t len);
+int64_t hd_seq_high(const struct hd_seq *s);
 int64_t hd_cache_spec_reach(const struct hd_cache_spec *spec, int64_t n, int64_t high, int64_t len);
+
+/* The least length but 0 that such a rewind reaches. */
+int64_t hd_cache_spec_lowest(const struct hd_cache_spec *spec, int64_t n, int64_t high);
 
 /* Pages of s that no call with this epoch has counted before: what several sequences hold together, shared pages once. A new epoch is
  * ++cache.epoch. */
@@ -100,15 +105,20 @@ void *hd_seq_row(struct hd_seq *s, int part, int64_t row);
 /* A snapshot, from any thread as long as s stays as it is (forks and their owner may go on): everything the sequence holds and the caller's blob (token ids), with a checksum and the spec's hash. */
 typedef void (*hd_sink_fn)(void *arg, const void *p, size_t n);
 void hd_seq_save(struct hd_seq *s, const void *blob, size_t n_blob, hd_sink_fn sink, void *arg);
+int64_t hd_seq_save_bytes(const struct hd_seq *s, size_t n_blob);     /* all that the sink gets */
 /* What a snapshot says of itself, unread: its length is right, its checksum has not been looked at. Errors: FORMAT. */
 struct hd_snapshot {
-    int64_t len, high;
+    int64_t len, high;            /* high: its largest length, for hd_cache_spec_reach() */
     const void *blob;             /* into data */
     size_t n_blob;
 };
 int hd_seq_peek(const struct hd_cache *c, const void *data, size_t n, struct hd_snapshot *out, struct hd_err *err);
-/* Fills an empty sequence. blob points into data. Errors: FORMAT (truncated, corrupted, of another model), LIMIT, MEMORY;
- * the sequence is empty then. */
+/* Does the checksum match? From any thread. */
+bool hd_seq_intact(const void *data, size_t n);
+/* Fills an empty sequence from a snapshot that is known to be intact; blob points into data. Errors: FORMAT (truncated, of another model),
+ * LIMIT, MEMORY; the sequence is empty then. */
+int hd_seq_fill(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err);
+/* The same, after looking at the checksum (FORMAT). */
 int hd_seq_load(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err);
 
 #endif

@@ -133,6 +133,26 @@ int64_t hd_cache_spec_reach(const struct hd_cache_spec *spec, int64_t n, int64_t
     return len;
 }
 
+int64_t hd_cache_spec_lowest(const struct hd_cache_spec *spec, int64_t n, int64_t high)
+{
+    int64_t lo = 1, hi = n;
+
+    while (lo < hi) {
+        int64_t mid = lo + (hi - lo) / 2;
+
+        if (hd_cache_spec_reach(spec, n, high, mid) == mid)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
+int64_t hd_seq_high(const struct hd_seq *s)
+{
+    return s->high;
+}
+
 int64_t hd_seq_reach(const struct hd_seq *s, int64_t len)
 {
     return hd_cache_spec_reach(s->cache->spec, s->len, s->high, len);
@@ -275,6 +295,16 @@ static int64_t paged_bytes(const struct hd_cache_spec *spec, int64_t len)
     return n;
 }
 
+static uint64_t snapshot_bytes(const struct hd_cache *c, int64_t len, uint64_t n_blob)
+{
+    return sizeof(struct header) + n_blob + (uint64_t)c->seq_bytes + (uint64_t)paged_bytes(c->spec, len) + sizeof(uint64_t);
+}
+
+int64_t hd_seq_save_bytes(const struct hd_seq *s, size_t n_blob)
+{
+    return (int64_t)snapshot_bytes(s->cache, s->len, n_blob);
+}
+
 int hd_seq_peek(const struct hd_cache *c, const void *data, size_t n, struct hd_snapshot *out, struct hd_err *err)
 {
     uint64_t expected;
@@ -289,25 +319,41 @@ int hd_seq_peek(const struct hd_cache *c, const void *data, size_t n, struct hd_
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: was made with another model or cache format");
     if (h.len > (uint64_t)1 << 40 || h.n_blob > n || h.high > (uint64_t)1 << 40)
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: its header is corrupted");
-    expected = sizeof h + h.n_blob + (uint64_t)c->seq_bytes + (uint64_t)paged_bytes(c->spec, (int64_t)h.len) + sizeof(uint64_t);
+    expected = snapshot_bytes(c, (int64_t)h.len, h.n_blob);
     if (n != expected)
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: found %zu bytes; %llu expected", n, (unsigned long long)expected);
     *out = (struct hd_snapshot){(int64_t)h.len, (int64_t)h.high, (const char *)data + sizeof h, (size_t)h.n_blob};
     return HD_OK;
 }
 
+bool hd_seq_intact(const void *data, size_t n)
+{
+    uint64_t sum;
+
+    if (n < sizeof sum)
+        return false;
+    memcpy(&sum, (const char *)data + n - sizeof sum, sizeof sum);
+    return hd_hash(HD_HASH_INIT, data, n - sizeof sum) == sum;
+}
+
 int hd_seq_load(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err)
+{
+    struct hd_snapshot shot;
+
+    HD_TRY(hd_seq_peek(s->cache, data, n, &shot, err));
+    if (!hd_seq_intact(data, n))
+        return hd_err_set(err, HD_ERR_FORMAT, "snapshot: its checksum does not match: the file is corrupted");
+    return hd_seq_fill(s, data, n, blob, n_blob, err);
+}
+
+int hd_seq_fill(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err)
 {
     const struct hd_cache_spec *spec = s->cache->spec;
     struct hd_snapshot shot;
     const char *p;
-    uint64_t sum;
 
     HD_ASSERT(s->len == 0);
     HD_TRY(hd_seq_peek(s->cache, data, n, &shot, err));
-    memcpy(&sum, (const char *)data + n - sizeof sum, sizeof sum);
-    if (hd_hash(HD_HASH_INIT, data, n - sizeof sum) != sum)
-        return hd_err_set(err, HD_ERR_FORMAT, "snapshot: its checksum does not match: the file is corrupted");
     HD_TRY(hd_seq_append(s, shot.len, err));
     s->high = shot.high;
     *blob = shot.blob;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "engine/prefix_disk.h"
 
 #define ENTRY_MAX 4096
 
@@ -36,14 +37,25 @@ static int64_t common(const int32_t *a, int64_t n_a, const int32_t *b, int64_t n
     return i;
 }
 
-int64_t hd_prefix_usable(const struct hd_session *ss, const struct hd_prefix_want *w)
+struct hd_prefix_span hd_prefix_span_of(const struct hd_session *ss)
 {
-    int64_t n = common(ss->ids, (int64_t)ss->n, w->ids, w->n - 1);
+    return (struct hd_prefix_span){ss->ids, (int64_t)ss->n, hd_seq_high(ss->seq), ss->raw0};
+}
+
+int64_t hd_prefix_usable(const struct hd_cache_spec *spec, const struct hd_prefix_span *have, const struct hd_prefix_want *w)
+{
+    int64_t n = common(have->ids, have->n, w->ids, w->n - 1);
 
     /* the decoder half's rows depend on where it began; before that place there are none */
-    if (ss->raw0 != w->raw0 && n > w->raw0)
+    if (have->raw0 != w->raw0 && n > w->raw0)
         n = w->raw0;
-    return hd_seq_reach(ss->seq, n);
+    return hd_cache_spec_reach(spec, have->n, have->high, n);
+}
+
+bool hd_prefix_covers(const struct hd_cache_spec *spec, const struct hd_prefix_span *a, const struct hd_prefix_span *b)
+{
+    return a->n >= b->n && a->raw0 == b->raw0 && !memcmp(a->ids, b->ids, (size_t)b->n * sizeof *b->ids) &&
+           hd_cache_spec_lowest(spec, a->n, a->high) <= hd_cache_spec_lowest(spec, b->n, b->high);
 }
 
 struct hd_prefix *hd_prefix_find(struct hd_prefix_store *p, const struct hd_prefix_want *w, int64_t *n)
@@ -52,7 +64,8 @@ struct hd_prefix *hd_prefix_find(struct hd_prefix_store *p, const struct hd_pref
 
     *n = 0;
     for (size_t i = p->n; i-- > 0;) {
-        int64_t k = same_tenant(p->entry[i].tenant, w->tenant) ? hd_prefix_usable(&p->entry[i].session, w) : 0;
+        struct hd_prefix_span span = hd_prefix_span_of(&p->entry[i].session);
+        int64_t k = same_tenant(p->entry[i].tenant, w->tenant) ? hd_prefix_usable(&p->engine->model.spec, &span, w) : 0;
 
         if (k > *n) {
             *n = k;
@@ -79,8 +92,7 @@ static void touch(struct hd_prefix_store *p, size_t i)
     p->entry[p->n++] = e;
 }
 
-/* A session of more or other tokens becomes one of w's first n. */
-static int cut(struct hd_session *ss, const struct hd_prefix_want *w, int64_t n, struct hd_err *err)
+int hd_prefix_cut(struct hd_session *ss, const struct hd_prefix_want *w, int64_t n, struct hd_err *err)
 {
     HD_TRY(hd_session_rewind(ss, n, err));
     if (ss->raw0 != w->raw0)
@@ -94,7 +106,7 @@ int hd_prefix_fork(struct hd_session *from, const struct hd_prefix_want *w, int6
     int rc;
 
     HD_TRY(hd_session_fork(&ss, from, err));
-    if ((rc = cut(&ss, w, n, err)) < 0) {
+    if ((rc = hd_prefix_cut(&ss, w, n, err)) < 0) {
         hd_session_close(&ss);
         return rc;
     }
@@ -111,7 +123,7 @@ int hd_prefix_take(struct hd_prefix_store *p, struct hd_prefix *from, const stru
         e = unlink_entry(p, i);
         hd_free(e.tenant);
         *out = e.session;
-        return cut(out, w, n, err);
+        return hd_prefix_cut(out, w, n, err);
     }
     HD_TRY(hd_prefix_fork(&from->session, w, n, out, err));
     touch(p, i);
@@ -155,45 +167,31 @@ static void trim(struct hd_prefix_store *p)
     }
 }
 
-/* The first token but none that ss goes back to. */
-static int64_t lowest(const struct hd_session *ss)
+/* Can a stay in b's place? Not if it may be taken over, and b may not. */
+static bool replaces(const struct hd_session *a, enum hd_prefix_kind ka, const struct hd_session *b, enum hd_prefix_kind kb)
 {
-    int64_t lo = 1, hi = (int64_t)ss->n;
+    struct hd_prefix_span sa = hd_prefix_span_of(a), sb = hd_prefix_span_of(b);
 
-    while (lo < hi) {
-        int64_t mid = lo + (hi - lo) / 2;
-
-        if (hd_seq_reach(ss->seq, mid) == mid)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    return lo;
-}
-
-/* Does a, as long as it is kept, serve whoever b would serve? */
-static bool covers(const struct hd_session *a, enum hd_prefix_kind ka, const struct hd_session *b, enum hd_prefix_kind kb)
-{
-    if (ka == HD_PREFIX_DONE && kb != HD_PREFIX_DONE)
-        return false;                         /* a may be taken over */
-    return a->n >= b->n && a->raw0 == b->raw0 && !memcmp(a->ids, b->ids, b->n * sizeof *b->ids) && lowest(a) <= lowest(b);
+    return (ka != HD_PREFIX_DONE || kb == HD_PREFIX_DONE) && hd_prefix_covers(&a->engine->model.spec, &sa, &sb);
 }
 
 void hd_prefix_keep(struct hd_prefix_store *p, const char *tenant, struct hd_session *ss, enum hd_prefix_kind kind)
 {
     struct hd_prefix e = {.kind = kind};
 
+    if (p->disk && kind != HD_PREFIX_BORDER && ss->n && (int64_t)ss->n >= p->disk_tokens_min)
+        hd_prefix_disk_put(p->disk, tenant, ss);
     for (size_t i = p->n; i-- > 0 && ss->n;) {
         struct hd_prefix *o = &p->entry[i];
 
         if (!same_tenant(o->tenant, tenant))
             continue;
-        if (covers(&o->session, o->kind, ss, kind)) {
+        if (replaces(&o->session, o->kind, ss, kind)) {
             touch(p, i);
             hd_session_close(ss);
             return;
         }
-        if (covers(ss, kind, &o->session, o->kind))
+        if (replaces(ss, kind, &o->session, o->kind))
             drop(p, i);
     }
     if (!ss->n || p->bytes_max < 0 || !HD_GROW(p->entry, p->cap, p->n + 1, ENTRY_MAX) || (tenant && !(e.tenant = hd_strdup(tenant)))) {
@@ -206,15 +204,23 @@ void hd_prefix_keep(struct hd_prefix_store *p, const char *tenant, struct hd_ses
     trim(p);
 }
 
-void hd_prefix_flush(struct hd_prefix_store *p)
+static void drop_all(struct hd_prefix_store *p)
 {
     while (hd_prefix_evict(p)) {
     }
 }
 
+void hd_prefix_flush(struct hd_prefix_store *p)
+{
+    drop_all(p);
+    if (p->disk)
+        hd_prefix_disk_flush(p->disk);
+}
+
 void hd_prefix_release(struct hd_prefix_store *p)
 {
-    hd_prefix_flush(p);
+    drop_all(p);
+    hd_prefix_disk_close(p->disk);
     hd_free(p->entry);
     memset(p, 0, sizeof *p);
 }

@@ -33,8 +33,8 @@ struct hd_prefix_store {
     struct hd_prefix *entry;          /* the least recently used first */
     size_t n, cap;
     int64_t bytes_max;                /* pages and rings of all entries; below zero: nothing is kept */
-    struct hd_prefix_disk *disk;      /* NULL: none. Owned */
-    int64_t disk_tokens_min;
+    struct hd_prefix_disk *disk;      /* NULL: none. Owned, once it is put here */
+    int64_t disk_tokens_min;          /* shorter sessions are not written */
 };
 
 /* What a request wants to begin with. */
@@ -48,8 +48,19 @@ struct hd_prefix_want {
 void hd_prefix_init(struct hd_prefix_store *p, struct hd_engine *e, int64_t bytes_max);
 void hd_prefix_release(struct hd_prefix_store *p);
 
-/* How many tokens of ss could begin w with the same bits as a cold run; 0: none. */
-int64_t hd_prefix_usable(const struct hd_session *ss, const struct hd_prefix_want *w);
+/* What a session holds, or a file. */
+struct hd_prefix_span {
+    const int32_t *ids;
+    int64_t n, high, raw0;            /* high: its largest length so far */
+};
+struct hd_prefix_span hd_prefix_span_of(const struct hd_session *ss);
+/* How many tokens of it could begin w with the same bits as a cold run; 0: none. */
+int64_t hd_prefix_usable(const struct hd_cache_spec *spec, const struct hd_prefix_span *have, const struct hd_prefix_want *w);
+/* Would a serve whoever b serves? */
+bool hd_prefix_covers(const struct hd_cache_spec *spec, const struct hd_prefix_span *a, const struct hd_prefix_span *b);
+/* A session that has n usable tokens becomes one of just these. Errors: none, if they are. */
+int hd_prefix_cut(struct hd_session *ss, const struct hd_prefix_want *w, int64_t n, struct hd_err *err);
+
 /* The kept session with most of them; NULL and *n = 0: none has any. Valid until the store changes. */
 struct hd_prefix *hd_prefix_find(struct hd_prefix_store *p, const struct hd_prefix_want *w, int64_t *n);
 
@@ -62,6 +73,7 @@ int hd_prefix_fork(struct hd_session *from, const struct hd_prefix_want *w, int6
 void hd_prefix_keep(struct hd_prefix_store *p, const char *tenant, struct hd_session *ss, enum hd_prefix_kind kind);
 /* Drops the least recently used; false: there is none. */
 bool hd_prefix_evict(struct hd_prefix_store *p);
+/* Everything, files too. */
 void hd_prefix_flush(struct hd_prefix_store *p);
 
 /* Can a session of this model go back to any of its tokens? */

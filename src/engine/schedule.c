@@ -111,6 +111,15 @@ static void wake(struct hd_schedule *s)
     pthread_cond_signal(&s->news);
 }
 
+static void news(void *arg)
+{
+    struct hd_schedule *s = arg;
+
+    pthread_mutex_lock(&s->lock);
+    wake(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static int check(const struct hd_schedule *s, const struct hd_run_request *r, struct hd_err *err)
 {
     int64_t n_vocab = s->turns.engine->model.hp.n_vocab;
@@ -263,7 +272,6 @@ void hd_schedule_drain(struct hd_schedule *s, bool finish)
 
 static void destroy(struct hd_schedule *s)
 {
-    hd_turns_release(&s->turns);
     pthread_cond_destroy(&s->news);
     pthread_cond_destroy(&s->quiet);
     pthread_mutex_destroy(&s->lock);
@@ -277,19 +285,20 @@ int hd_schedule_create(struct hd_schedule **out, struct hd_engine *e, const stru
 
     if (!s)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a scheduler");
-    if ((rc = hd_turns_init(&s->turns, e, opt, err)) < 0) {
-        hd_free(s);
-        return rc;
-    }
-    s->turns.gone = gone;
-    s->turns.gone_arg = s;
     s->manual = opt->manual;
     s->inbox_end = &s->inbox;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->news, NULL);
     pthread_cond_init(&s->quiet, NULL);
+    if ((rc = hd_turns_init(&s->turns, e, opt, news, s, err)) < 0) {
+        destroy(s);
+        return rc;
+    }
+    s->turns.gone = gone;
+    s->turns.gone_arg = s;
     publish(s);
     if (!s->manual && pthread_create(&s->thread, NULL, thread_main, s)) {
+        hd_turns_release(&s->turns);
         destroy(s);
         return hd_err_set(err, HD_ERR_MEMORY, "cannot start the scheduler's thread");
     }
@@ -308,5 +317,6 @@ void hd_schedule_free(struct hd_schedule *s)
     pthread_mutex_unlock(&s->lock);
     if (!s->manual)
         pthread_join(s->thread, NULL);
+    hd_turns_release(&s->turns);
     destroy(s);
 }

@@ -5,9 +5,11 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "engine/prefix_disk.h"
 
 #define PROMPT_MIN 16                 /* tokens of prompts in a step, however many decode */
 #define OVERTAKE 4                    /* chunks of younger prompts that may pass an older one of their user */
+#define DISK_GAIN 32                  /* tokens more than memory has that are worth reading a file */
 #define CHECKPOINTS 8                 /* inside one prompt, at most */
 
 /* ---- set-up ---- */
@@ -27,6 +29,8 @@ static void defaults(struct hd_schedule_options *o, const struct hd_engine *e)
     o->quantum = o->quantum ? o->quantum : 64;
     o->keep_bytes = o->keep_bytes ? o->keep_bytes : c->n_page_max * c->page_bytes + 32 * c->seq_bytes;
     o->checkpoint_tokens = o->checkpoint_tokens ? o->checkpoint_tokens : 2048;
+    o->disk_bytes = o->disk_bytes ? o->disk_bytes : (int64_t)16 << 30;
+    o->disk_tokens_min = o->disk_tokens_min ? o->disk_tokens_min : 512;
 }
 
 static int find_ends(struct hd_turns *t, const struct hd_tokenizer *tok, struct hd_err *err)
@@ -43,7 +47,15 @@ static int find_ends(struct hd_turns *t, const struct hd_tokenizer *tok, struct 
     return HD_OK;
 }
 
-int hd_turns_init(struct hd_turns *t, struct hd_engine *e, const struct hd_schedule_options *opt, struct hd_err *err)
+static int open_disk(struct hd_turns *t, void (*wake)(void *arg), void *arg, struct hd_err *err)
+{
+    struct hd_prefix_disk_options o = {.dir = t->opt.disk_dir, .bytes_max = t->opt.disk_bytes, .inline_jobs = t->opt.manual, .wake = wake, .arg = arg};
+
+    t->prefix.disk_tokens_min = t->opt.disk_tokens_min;
+    return hd_prefix_disk_open(&t->prefix.disk, t->engine, &o, err);
+}
+
+int hd_turns_init(struct hd_turns *t, struct hd_engine *e, const struct hd_schedule_options *opt, void (*wake)(void *arg), void *arg, struct hd_err *err)
 {
     struct hd_sample_params greedy;
     size_t n;
@@ -68,6 +80,8 @@ int hd_turns_init(struct hd_turns *t, struct hd_engine *e, const struct hd_sched
     rc = t->running && t->item && t->of_item && t->masked ? find_ends(t, opt->tok, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a scheduler of %zu requests", n);
     if (rc == HD_OK)
         rc = hd_sampler_init(&t->sampler, &greedy, e->model.hp.n_vocab, err);
+    if (rc == HD_OK && opt->disk_dir)
+        rc = open_disk(t, wake, arg, err);
     if (rc < 0)
         hd_turns_release(t);
     return rc;
@@ -236,7 +250,7 @@ static bool make_room(struct hd_turns *t)
     int victim = t->n_running - 1;
 
     if (t->n_running < 2)
-        return false;
+        return t->prefix.disk && hd_prefix_disk_settle(t->prefix.disk, true);       /* pages that are being written */
     for (int i = t->n_running; i-- > 0;)
         if (is_paused(t, t->running[i])) {
             victim = i;
@@ -259,33 +273,75 @@ static bool admissible(const struct hd_turns *t, const struct hd_request *r)
 struct source {
     struct hd_session *session;       /* NULL: none */
     struct hd_prefix *kept;           /* NULL: the session of a running request */
+    struct hd_prefix_file *file;      /* instead of a session */
     int64_t n;
 };
+
+/* A cached token has no logits. */
+static bool may_reuse(const struct hd_request *r)
+{
+    return !r->prompt_logprobs || r->n_scored >= r->n_prompt - 1;
+}
 
 /* The longest beginning that memory has for r. */
 static struct source find_source(struct hd_turns *t, const struct hd_request *r, const struct hd_prefix_want *w)
 {
     struct source s = {0};
 
-    if (r->prompt_logprobs && r->n_scored < r->n_prompt - 1)
-        return s;                             /* a cached token has no logits */
+    if (!may_reuse(r))
+        return s;
     if ((s.kept = hd_prefix_find(&t->prefix, w, &s.n)))
         s.session = &s.kept->session;
     for (int i = 0; i < t->n_running; i++) {
         struct hd_request *o = t->running[i];
-        int64_t n = !o->tenant == !r->tenant && (!o->tenant || !strcmp(o->tenant, r->tenant)) ? hd_prefix_usable(&o->session, w) : 0;
+        struct hd_prefix_span span = hd_prefix_span_of(&o->session);
+        int64_t n = !o->tenant == !r->tenant && (!o->tenant || !strcmp(o->tenant, r->tenant)) ? hd_prefix_usable(&t->engine->model.spec, &span, w) : 0;
 
         if (n > s.n)
-            s = (struct source){&o->session, NULL, n};
+            s = (struct source){.session = &o->session, .n = n};
     }
     return s;
 }
 
+/* A file, if one has clearly more. HD_AGAIN: it is being checked. */
+static int find_file(struct hd_turns *t, const struct hd_prefix_want *w, struct source *s)
+{
+    struct hd_prefix_file *f;
+    int64_t n;
+
+    while ((f = hd_prefix_disk_find(t->prefix.disk, w, s->n + DISK_GAIN, &n))) {
+        int rc = hd_prefix_disk_check(t->prefix.disk, f);
+
+        if (rc == HD_OK)
+            *s = (struct source){.file = f, .n = n};
+        if (rc != HD_AGAIN)
+            return HD_OK;
+        if (!t->opt.manual)
+            return HD_AGAIN;
+    }
+    return HD_OK;
+}
+
+/* Kept prefixes make room for what a file holds. false: it cannot be had. */
+static bool load_file(struct hd_turns *t, const struct source *from, const struct hd_prefix_want *w, struct hd_session *out)
+{
+    int rc;
+
+    do
+        rc = hd_prefix_disk_load(t->prefix.disk, from->file, w, from->n, out, NULL);
+    while ((rc == HD_ERR_LIMIT || rc == HD_ERR_MEMORY) && hd_prefix_evict(&t->prefix));
+    return rc == HD_OK;
+}
+
 static int open_session(struct hd_turns *t, const struct source *from, const struct hd_prefix_want *w, struct hd_session *out, struct hd_err *err)
 {
-    int rc = !from->session ? hd_session_open(out, t->engine, err) :
-             from->kept     ? hd_prefix_take(&t->prefix, from->kept, w, from->n, out, err) :
-                              hd_prefix_fork(from->session, w, from->n, out, err);
+    int rc;
+
+    if (from->file && load_file(t, from, w, out))
+        return HD_OK;
+    rc = !from->session ? hd_session_open(out, t->engine, err) :
+         from->kept     ? hd_prefix_take(&t->prefix, from->kept, w, from->n, out, err) :
+                          hd_prefix_fork(from->session, w, from->n, out, err);
 
     while (rc == HD_ERR_MEMORY && hd_prefix_evict(&t->prefix))
         rc = hd_session_open(out, t->engine, err);
@@ -300,6 +356,10 @@ static bool admit(struct hd_turns *t, struct hd_request *r)
     struct hd_session ss;
     struct hd_err err;
 
+    if (t->prefix.disk && may_reuse(r) && find_file(t, &w, &from) == HD_AGAIN) {
+        r->refused = t->step;
+        return false;
+    }
     if (!has_room(t, r, from.session, from.n)) {
         r->refused = t->step;
         t->hold = t->hold || r->passed > OVERTAKE * t->engine->opt.chunk;
@@ -461,7 +521,7 @@ static void choose_kind(struct hd_turns *t)
 
 static enum hd_want wants(const struct hd_request *r)
 {
-    if (r->prompt_logprobs && r->n_scored < r->n_prompt - 1)
+    if (!may_reuse(r))
         return HD_WANT_ALL;
     return r->planned == hd_request_left(r) ? HD_WANT_LAST : HD_WANT_NONE;
 }
@@ -603,7 +663,7 @@ static void checkpoint(struct hd_turns *t, const struct hd_request *r)
     bool whole = n == r->n_prompt;
     struct hd_session copy;
 
-    if (t->rewinds || t->opt.keep_bytes < 0 || n > r->n_prompt || (!whole && (!every || n % every)))
+    if (t->rewinds || (t->opt.keep_bytes < 0 && !t->prefix.disk) || n > r->n_prompt || (!whole && (!every || n % every)))
         return;
     if (hd_session_fork(&copy, (struct hd_session *)&r->session, NULL) == HD_OK)
         hd_prefix_keep(&t->prefix, r->tenant, &copy, whole ? HD_PREFIX_PROMPT : HD_PREFIX_BORDER);
@@ -691,8 +751,11 @@ static void run(struct hd_turns *t, int n_item)
 bool hd_turns_step(struct hd_turns *t)
 {
     bool swept = sweep(t);
-    int n_item = plan(t);
+    int n_item;
 
+    if (t->prefix.disk)
+        hd_prefix_disk_settle(t->prefix.disk, false);
+    n_item = plan(t);
     if (!n_item && !t->encode)
         n_item = plan(t);                     /* all that was admitted begins with the encoder half */
     if (n_item)
@@ -710,6 +773,8 @@ void hd_turns_stats(struct hd_turns *t, struct hd_run_stats *out)
     out->n_session = (int64_t)t->prefix.n;
     out->ctx_tokens = c->n_page_max * c->page_tokens;
     out->ctx_used = c->n_page_used * c->page_tokens;
+    if (t->prefix.disk)
+        hd_prefix_disk_stats(t->prefix.disk, out);
 }
 
 void hd_turns_flush(struct hd_turns *t)

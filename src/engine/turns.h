@@ -43,8 +43,8 @@ struct hd_turns {
     atomic_int_fast64_t n_waiting, waiting_tokens;        /* requests, tokens of their prompts: the inbox included */
 };
 
-/* Errors: MEMORY, USAGE. */
-int hd_turns_init(struct hd_turns *t, struct hd_engine *e, const struct hd_schedule_options *opt, struct hd_err *err);
+/* wake(arg) is called from a helper when something that a request waits for is there. Errors: MEMORY, USAGE, IO. */
+int hd_turns_init(struct hd_turns *t, struct hd_engine *e, const struct hd_schedule_options *opt, void (*wake)(void *arg), void *arg, struct hd_err *err);
 void hd_turns_release(struct hd_turns *t);            /* no requests are left */
 
 /* Takes r over from the inbox. */

@@ -430,6 +430,218 @@ static void test_evict(void **state)
     close_engine(&b);
 }
 
+/* ---- disk ---- */
+
+static int n_files(const char *dir, char *last)
+{
+    DIR *d = opendir(dir);
+    struct dirent *de;
+    int n = 0;
+
+    while (d && (de = readdir(d)))
+        if (strstr(de->d_name, ".prefix")) {
+            if (last)
+                snprintf(last, 600, "%s/%s", dir, de->d_name);
+            n++;
+        }
+    if (d)
+        closedir(d);
+    return n;
+}
+
+static void clear_dir(const char *dir)
+{
+    char path[600];
+
+    while (n_files(dir, path))
+        assert_int_equal(unlink(path), 0);
+}
+
+/* What is on disk serves after a restart, one engine later; and only those whom it should. */
+static void restart(const char *model, bool shortcut)
+{
+    char *dir = tmp_path("prefixes"), other_model[600];
+    struct hd_schedule_options o = {.manual = true, .disk_dir = dir, .disk_tokens_min = 40, .checkpoint_tokens = 32};
+    struct ask a, longer;
+    struct heard answer;
+    struct bench b;
+    int64_t page;
+
+    clear_dir(dir);
+    open_engine(&b, model, 4096, 48, 2, shortcut);
+    page = b.e.cache.page_tokens;
+    a = make_ask(&b, 150, 20, 6);
+    alone(&b, &a, &answer);
+    start(&b, o);
+    ask_one(&b, &a, "t", 0, 0, "first");
+    assert_true(n_files(dir, NULL) > 0);
+    assert_true(stats(&b).disk_bytes > 0);
+    longer = make_ask(&b, 39, 1, 7);
+    longer.n_max = 0;
+    int n = n_files(dir, NULL);
+    ask_one(&b, &longer, "t", 0, 0, "too short for a file");
+    assert_int_equal(n_files(dir, NULL), n);
+    stop(&b);
+    close_engine(&b);
+    snprintf(other_model, sizeof other_model, "%s/0123456789abcdef-0000000000000000-0000000000000000.prefix", dir);
+    write_file(other_model, "?", 1);
+
+    open_engine(&b, model, 4096, 48, 1, shortcut);
+    start(&b, o);
+    ask_one(&b, &a, "u", 0, 0, "another tenant");
+    ask_one(&b, &a, "t", 149, 149, "after a restart");
+    assert_int_equal(stats(&b).disk_hits, 1);
+    longer = a;
+    memcpy(longer.ids + 150, answer.ids, (size_t)answer.n * sizeof *answer.ids);
+    longer.n = 150 + answer.n + page;
+    fill(&b, longer.ids + 150 + answer.n, page, 90);
+    ask_one(&b, &longer, "t", 150, 150 + answer.n, "the next turn");
+    b.runner.flush(b.runner.self);
+    ask_one(&b, &longer, "t", 0, 0, "flushed");
+    stop(&b);
+    assert_true(hd_file_exists(other_model));
+    unlink(other_model);
+    close_engine(&b);
+    clear_dir(dir);
+}
+
+static void test_restart(void **state)
+{
+    restart("llama-a", false);
+    restart("v32-a", false);
+    restart("v4-f32-a", false);
+    restart("v41-f32-mini", true);
+}
+
+/* Files that broke are noticed, do no harm, and go. */
+static void test_torn(void **state)
+{
+    char *dir = tmp_path("torn"), path[600], left[700];
+    struct hd_schedule_options o = {.manual = true, .disk_dir = dir, .disk_tokens_min = 40};
+    struct bench b;
+    struct ask a;
+
+    clear_dir(dir);
+    for (int how = 0; how < 4; how++) {
+        char *data;
+        size_t n;
+
+        open_engine(&b, "llama-a", 4096, 48, 1, false);
+        a = make_ask(&b, 150, 2, 6);
+        start(&b, o);
+        ask_one(&b, &a, NULL, 0, 0, "first");
+        stop(&b);
+        assert_int_equal(n_files(dir, path), 1);
+        assert_ok(hd_file_read(path, 1 << 24, &data, &n, &test_err));
+        data[how == 1 ? n / 2 : how == 2 ? 60 : n - 1] ^= 1;              /* rows, the head, the checksum */
+        write_file(path, data, how == 0 ? n - 5 : n);
+        snprintf(left, sizeof left, "%s.tmpAbCdEf", path);
+        write_file(left, data, 10);
+        start(&b, o);
+        assert_false(hd_file_exists(left));
+        if (how == 0)
+            assert_int_equal(n_files(dir, NULL), 0);
+        ask_one(&b, &a, NULL, 0, 0, "from a broken file");
+        assert_int_equal(stats(&b).disk_hits, 0);
+        stop(&b);
+        start(&b, o);
+        ask_one(&b, &a, NULL, 149, 149, "written again");
+        b.runner.flush(b.runner.self);
+        hd_schedule_step(b.s);
+        stop(&b);
+        assert_int_equal(n_files(dir, NULL), 0);
+        hd_free(data);
+        close_engine(&b);
+    }
+}
+
+/* Another number format or mode computes other bits: its files are others. */
+static void test_fingerprint(void **state)
+{
+    char *dir = tmp_path("modes");
+    struct hd_schedule_options o = {.manual = true, .disk_dir = dir, .disk_tokens_min = 40};
+    struct bench b;
+    struct ask a;
+
+    clear_dir(dir);
+    open_engine(&b, "llama-a", 4096, 48, 1, false);
+    a = make_ask(&b, 150, 2, 6);
+    for (int exact = 0; exact < 2; exact++) {
+        b.e.opt.exact = exact ? HD_EXACT_F32 : HD_EXACT_NONE;
+        start(&b, o);
+        ask_one(&b, &a, NULL, 0, 0, "first of its mode");
+        stop(&b);
+        assert_int_equal(n_files(dir, NULL), 1 + exact);
+    }
+    close_engine(&b);
+    clear_dir(dir);
+}
+
+static void test_disk_evict(void **state)
+{
+    char *dir = tmp_path("lru");
+    struct hd_schedule_options o = {.manual = true, .disk_dir = dir, .disk_tokens_min = 40, .keep_bytes = -1};
+    struct bench b;
+    struct ask a[4];
+
+    clear_dir(dir);
+    open_engine(&b, "llama-a", 4096, 48, 1, false);
+    for (int i = 0; i < 4; i++)
+        a[i] = make_ask(&b, 100, 2, 20 + (uint64_t)i);
+    start(&b, o);
+    ask_one(&b, &a[0], NULL, 0, 0, "first");
+    o.disk_bytes = (int64_t)stats(&b).disk_bytes * 7 / 2;                     /* three */
+    stop(&b);
+    start(&b, o);
+    ask_one(&b, &a[1], NULL, 0, 0, "second");
+    ask_one(&b, &a[2], NULL, 0, 0, "third");
+    ask_one(&b, &a[0], NULL, 99, 99, "touched");
+    ask_one(&b, &a[3], NULL, 0, 0, "one too many");
+    assert_int_equal(stats(&b).disk_evictions, 1);
+    assert_int_equal(n_files(dir, NULL), 3);
+    stop(&b);
+    start(&b, o);
+    ask_one(&b, &a[2], NULL, 99, 99, "still there");
+    ask_one(&b, &a[0], NULL, 99, 99, "still there");
+    ask_one(&b, &a[1], NULL, 0, 0, "gone");
+    stop(&b);
+    close_engine(&b);
+    clear_dir(dir);
+}
+
+/* With the helper's thread: writing while others decode, checking while a request waits. */
+static void test_helper(void **state)
+{
+    char *dir = tmp_path("helper");
+    struct hd_schedule_options o = {.disk_dir = dir, .disk_tokens_min = 40, .checkpoint_tokens = 32, .max_running = 3};
+    struct heard got[8], want[8];
+    struct ask a[8];
+    struct bench b;
+
+    clear_dir(dir);
+    for (int round = 0; round < 2; round++) {
+        open_engine(&b, "v4-f32-a", 2048, 32, 2, false);
+        for (int i = 0; i < 8; i++) {
+            a[i] = make_ask(&b, 100 + i, 10, 33 + (uint64_t)i);
+            alone(&b, &a[i], &want[i]);
+        }
+        start(&b, o);
+        for (int i = 0; i < 8; i++) {
+            struct hd_run_request r = request(&a[i], &got[i]);
+
+            submit(&b, &r);
+        }
+        hd_schedule_drain(b.s, true);
+        for (int i = 0; i < 8; i++)
+            same(&got[i], &want[i], "beside the helper");
+        if (round)
+            assert_true(stats(&b).disk_hits > 0);
+        stop(&b);
+        close_engine(&b);
+    }
+    clear_dir(dir);
+}
+
 /* ---- a cache too small ---- */
 
 static void crowded(const char *model, int64_t page, bool shortcut, int64_t keep)
@@ -979,7 +1191,7 @@ static void test_end_token(void **state)
 /* ---- trouble ---- */
 
 /* The n-th allocation and all after it fail, for every n, until nothing fails: every request that was accepted ends, once. */
-static void faults(const char *model, int64_t step)
+static void faults(const char *model, enum hd_fault_kind kind, const char *dir)
 {
     struct heard got[3];
     struct ask a[3];
@@ -990,12 +1202,15 @@ static void faults(const char *model, int64_t step)
     for (int i = 0; i < 3; i++)
         a[i] = make_ask(&b, 40 + 20 * i, 6, 50 + (uint64_t)i);
     do {
-        struct hd_schedule_options o = {.manual = true, .tok = b.tok, .checkpoint_tokens = 16};
+        struct hd_schedule_options o = {.manual = true, .tok = b.tok, .checkpoint_tokens = 16, .disk_dir = dir, .disk_tokens_min = 30};
         struct heard *h;
+
+        if (dir && n % 2 == 0)
+            clear_dir(dir);
 
         failed = 0;
         memset(got, 0, sizeof got);
-        hd_fault_arm(HD_FAULT_ALLOC, n);
+        hd_fault_arm(kind, n);
         if (hd_schedule_create(&b.s, &b.e, &o, &test_err) == HD_OK) {
             hd_schedule_runner(b.s, &b.runner);
             for (int i = 0; i < 3; i++) {
@@ -1022,18 +1237,46 @@ static void faults(const char *model, int64_t step)
         hd_fault_disarm();
         hd_cache_release(&b.e.cache);         /* so that the next round takes pages again */
         assert_ok(hd_cache_init(&b.e.cache, &b.e.model.spec, 256, &test_err));
-        n += (int)step;
+        n++;
     } while (failed && n < 5000);
     assert_int_equal(failed, 0);
-    print_message("# %s: %d allocations\n", model, n);
-    assert_true(n > 20);
+    print_message("# %s: %d failures survived\n", model, n - 1);
+    assert_true(n > 20 || kind != HD_FAULT_ALLOC);
     close_engine(&b);
 }
 
 static void test_faults(void **state)
 {
-    faults("llama-a", 1);
-    faults("v4-f32-mini", 1);
+    char *dir = tmp_path("faults");
+
+    faults("llama-a", HD_FAULT_ALLOC, NULL);
+    faults("v4-f32-mini", HD_FAULT_ALLOC, NULL);
+    faults("v4-f32-mini", HD_FAULT_ALLOC, dir);
+    clear_dir(dir);
+}
+
+/* Files that cannot be written or read cost nothing but their use. */
+static void test_disk_faults(void **state)
+{
+    char *dir = tmp_path("disk_faults");
+    struct hd_schedule_options o = {.manual = true, .disk_dir = dir, .disk_tokens_min = 30, .keep_bytes = -1};
+    struct bench b;
+    struct ask a;
+
+    clear_dir(dir);
+    open_engine(&b, "llama-a", 1024, 32, 1, false);
+    a = make_ask(&b, 100, 4, 9);
+    for (int n = 0; n < 12; n++) {
+        hd_fault_arm(n % 2 ? HD_FAULT_READ : HD_FAULT_WRITE, n / 2);
+        start(&b, o);
+        ask_one(&b, &a, NULL, 0, 99, "with a failing disk");
+        hd_fault_disarm();
+        stop(&b);
+        for (char path[600]; n_files(dir, path) && strstr(path, ".tmp");)
+            fail_msg("%s was left behind", path);
+    }
+    close_engine(&b);
+    clear_dir(dir);
 }
 
 int main(void)
@@ -1041,6 +1284,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mixed),       cmocka_unit_test(test_thread),          cmocka_unit_test(test_shortcut),  cmocka_unit_test(test_prefix),
         cmocka_unit_test(test_prefix_shortcut), cmocka_unit_test(test_running_prefix), cmocka_unit_test(test_evict),  cmocka_unit_test(test_preempt),
+        cmocka_unit_test(test_restart),     cmocka_unit_test(test_torn),            cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_disk_evict),
+        cmocka_unit_test(test_helper),      cmocka_unit_test(test_disk_faults),
         cmocka_unit_test(test_context),     cmocka_unit_test(test_full_step),       cmocka_unit_test(test_cancel),    cmocka_unit_test(test_pause),
         cmocka_unit_test(test_queue_full),  cmocka_unit_test(test_drain),           cmocka_unit_test(test_fair),      cmocka_unit_test(test_no_stall),
         cmocka_unit_test(test_overtake),    cmocka_unit_test(test_per_user),        cmocka_unit_test(test_prompt_logprobs), cmocka_unit_test(test_constraint),
