@@ -44,9 +44,7 @@ void hd_fair_leave(struct hd_fair *f, struct hd_user *u)
     if (--u->n_request)
         return;
     if (f->turn == u)
-        hd_fair_pass(f, 1);
-    if (f->turn == u)
-        f->turn = NULL;
+        f->turn = u->next == u ? NULL : u->next;
     u->prev->next = u->next;
     u->next->prev = u->prev;
     f->n_user--;
@@ -61,10 +59,15 @@ void hd_fair_charge(const struct hd_fair *f, struct hd_user *u, int64_t n)
         u->deficit = -DEBT_MAX * f->quantum;
 }
 
-void hd_fair_pass(struct hd_fair *f, int idle)
+void hd_fair_skip(struct hd_fair *f)
 {
-    if (idle && f->turn->deficit > 0)
+    if (f->turn->deficit > 0)
         f->turn->deficit = 0;
     f->turn = f->turn->next;
+}
+
+void hd_fair_grant(struct hd_fair *f)
+{
     f->turn->deficit += f->quantum;
+    f->turn = f->turn->next;
 }

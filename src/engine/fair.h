@@ -1,7 +1,7 @@
 /* fair.h: whose turn it is: deficit round robin between users, counted in tokens.
  *
- * Whoever comes to have the turn gets a quantum of tokens; while it lasts and there is work, the turn stays. What a user consumes otherwise
- * (tokens decoded) is charged to the same account, so that a user of many answers waits longer for the next prompt.
+ * Who has the turn keeps it while there is work and something on the account, then gets a quantum of tokens for the next time. What a user
+ * consumes otherwise (tokens decoded) is charged to the same account, so that a user of many answers waits longer for the next prompt.
  *
  * Source   Shreedhar and Varghese, "Efficient fair queuing using deficit round robin", 1995
  * Threads  the scheduler's
@@ -35,7 +35,9 @@ struct hd_user *hd_fair_join(struct hd_fair *f, const char *name);
 void hd_fair_leave(struct hd_fair *f, struct hd_user *u);
 /* n tokens were consumed (below zero: given back). Debts are bounded, so that old ones do not starve anybody. */
 void hd_fair_charge(const struct hd_fair *f, struct hd_user *u, int64_t n);
-/* The turn goes on. idle: its user had nothing to do, and keeps no credit for that. */
-void hd_fair_pass(struct hd_fair *f, int idle);
+/* The turn goes on: its user has nothing to do now, and keeps no credit for that (debts stay). */
+void hd_fair_skip(struct hd_fair *f);
+/* The turn goes on: its user has used up what it had, and gets a quantum for the next time. */
+void hd_fair_grant(struct hd_fair *f);
 
 #endif

@@ -12,13 +12,14 @@
 
 /* Zeroes are sensible defaults. */
 struct hd_schedule_options {
-    int max_running;                  /* requests at once; 0: 32. Always fewer than the engine's chunk */
+    int max_running;                  /* requests at once; 0: 32, fewer where their rings would take over a quarter of the memory. Always
+                                         fewer than the engine's chunk */
     int max_per_user;                 /* of them; 0: no limit */
     int64_t max_waiting;              /* requests; 0: 256 */
     int64_t max_waiting_tokens;       /* of their prompts, but one may always wait; 0: 1 Mi */
     int64_t chunk_busy;               /* tokens of a step while somebody decodes; 0: 128 */
     int64_t quantum;                  /* tokens a user may take before the next one's turn; 0: 64 */
-    int64_t keep_bytes;               /* kept prefixes; 0: as large as the cache, and the rings of 32 sessions; below zero: none */
+    int64_t keep_bytes;               /* kept prefixes; 0: as large as the cache, and as many rings as requests have at most; below zero: none */
     int64_t checkpoint_tokens;        /* between checkpoints inside prompts, for caches with rings; 0: 2048; below zero: none */
     const char *disk_dir;             /* finished prefixes go to files here; NULL: none */
     int64_t disk_bytes;               /* of all files; 0: 16 GiB */

@@ -10,6 +10,8 @@
 #define PROMPT_MIN 16                 /* tokens of prompts in a step, however many decode */
 #define OVERTAKE 4                    /* chunks of younger prompts that may pass an older one of their user */
 #define DISK_GAIN 32                  /* tokens more than memory has that are worth reading a file */
+#define WAIT_GAIN 64                  /* the same, of a prompt that is being fed, for waiting until it has them */
+#define REFUSALS 8                    /* admissions that a step tries in vain: each compares ids with all that is kept */
 #define CHECKPOINTS 8                 /* inside one prompt, at most */
 
 /* ---- set-up ---- */
@@ -18,7 +20,10 @@ static void defaults(struct hd_schedule_options *o, const struct hd_engine *e)
 {
     const struct hd_cache *c = &e->cache;
 
-    o->max_running = o->max_running ? o->max_running : 32;
+    int64_t rings = hd_mem_available() / 4 / (c->seq_bytes + 1);      /* sessions whose own blocks take a quarter of the memory */
+
+    rings = rings < 1 ? 1 : rings > 32 ? 32 : rings;
+    o->max_running = o->max_running ? o->max_running : (int)rings;
     if (o->max_running >= e->opt.chunk)
         o->max_running = e->opt.chunk > 1 ? (int)e->opt.chunk - 1 : 1;
     o->max_waiting = o->max_waiting ? o->max_waiting : 256;
@@ -27,7 +32,7 @@ static void defaults(struct hd_schedule_options *o, const struct hd_engine *e)
     if (o->chunk_busy > e->opt.chunk)
         o->chunk_busy = e->opt.chunk;
     o->quantum = o->quantum ? o->quantum : 64;
-    o->keep_bytes = o->keep_bytes ? o->keep_bytes : c->n_page_max * c->page_bytes + 32 * c->seq_bytes;
+    o->keep_bytes = o->keep_bytes ? o->keep_bytes : c->n_page_max * c->page_bytes + rings * c->seq_bytes;
     o->checkpoint_tokens = o->checkpoint_tokens ? o->checkpoint_tokens : 2048;
     o->disk_bytes = o->disk_bytes ? o->disk_bytes : (int64_t)16 << 30;
     o->disk_tokens_min = o->disk_tokens_min ? o->disk_tokens_min : 512;
@@ -262,6 +267,16 @@ static bool make_room(struct hd_turns *t)
 
 /* ---- admission ---- */
 
+/* Distance of checkpoints inside r's prompt. */
+static int64_t spacing(const struct hd_turns *t, const struct hd_request *r)
+{
+    int64_t c = t->opt.checkpoint_tokens;
+
+    if (t->rewinds || c < 0)
+        return 0;
+    return r->n_prompt / CHECKPOINTS < c ? c : (r->n_prompt / CHECKPOINTS + c - 1) / c * c;
+}
+
 static bool admissible(const struct hd_turns *t, const struct hd_request *r)
 {
     if (t->n_running == t->opt.max_running || (t->opt.max_per_user && r->user->n_running >= t->opt.max_per_user) || is_paused(t, r) || r->refused == t->step)
@@ -283,6 +298,11 @@ static bool may_reuse(const struct hd_request *r)
     return !r->prompt_logprobs || r->n_scored >= r->n_prompt - 1;
 }
 
+static bool same_tenant(const struct hd_request *a, const struct hd_request *b)
+{
+    return a->tenant && b->tenant ? !strcmp(a->tenant, b->tenant) : a->tenant == b->tenant;
+}
+
 /* The longest beginning that memory has for r. */
 static struct source find_source(struct hd_turns *t, const struct hd_request *r, const struct hd_prefix_want *w)
 {
@@ -295,12 +315,34 @@ static struct source find_source(struct hd_turns *t, const struct hd_request *r,
     for (int i = 0; i < t->n_running; i++) {
         struct hd_request *o = t->running[i];
         struct hd_prefix_span span = hd_prefix_span_of(&o->session);
-        int64_t n = !o->tenant == !r->tenant && (!o->tenant || !strcmp(o->tenant, r->tenant)) ? hd_prefix_usable(&t->engine->model.spec, &span, w) : 0;
+        int64_t n = same_tenant(o, r) ? hd_prefix_usable(&t->engine->model.spec, &span, w) : 0;
 
         if (n > s.n)
             s = (struct source){.session = &o->session, .n = n};
     }
     return s;
+}
+
+/* Is somebody just feeding what r begins with? n tokens are there for it now. Requests that come together with a long beginning in common
+ * would otherwise all compute it. */
+static bool is_coming(const struct hd_turns *t, const struct hd_request *r, int64_t n)
+{
+    for (int i = 0; i < t->n_running; i++) {
+        const struct hd_request *o = t->running[i];
+        int64_t k = 0, most = o->n_prompt < (int64_t)r->n - 1 ? o->n_prompt : (int64_t)r->n - 1, every = spacing(t, o);
+
+        if (o->state != HD_REQUEST_FEEDING || is_paused(t, o) || !same_tenant(o, r) || most < n + WAIT_GAIN)
+            continue;
+        while (k < most && o->ids[k] == r->ids[k])
+            k++;
+        if (!t->rewinds && k < o->n_prompt)   /* what checkpoints will have of it */
+            k = every ? k / every * every : 0;
+        if (o->raw0 != r->raw0 && k > r->raw0)
+            k = r->raw0;
+        if (k >= n + WAIT_GAIN && (int64_t)o->session.n < k)
+            return true;
+    }
+    return false;
 }
 
 /* A file, if one has clearly more. HD_AGAIN: it is being checked. */
@@ -348,7 +390,7 @@ static int open_session(struct hd_turns *t, const struct source *from, const str
     return rc;
 }
 
-/* false: there is no room now, or no memory at all (r has ended then). */
+/* false: there is no room now, something better to begin with is coming, or there is no memory at all (r has ended then). */
 static bool admit(struct hd_turns *t, struct hd_request *r)
 {
     struct hd_prefix_want w = {r->tenant, r->ids, (int64_t)r->n, r->raw0};
@@ -356,12 +398,10 @@ static bool admit(struct hd_turns *t, struct hd_request *r)
     struct hd_session ss;
     struct hd_err err;
 
-    if (t->prefix.disk && may_reuse(r) && find_file(t, &w, &from) == HD_AGAIN) {
-        r->refused = t->step;
+    r->refused = t->step;
+    if (may_reuse(r) && ((t->prefix.disk && find_file(t, &w, &from) == HD_AGAIN) || is_coming(t, r, from.n)))
         return false;
-    }
     if (!has_room(t, r, from.session, from.n)) {
-        r->refused = t->step;
         t->hold = t->hold || r->passed > OVERTAKE * t->engine->opt.chunk;
         return false;
     }
@@ -386,16 +426,6 @@ static bool admit(struct hd_turns *t, struct hd_request *r)
 }
 
 /* ---- planning a step ---- */
-
-/* Distance of checkpoints inside r's prompt. */
-static int64_t spacing(const struct hd_turns *t, const struct hd_request *r)
-{
-    int64_t c = t->opt.checkpoint_tokens;
-
-    if (t->rewinds || c < 0)
-        return 0;
-    return r->n_prompt / CHECKPOINTS < c ? c : (r->n_prompt / CHECKPOINTS + c - 1) / c * c;
-}
 
 /* Tokens that this step may still take of r: of the step's kind, and not beyond a checkpoint. */
 static int64_t piece(const struct hd_turns *t, const struct hd_request *r)
@@ -422,54 +452,53 @@ static bool goes_before(const struct hd_turns *t, const struct hd_request *a, co
     return a->id < b->id;
 }
 
-/* What the user whose turn it is would feed next; admits it when it was waiting. */
-static struct hd_request *next_prompt(struct hd_turns *t, struct hd_user *u)
+/* What u would feed next: one that runs, or one that waits and may be admitted; NULL: nothing now. */
+static struct hd_request *best_prompt(const struct hd_turns *t, const struct hd_user *u)
 {
-    for (;;) {
-        struct hd_request *best = NULL;
+    struct hd_request *best = NULL;
 
-        for (int i = 0; i < t->n_running; i++)
-            if (t->running[i]->user == u && piece(t, t->running[i]) > 0 && (!best || goes_before(t, t->running[i], best)))
-                best = t->running[i];
-        for (struct hd_request *r = t->hold ? NULL : u->waiting; r; r = r->next)
-            if (admissible(t, r) && (!best || goes_before(t, r, best)))
-                best = r;
-        if (!best || best->state != HD_REQUEST_WAITING)
-            return best;
-        admit(t, best);
-        if (t->fair.turn != u)
-            return NULL;                      /* it ended, and its user with it */
-    }
+    for (int i = 0; i < t->n_running; i++)
+        if (t->running[i]->user == u && piece(t, t->running[i]) > 0 && (!best || goes_before(t, t->running[i], best)))
+            best = t->running[i];
+    for (struct hd_request *r = t->hold ? NULL : u->waiting; r; r = r->next)
+        if (admissible(t, r) && (!best || goes_before(t, r, best)))
+            best = r;
+    return best;
 }
 
-/* Shares budget tokens between the prompts of all users. */
+/* Gives r what its user's account and the budget allow; how much. */
+static int64_t give(struct hd_turns *t, struct hd_request *r, int64_t budget)
+{
+    int64_t n = piece(t, r);
+
+    n = n < budget ? n : budget;
+    n = n < r->user->deficit ? n : r->user->deficit;
+    r->planned += n;
+    hd_fair_charge(&t->fair, r->user, n);
+    return n;
+}
+
+/* Shares budget tokens between the prompts of all users. Who is in debt is not even admitted: a slot is worth more than a quantum. */
 static void share(struct hd_turns *t, int64_t budget)
 {
     int idle = 0;
 
     while (budget > 0 && t->fair.turn && idle < t->fair.n_user) {
         struct hd_user *u = t->fair.turn;
-        struct hd_request *r = next_prompt(t, u);
-        int64_t n;
+        struct hd_request *r = best_prompt(t, u);
 
-        if (t->fair.turn != u)
-            continue;
         if (!r) {
-            hd_fair_pass(&t->fair, true);
+            hd_fair_skip(&t->fair);
             idle++;
             continue;
         }
         idle = 0;
-        if (u->deficit <= 0) {
-            hd_fair_pass(&t->fair, false);
-            continue;
-        }
-        n = piece(t, r);
-        n = n < budget ? n : budget;
-        n = n < u->deficit ? n : u->deficit;
-        r->planned += n;
-        budget -= n;
-        hd_fair_charge(&t->fair, u, n);
+        if (u->deficit <= 0)
+            hd_fair_grant(&t->fair);
+        else if (r->state != HD_REQUEST_WAITING)
+            budget -= give(t, r, budget);
+        else if (!admit(t, r) && ++t->n_refused == REFUSALS)
+            t->hold = true;
     }
 }
 
@@ -549,6 +578,7 @@ static int plan(struct hd_turns *t)
 
     t->step++;
     t->hold = false;
+    t->n_refused = 0;
     choose_kind(t);
     for (int i = 0; i < t->n_running; i++) {
         struct hd_request *r = t->running[i];

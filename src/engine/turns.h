@@ -27,7 +27,8 @@ struct hd_turns {
     bool encode;                      /* the last step was one of the encoder half */
     bool rewinds;                     /* the cache goes back to any token: no checkpoints */
     bool ignore_pause;                /* draining */
-    bool hold;                        /* nobody is admitted in this step: one who was passed too often waits for room */
+    bool hold;                        /* nobody more is admitted in this step: one who was passed too often waits for room */
+    int n_refused;                    /* in this step */
     uint64_t step;                    /* plans made */
     int32_t *end;                     /* end tokens */
     int n_end;

@@ -404,6 +404,41 @@ static void test_running_prefix(void **state)
     close_engine(&b);
 }
 
+/* Requests that come together share what they have in common, though nobody has it yet. */
+static void together(const char *model, int64_t least)
+{
+    struct heard got[4], want[4];
+    struct ask a[4];
+    struct bench b;
+    int64_t cached = 0;
+
+    open_engine(&b, model, 2048, 32, 1, false);
+    start(&b, (struct hd_schedule_options){.manual = true, .checkpoint_tokens = 32});
+    for (int i = 0; i < 4; i++) {
+        a[i] = make_ask(&b, 200, 5, 7);
+        a[i].sample.seed = (uint64_t)i;
+        fill(&b, a[i].ids + 150, 50, 90 + (uint64_t)i);
+        struct hd_run_request r = request(&a[i], &got[i]);
+
+        submit(&b, &r);
+    }
+    run_all(&b);
+    stop(&b);
+    for (int i = 0; i < 4; i++) {
+        alone(&b, &a[i], &want[i]);
+        same(&got[i], &want[i], "together");
+        cached += got[i].cached;
+    }
+    assert_true(cached >= 3 * least);
+    close_engine(&b);
+}
+
+static void test_together(void **state)
+{
+    together("llama-a", 150);
+    together("v4-f32-a", 128);
+}
+
 /* The least recently used goes when bytes run out. */
 static void test_evict(void **state)
 {
@@ -955,6 +990,38 @@ static void test_fair(void **state)
     close_engine(&b);
 }
 
+/* A slot that becomes free goes to who has had less, not to who has waited in greater numbers. */
+static void test_fair_slots(void **state)
+{
+    struct heard got[8];
+    struct ask a[8];
+    struct bench b;
+    int n_before = 0;
+
+    open_engine(&b, "llama-a", 2048, 64, 1, false);
+    start(&b, (struct hd_schedule_options){.manual = true, .quantum = 16, .max_running = 2, .keep_bytes = -1});
+    for (int i = 0; i < 8; i++) {
+        a[i] = make_ask(&b, 40, 20, 303 + 3 * (uint64_t)i);
+        a[i].sample.bias = (struct hd_logit_bias[]){{5, 100}};
+        a[i].sample.n_bias = 1;
+        struct hd_run_request r = request(&a[i], &got[i]);
+
+        r.user = i < 7 ? "many" : "one";
+        submit(&b, &r);
+        if (i == 1)
+            while (!got[1].n)
+                hd_schedule_step(b.s);
+    }
+    while (!got[7].n_end)
+        assert_true(hd_schedule_step(b.s));
+    for (int i = 0; i < 7; i++)
+        n_before += got[i].n_end;
+    assert_in_range(n_before, 1, 3);
+    run_all(&b);
+    stop(&b);
+    close_engine(&b);
+}
+
 /* A long prompt takes no more than a busy chunk from those who decode, and they get a token every step. */
 static void test_no_stall(void **state)
 {
@@ -1283,7 +1350,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mixed),       cmocka_unit_test(test_thread),          cmocka_unit_test(test_shortcut),  cmocka_unit_test(test_prefix),
-        cmocka_unit_test(test_prefix_shortcut), cmocka_unit_test(test_running_prefix), cmocka_unit_test(test_evict),  cmocka_unit_test(test_preempt),
+        cmocka_unit_test(test_prefix_shortcut), cmocka_unit_test(test_running_prefix), cmocka_unit_test(test_together), cmocka_unit_test(test_fair_slots), cmocka_unit_test(test_evict),  cmocka_unit_test(test_preempt),
         cmocka_unit_test(test_restart),     cmocka_unit_test(test_torn),            cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_disk_evict),
         cmocka_unit_test(test_helper),      cmocka_unit_test(test_disk_faults),
         cmocka_unit_test(test_context),     cmocka_unit_test(test_full_step),       cmocka_unit_test(test_cancel),    cmocka_unit_test(test_pause),
