@@ -7,6 +7,7 @@
 #include "engine/prefix_disk.h"
 
 #define ENTRY_MAX 4096
+#define TOKENS_MIN 16                 /* shorter sessions are not worth an entry */
 
 void hd_prefix_init(struct hd_prefix_store *p, struct hd_engine *e, int64_t bytes_max)
 {
@@ -179,9 +180,13 @@ void hd_prefix_keep(struct hd_prefix_store *p, const char *tenant, struct hd_ses
 {
     struct hd_prefix e = {.kind = kind};
 
-    if (p->disk && kind != HD_PREFIX_BORDER && ss->n && (int64_t)ss->n >= p->disk_tokens_min)
+    if (ss->n < TOKENS_MIN) {
+        hd_session_close(ss);
+        return;
+    }
+    if (p->disk && kind != HD_PREFIX_BORDER && (int64_t)ss->n >= p->disk_tokens_min)
         hd_prefix_disk_put(p->disk, tenant, ss);
-    for (size_t i = p->n; i-- > 0 && ss->n;) {
+    for (size_t i = p->n; i-- > 0;) {
         struct hd_prefix *o = &p->entry[i];
 
         if (!same_tenant(o->tenant, tenant))
@@ -194,7 +199,7 @@ void hd_prefix_keep(struct hd_prefix_store *p, const char *tenant, struct hd_ses
         if (replaces(ss, kind, &o->session, o->kind))
             drop(p, i);
     }
-    if (!ss->n || p->bytes_max < 0 || !HD_GROW(p->entry, p->cap, p->n + 1, ENTRY_MAX) || (tenant && !(e.tenant = hd_strdup(tenant)))) {
+    if (p->bytes_max < 0 || !HD_GROW(p->entry, p->cap, p->n + 1, ENTRY_MAX) || (tenant && !(e.tenant = hd_strdup(tenant)))) {
         hd_session_close(ss);
         return;
     }

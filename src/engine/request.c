@@ -37,6 +37,7 @@ struct hd_request *hd_request_create(const struct hd_run_request *q)
     r->constraint = q->constraint;
     r->event = q->event;
     r->arg = q->arg;
+    r->n_told = -1;
     r->submitted = hd_now();
     return r;
 }
@@ -59,10 +60,18 @@ static void tell(const struct hd_request *r, struct hd_run_event *e)
         r->event(r->arg, e);
 }
 
-void hd_request_tell_progress(const struct hd_request *r)
+static int64_t fed(const struct hd_request *r)
 {
-    struct hd_run_event e = {.kind = HD_RUN_PROGRESS, .done = (int64_t)r->session.n, .total = r->n_prompt, .cached = r->n_cached};
+    return (int64_t)r->session.n < r->n_prompt ? (int64_t)r->session.n : r->n_prompt;
+}
 
+void hd_request_tell_progress(struct hd_request *r)
+{
+    struct hd_run_event e = {.kind = HD_RUN_PROGRESS, .done = fed(r), .total = r->n_prompt, .cached = r->n_cached};
+
+    if (e.done <= r->n_told)
+        return;
+    r->n_told = e.done;
     tell(r, &e);
 }
 
@@ -78,7 +87,7 @@ void hd_request_tell_end(const struct hd_request *r, enum hd_finish finish, cons
     double now = hd_now(), admitted = r->admitted ? r->admitted : now, first = r->first ? r->first : now;
     struct hd_run_event e = {.kind = HD_RUN_END, .finish = finish, .err = err, .n_generated = r->n_generated};
 
-    e.done = (int64_t)r->session.n < r->n_prompt ? (int64_t)r->session.n : r->n_prompt;
+    e.done = fed(r);
     e.total = r->n_prompt;
     e.cached = r->n_cached;
     e.queue_s = admitted - r->submitted;

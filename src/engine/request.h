@@ -38,6 +38,7 @@ struct hd_request {
     int64_t planned;                  /* tokens of the step in the making */
     int64_t passed;                   /* tokens that younger ones got while this one waited for some */
     int64_t n_generated, n_scored, n_cached;
+    int64_t n_told;                   /* progress told so far; -1: not yet */
     uint64_t refused;                 /* the last plan that had no room for it */
     uint64_t ended_before;            /* preempted: how many requests had ended then */
     bool preempted;
@@ -52,7 +53,8 @@ void hd_request_free(struct hd_request *r);   /* its session is closed; frees th
 static inline int64_t hd_request_left(const struct hd_request *r) { return (int64_t)(r->n - r->session.n); }
 static inline int64_t hd_request_encode_left(const struct hd_request *r) { return r->raw0 > (int64_t)r->session.n ? r->raw0 - (int64_t)r->session.n : 0; }
 
-void hd_request_tell_progress(const struct hd_request *r);
+/* Of the prompt; nothing where it has been told before (r may be feeding again what it had fed once). */
+void hd_request_tell_progress(struct hd_request *r);
 void hd_request_tell_pick(const struct hd_request *r, enum hd_run_kind kind, const struct hd_pick *pick);
 void hd_request_tell_end(const struct hd_request *r, enum hd_finish finish, const struct hd_err *err);
 

@@ -55,4 +55,21 @@ bool hd_turns_step(struct hd_turns *t);
 void hd_turns_stats(struct hd_turns *t, struct hd_run_stats *out);
 void hd_turns_flush(struct hd_turns *t);
 
+/* ---- between turns.c, turns_plan.c and turns_deal.c ---- */
+
+/* Admits, and fills t->item and t->of_item; how many. */
+int hd_turns_plan(struct hd_turns *t);
+/* An item of a step that was taken. */
+void hd_turns_deal(struct hd_turns *t, const struct hd_step_item *it, struct hd_request *r);
+/* The last that is heard of r. What its session holds may serve others, unless something went wrong with it. */
+void hd_turns_end(struct hd_turns *t, struct hd_request *r, enum hd_finish finish, const struct hd_err *err);
+/* Out of the list of its user's waiting ones. */
+void hd_turns_unlist(struct hd_turns *t, struct hd_request *r);
+/* Distance of checkpoints inside r's prompt; 0: there are none. */
+int64_t hd_turns_spacing(const struct hd_turns *t, const struct hd_request *r);
+
+static inline bool hd_turns_paused(const struct hd_turns *t, const struct hd_request *r) { return !t->ignore_pause && atomic_load(&r->paused); }
+/* A cached token has no logits, which scores of a prompt are made of. */
+static inline bool hd_turns_may_reuse(const struct hd_request *r) { return !r->prompt_logprobs || r->n_scored >= r->n_prompt - 1; }
+
 #endif

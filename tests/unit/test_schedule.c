@@ -712,6 +712,39 @@ static void test_preempt(void **state)
     crowded("v41-f32-a", 64, true, 0);
 }
 
+/* Somebody is pushed out in the middle of a prompt, and progress does not go back. */
+static void test_preempt_prompt(void **state)
+{
+    struct heard want[3], got[3];
+    struct hd_logit_bias bias = {5, 100};      /* nobody ends early */
+    struct ask a[3];
+    struct bench b;
+    bool in_prompt = false;
+
+    open_engine(&b, "llama-a", 8 * 64, 4, 1, false);
+    start(&b, (struct hd_schedule_options){.manual = true});
+    for (int i = 0; i < 3; i++) {
+        a[i] = make_ask(&b, i < 2 ? 62 : 140, 90, 33 + 3 * (uint64_t)i);
+        a[i].sample.bias = &bias;
+        a[i].sample.n_bias = 1;
+        if (i == 2)
+            while (!got[0].n || !got[1].n)
+                hd_schedule_step(b.s);
+        struct hd_run_request r = request(&a[i], &got[i]);
+
+        submit(&b, &r);
+    }
+    while (hd_schedule_step(b.s))
+        in_prompt |= stats(&b).n_preempted && !got[2].n;
+    assert_true(in_prompt);
+    stop(&b);
+    for (int i = 0; i < 3; i++) {
+        alone(&b, &a[i], &want[i]);
+        same(&got[i], &want[i], "pushed out");
+    }
+    close_engine(&b);
+}
+
 /* One request may fill the whole cache, and ends there. */
 static void test_context(void **state)
 {
@@ -1350,7 +1383,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mixed),       cmocka_unit_test(test_thread),          cmocka_unit_test(test_shortcut),  cmocka_unit_test(test_prefix),
-        cmocka_unit_test(test_prefix_shortcut), cmocka_unit_test(test_running_prefix), cmocka_unit_test(test_together), cmocka_unit_test(test_fair_slots), cmocka_unit_test(test_evict),  cmocka_unit_test(test_preempt),
+        cmocka_unit_test(test_prefix_shortcut), cmocka_unit_test(test_running_prefix), cmocka_unit_test(test_together), cmocka_unit_test(test_preempt_prompt), cmocka_unit_test(test_fair_slots), cmocka_unit_test(test_evict),  cmocka_unit_test(test_preempt),
         cmocka_unit_test(test_restart),     cmocka_unit_test(test_torn),            cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_disk_evict),
         cmocka_unit_test(test_helper),      cmocka_unit_test(test_disk_faults),
         cmocka_unit_test(test_context),     cmocka_unit_test(test_full_step),       cmocka_unit_test(test_cancel),    cmocka_unit_test(test_pause),
