@@ -721,10 +721,10 @@ static void test_preempt_prompt(void **state)
     struct bench b;
     bool in_prompt = false;
 
-    open_engine(&b, "llama-a", 8 * 64, 4, 1, false);
+    open_engine(&b, "v32-a", 12 * 64, 4, 1, false);
     start(&b, (struct hd_schedule_options){.manual = true});
     for (int i = 0; i < 3; i++) {
-        a[i] = make_ask(&b, i < 2 ? 62 : 140, 90, 33 + 3 * (uint64_t)i);
+        a[i] = make_ask(&b, i < 2 ? 62 : 300, i < 2 ? 190 : 5, 33 + 3 * (uint64_t)i);
         a[i].sample.bias = &bias;
         a[i].sample.n_bias = 1;
         if (i == 2)
