@@ -2,6 +2,8 @@
  * cut, wherever a prompt's beginning comes from, whatever is preempted. Nothing here depends on time: most schedulers are stepped by hand. */
 #include "support.h"
 
+#include <pthread.h>
+
 #include "engine/model_tokenizer.h"
 #include "engine/schedule.h"
 
@@ -64,9 +66,11 @@ struct bench {
     struct hd_tokenizer *tok;
 };
 
+static enum hd_kv bench_kv = HD_KV_F32;
+
 static void open_engine(struct bench *b, const char *model, int64_t n_ctx, int64_t chunk, int n_thread, bool shortcut)
 {
-    struct hd_engine_options o = {.n_thread = n_thread, .n_ctx = n_ctx, .chunk = chunk, .kv = HD_KV_F32, .shortcut = shortcut};
+    struct hd_engine_options o = {.n_thread = n_thread, .n_ctx = n_ctx, .chunk = chunk, .kv = bench_kv, .shortcut = shortcut};
     char path[200];
 
     memset(b, 0, sizeof *b);
@@ -363,6 +367,9 @@ static void test_prefix(void **state)
     conversation("v4-f32-mini", 48, false, 32, 64);
     conversation("v41-f32-a", 512, false, 32, 64);
     conversation("hadal-a", 32, false, 32, 64);
+    bench_kv = HD_KV_NATIVE;                  /* packed rows */
+    conversation("v4-f32-a", 48, false, 32, 64);
+    bench_kv = HD_KV_F32;
 }
 
 static void test_prefix_shortcut(void **state)
@@ -495,7 +502,7 @@ static void clear_dir(const char *dir)
 /* What is on disk serves after a restart, one engine later; and only those whom it should. */
 static void restart(const char *model, bool shortcut)
 {
-    char *dir = tmp_path("prefixes"), other_model[600];
+    char *dir = tmp_path("prefixes"), other_model[600], one[600];
     struct hd_schedule_options o = {.manual = true, .disk_dir = dir, .disk_tokens_min = 40, .checkpoint_tokens = 32};
     struct ask a, longer;
     struct heard answer;
@@ -513,7 +520,11 @@ static void restart(const char *model, bool shortcut)
     assert_true(stats(&b).disk_bytes > 0);
     longer = make_ask(&b, 39, 1, 7);
     longer.n_max = 0;
-    int n = n_files(dir, NULL);
+    struct stat st;
+    int n = n_files(dir, one);
+
+    assert_int_equal(stat(one, &st), 0);
+    assert_int_equal(st.st_mode & 077, 0);                                    /* what people wrote is theirs */
     ask_one(&b, &longer, "t", 0, 0, "too short for a file");
     assert_int_equal(n_files(dir, NULL), n);
     stop(&b);
@@ -985,13 +996,110 @@ static void test_drain(void **state)
         stop(&b);
         for (int i = 0; i < 3; i++) {
             alone(&b, &a[i], &want);
-            if (finish)
+            if (finish || got[i].finish != HD_FINISH_CANCELLED)        /* it may have been quicker than the pause */
                 same(&got[i], &want, "drained");
-            else
-                assert_true(got[i].n_end == 1 && got[i].finish == HD_FINISH_CANCELLED);
+            assert_int_equal(got[i].n_end, 1);
         }
     }
     close_engine(&b);
+}
+
+/* The same, by hand: whoever waits or runs is cancelled. */
+static void test_drain_cancel(void **state)
+{
+    struct heard got[3];
+    struct ask a[3];
+    struct bench b;
+
+    open_engine(&b, "llama-a", 512, 32, 1, false);
+    start(&b, (struct hd_schedule_options){.manual = true, .max_running = 2});
+    for (int i = 0; i < 3; i++) {
+        a[i] = make_ask(&b, 60, 100, 42);
+        struct hd_run_request r = request(&a[i], &got[i]);
+
+        submit(&b, &r);
+    }
+    hd_schedule_step(b.s);
+    hd_schedule_drain(b.s, false);
+    for (int i = 0; i < 3; i++)
+        assert_true(got[i].n_end == 1 && got[i].finish == HD_FINISH_CANCELLED && got[i].n == 0);
+    stop(&b);
+    close_engine(&b);
+}
+
+/* Everybody at the doors at once: each request ends once, and those that nobody cancelled have their answers. */
+#define N_VISITOR 3
+#define N_VISIT 12
+
+struct visitor {
+    struct bench *b;
+    struct ask ask;
+    struct heard heard[N_VISIT];
+    uint64_t seed;
+};
+
+static void *visit(void *arg)
+{
+    struct visitor *v = arg;
+    struct hd_runner *r = &v->b->runner;
+    struct hd_run_stats st;
+    struct hd_err err;
+
+    for (int i = 0; i < N_VISIT; i++) {
+        struct hd_run_request q = request(&v->ask, &v->heard[i]);
+        char user[2] = {(char)('a' + v->seed), 0};
+        double retry;
+
+        v->heard[i].runner = r;
+        q.user = user;
+        if (r->submit(r->self, &q, &v->heard[i].id, &retry, &err) < 0)
+            v->heard[i].n_end = 1;            /* refused: nothing will come */
+        if (i % 3 == 1)
+            r->cancel(r->self, v->heard[i].id);
+        if (i % 3 == 2)
+            r->pause(r->self, v->heard[i].id, true);
+        r->stats(r->self, &st);
+        if (i == 7)
+            r->flush(r->self);
+        if (i % 3 == 2)
+            r->pause(r->self, v->heard[i].id, false);
+    }
+    return NULL;
+}
+
+static void test_doors(void **state)
+{
+    static struct visitor v[N_VISITOR];
+    struct heard want[N_VISITOR];
+    pthread_t thread[N_VISITOR];
+    char *dir = tmp_path("doors");
+    struct bench b;
+
+    open_engine(&b, "v4-f32-mini", 640, 32, 2, false);
+    for (int i = 0; i < N_VISITOR; i++) {
+        memset(&v[i], 0, sizeof v[i]);
+        v[i].b = &b;
+        v[i].seed = (uint64_t)i;
+        v[i].ask = make_ask(&b, 50 + 10 * i, 8, 33 + (uint64_t)i);
+        alone(&b, &v[i].ask, &want[i]);
+    }
+    start(&b, (struct hd_schedule_options){.max_running = 4, .max_waiting = 20, .checkpoint_tokens = 32, .disk_dir = dir, .disk_tokens_min = 40});
+    for (int i = 0; i < N_VISITOR; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, visit, &v[i]), 0);
+    for (int i = 0; i < N_VISITOR; i++)
+        pthread_join(thread[i], NULL);
+    hd_schedule_drain(b.s, true);
+    for (int i = 0; i < N_VISITOR; i++)
+        for (int k = 0; k < N_VISIT; k++) {
+            const struct heard *h = &v[i].heard[k];
+
+            assert_int_equal(h->n_end, 1);
+            if (h->id && k % 3 != 1)
+                same(h, &want[i], "at the doors");
+        }
+    stop(&b);
+    close_engine(&b);
+    clear_dir(dir);
 }
 
 /* ---- fairness, counted in tokens of others ---- */
@@ -1383,7 +1491,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mixed),       cmocka_unit_test(test_thread),          cmocka_unit_test(test_shortcut),  cmocka_unit_test(test_prefix),
-        cmocka_unit_test(test_prefix_shortcut), cmocka_unit_test(test_running_prefix), cmocka_unit_test(test_together), cmocka_unit_test(test_preempt_prompt), cmocka_unit_test(test_fair_slots), cmocka_unit_test(test_evict),  cmocka_unit_test(test_preempt),
+        cmocka_unit_test(test_prefix_shortcut), cmocka_unit_test(test_running_prefix), cmocka_unit_test(test_together), cmocka_unit_test(test_doors), cmocka_unit_test(test_drain_cancel), cmocka_unit_test(test_preempt_prompt), cmocka_unit_test(test_fair_slots), cmocka_unit_test(test_evict),  cmocka_unit_test(test_preempt),
         cmocka_unit_test(test_restart),     cmocka_unit_test(test_torn),            cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_disk_evict),
         cmocka_unit_test(test_helper),      cmocka_unit_test(test_disk_faults),
         cmocka_unit_test(test_context),     cmocka_unit_test(test_full_step),       cmocka_unit_test(test_cancel),    cmocka_unit_test(test_pause),
