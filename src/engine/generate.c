@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 
-
 static bool emit(struct hd_generate *g, struct hd_str *s, const struct hd_pick *pick)
 {
     bool go = !s->n || g->text(g->arg, s->s, s->n, pick);

@@ -107,7 +107,7 @@ int64_t hd_turns_spacing(const struct hd_turns *t, const struct hd_request *r)
 }
 
 /* Caches with rings do not go back far: a copy stays where others may want to go on from. */
-static void checkpoint(struct hd_turns *t, const struct hd_request *r)
+static void checkpoint(struct hd_turns *t, struct hd_request *r)
 {
     int64_t n = (int64_t)r->session.n, every = hd_turns_spacing(t, r);
     bool whole = n == r->n_prompt;
@@ -115,7 +115,7 @@ static void checkpoint(struct hd_turns *t, const struct hd_request *r)
 
     if (t->rewinds || (t->opt.keep_bytes < 0 && !t->prefix.disk) || n > r->n_prompt || (!whole && (!every || n % every)))
         return;
-    if (hd_session_fork(&copy, (struct hd_session *)&r->session, NULL) == HD_OK)
+    if (hd_session_fork(&copy, &r->session, NULL) == HD_OK)
         hd_prefix_keep(&t->prefix, r->tenant, &copy, whole ? HD_PREFIX_PROMPT : HD_PREFIX_BORDER);
 }
 
