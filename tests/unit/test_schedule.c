@@ -248,9 +248,9 @@ static void mixed(const char *model, int64_t chunk, int n_thread, bool shortcut,
 
     open_engine(&b, model, 1024, chunk, n_thread, shortcut);
     for (int i = 0; i < HD_LEN(lengths); i++) {
-        a[i] = make_ask(&b, lengths[i], 5 + 3 * i, 10 + (uint64_t)i);
+        a[i] = make_ask(&b, lengths[i], 4 + 2 * i, 10 + (uint64_t)i);
         alone(&b, &a[i], &want[i]);
-        if (manual)
+        if (manual && chunk == 7)
             check_alone(&b, &a[i], &want[i]);
     }
     start(&b, (struct hd_schedule_options){.chunk_busy = chunk > 8 ? chunk / 2 : chunk, .quantum = 5, .checkpoint_tokens = 32, .manual = manual});
@@ -285,7 +285,7 @@ static void test_mixed(void **state)
 
     for (int m = 0; m < HD_LEN(models); m++)
         for (int c = 0; c < HD_LEN(chunks); c++)
-            if (m == 0 || c >= 2)
+            if (m == 0 || c == 2 + m % 2 || (c == 4 && m < 4))
                 mixed(models[m], chunks[c], 1 + (m + c) % 2, false, true);
 }
 
@@ -363,9 +363,8 @@ static void test_prefix(void **state)
     conversation("llama-a", 16, false, 32, 0);
     conversation("v32-a", 64, false, 32, 0);
     conversation("v4-f32-a", 512, false, 32, 64);
-    conversation("v4-f32-a", 24, false, 32, 64);
     conversation("v4-f32-mini", 48, false, 32, 64);
-    conversation("v41-f32-a", 512, false, 32, 64);
+    conversation("v41-f32-mini", 512, false, 32, 64);
     conversation("hadal-a", 32, false, 32, 64);
     bench_kv = HD_KV_NATIVE;                  /* packed rows */
     conversation("v4-f32-a", 48, false, 32, 64);
@@ -692,15 +691,15 @@ static void test_helper(void **state)
 
 static void crowded(const char *model, int64_t page, bool shortcut, int64_t keep)
 {
-    struct heard want[5], got[5];
-    struct ask a[5];
+    struct heard want[3], got[3];
+    struct ask a[3];
     struct bench b;
 
     open_engine(&b, model, 4 * page, 32, 2, shortcut);
     assert_int_equal(b.e.cache.page_tokens, page);
     start(&b, (struct hd_schedule_options){.manual = true, .keep_bytes = keep});
-    for (int i = 0; i < 5; i++) {
-        a[i] = make_ask(&b, 50 + i, 2 * page + 5, 30 + 3 * (uint64_t)i);
+    for (int i = 0; i < 3; i++) {
+        a[i] = make_ask(&b, 50 + i, 2 * page - 35, 30 + 3 * (uint64_t)i);
         struct hd_run_request r = request(&a[i], &got[i]);
 
         submit(&b, &r);
@@ -708,7 +707,7 @@ static void crowded(const char *model, int64_t page, bool shortcut, int64_t keep
     run_all(&b);
     assert_true(stats(&b).n_preempted > 0);
     stop(&b);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 3; i++) {
         alone(&b, &a[i], &want[i]);
         same(&got[i], &want[i], model);
     }
