@@ -226,14 +226,28 @@ static bool make_room(struct hd_turns *t)
 
 /* ---- running a step ---- */
 
+/* Do the items still follow on what their sessions hold? A step that broke off in the middle may have cost some their rings. */
+static bool still_fits(const struct hd_turns *t, int i)
+{
+    return t->item[i].ids == t->of_item[i]->ids + t->of_item[i]->session.n;
+}
+
+static bool all_fit(const struct hd_turns *t, int first, int n)
+{
+    for (int i = first; i < first + n; i++)
+        if (!still_fits(t, i))
+            return false;
+    return true;
+}
+
 /* Kept prefixes go as long as the step finds no room. */
-static int attempt(struct hd_turns *t, struct hd_step_item *it, int n, struct hd_err *err)
+static int attempt(struct hd_turns *t, int first, int n, struct hd_err *err)
 {
     int rc;
 
     do
-        rc = hd_engine_step(t->engine, it, n, err);
-    while ((rc == HD_ERR_LIMIT || rc == HD_ERR_MEMORY) && hd_prefix_evict(&t->prefix));
+        rc = hd_engine_step(t->engine, &t->item[first], n, err);
+    while ((rc == HD_ERR_LIMIT || rc == HD_ERR_MEMORY) && all_fit(t, first, n) && hd_prefix_evict(&t->prefix));
     return rc;
 }
 
@@ -243,8 +257,13 @@ static void run_apart(struct hd_turns *t, int n_item)
     for (int i = 0; i < n_item; i++) {
         struct hd_request *r = t->of_item[i];
         struct hd_err err;
-        int rc = attempt(t, &t->item[i], 1, &err);
+        int rc;
 
+        if (!still_fits(t, i)) {
+            r->state = HD_REQUEST_FEEDING;    /* again, what was lost */
+            continue;
+        }
+        rc = attempt(t, i, 1, &err);
         if (rc == HD_OK)
             hd_turns_deal(t, &t->item[i], r);
         else if (rc != HD_ERR_LIMIT || t->n_running == 1)
@@ -272,7 +291,7 @@ static void run(struct hd_turns *t, int n_item)
 {
     struct hd_err err;
     double t0 = hd_now();
-    int rc = attempt(t, t->item, n_item, &err);
+    int rc = attempt(t, 0, n_item, &err);
 
     if (rc == HD_OK) {
         account(t, n_item, hd_now() - t0);
