@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,22 +147,35 @@ const char *hd_path_base(const char *path)
 #define N_LIVE 16
 
 static char live[N_LIVE][PATH_MAX];        /* temporary names a signal handler may have to remove; "" is free */
+static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;      /* between threads; the handler only reads */
+static pthread_once_t mode_once = PTHREAD_ONCE_INIT;
+static mode_t mode_mask;
+
+/* The mask can only be read by setting it, which other threads' files must not notice: once. */
+static void read_mask(void)
+{
+    umask(mode_mask = umask(077));
+}
 
 static void live_add(const char *tmp)
 {
+    pthread_mutex_lock(&live_lock);
     for (int i = 0; i < N_LIVE; i++)
         if (!live[i][0] && strlen(tmp) < PATH_MAX) {
             memcpy(live[i] + 1, tmp + 1, strlen(tmp));
             live[i][0] = tmp[0];           /* last, so that the handler never sees half a name */
-            return;
+            break;
         }
+    pthread_mutex_unlock(&live_lock);
 }
 
 static void live_remove(const char *tmp)
 {
+    pthread_mutex_lock(&live_lock);
     for (int i = 0; i < N_LIVE; i++)
         if (!strcmp(live[i], tmp))
             live[i][0] = 0;
+    pthread_mutex_unlock(&live_lock);
 }
 
 void hd_out_abort_all(void)
@@ -249,12 +263,11 @@ void hd_out_abort(struct hd_out *o)
 
 int hd_out_commit(struct hd_out *o, struct hd_err *err)
 {
-    mode_t mask = umask(0);
     int rc = HD_OK;
 
-    umask(mask);
+    pthread_once(&mode_once, read_mask);
     flush(o);
-    if (!o->failed && (fchmod(o->fd, 0666 & ~mask) || fsync(o->fd))) {
+    if (!o->failed && (fchmod(o->fd, o->secret ? 0600 : 0666 & ~mode_mask) || fsync(o->fd))) {
         hd_err_errno(&o->err, HD_ERR_IO, "%s: cannot write", o->path);
         o->failed = true;
     }

@@ -37,7 +37,7 @@ const char *hd_path_base(const char *path);
 struct hd_out {
     char *path, *tmp;
     int fd;
-    bool failed;
+    bool failed, secret;          /* secret: set by the caller: for nobody's eyes but the user's */
     struct hd_err err;
     unsigned char *buf;
     size_t n_buf;

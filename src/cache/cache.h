@@ -13,6 +13,7 @@
 #ifndef HD_CACHE_CACHE_H
 #define HD_CACHE_CACHE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -59,7 +60,7 @@ struct hd_cache {
     int64_t n_page_max, n_page, n_page_used;
     struct hd_page *free;
     struct hd_slab *slabs;
-    uint64_t spec_hash;
+    uint64_t spec_hash, epoch;
     int n_seq;
 };
 
@@ -76,9 +77,23 @@ int64_t hd_seq_len(const struct hd_seq *s);
 /* Reserves rows for n more tokens; they are garbage until a step writes them. Errors: LIMIT (budget), MEMORY; unchanged then. */
 int hd_seq_append(struct hd_seq *s, int64_t n, struct hd_err *err);
 
+/* Takes back the last append, of n tokens, before a step has written any of their rows: nothing is lost. */
+void hd_seq_retract(struct hd_seq *s, int64_t n);
+
 /* Forgets tokens from len on. *reached (may be NULL) is the nearest position <= len that the parts can restore: len itself
  * for PAGED parts; a WINDOW part whose ring has moved past, or a STATE part, makes it 0. The sequence then has that length. */
 int hd_seq_rewind(struct hd_seq *s, int64_t len, int64_t *reached, struct hd_err *err);
+/* What a rewind to len would reach; and the same of a sequence of n tokens that was high long once. */
+int64_t hd_seq_reach(const struct hd_seq *s, int64_t len);
+int64_t hd_seq_high(const struct hd_seq *s);
+int64_t hd_cache_spec_reach(const struct hd_cache_spec *spec, int64_t n, int64_t high, int64_t len);
+
+/* The least length but 0 that such a rewind reaches. */
+int64_t hd_cache_spec_lowest(const struct hd_cache_spec *spec, int64_t n, int64_t high);
+
+/* Pages of s that no call with this epoch has counted before: what several sequences hold together, shared pages once. A new epoch is
+ * ++cache.epoch. */
+int64_t hd_seq_count_pages(struct hd_seq *s, uint64_t epoch);
 
 int hd_seq_fork(struct hd_seq *s, struct hd_seq **out, struct hd_err *err);
 
@@ -87,11 +102,23 @@ void hd_seq_paged(struct hd_seq *s, int part, struct hd_paged *out);
 /* A row of any part for reading: PAGED row index, WINDOW position, STATE 0. */
 void *hd_seq_row(struct hd_seq *s, int part, int64_t row);
 
-/* A snapshot: everything the sequence holds and the caller's blob (token ids), with a checksum and the spec's hash. */
+/* A snapshot, from any thread as long as s stays as it is (forks and their owner may go on): everything the sequence holds and the caller's blob (token ids), with a checksum and the spec's hash. */
 typedef void (*hd_sink_fn)(void *arg, const void *p, size_t n);
 void hd_seq_save(struct hd_seq *s, const void *blob, size_t n_blob, hd_sink_fn sink, void *arg);
-/* Fills an empty sequence. blob points into data. Errors: FORMAT (truncated, corrupted, of another model), LIMIT, MEMORY;
- * the sequence is empty then. */
+int64_t hd_seq_save_bytes(const struct hd_seq *s, size_t n_blob);     /* all that the sink gets */
+/* What a snapshot says of itself, unread: its length is right, its checksum has not been looked at. Errors: FORMAT. */
+struct hd_snapshot {
+    int64_t len, high;            /* high: its largest length, for hd_cache_spec_reach() */
+    const void *blob;             /* into data */
+    size_t n_blob;
+};
+int hd_seq_peek(const struct hd_cache *c, const void *data, size_t n, struct hd_snapshot *out, struct hd_err *err);
+/* Does the checksum match? From any thread. */
+bool hd_seq_intact(const void *data, size_t n);
+/* Fills an empty sequence from a snapshot that is known to be intact; blob points into data. Errors: FORMAT (truncated, of another model),
+ * LIMIT, MEMORY; the sequence is empty then. */
+int hd_seq_fill(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err);
+/* The same, after looking at the checksum (FORMAT). */
 int hd_seq_load(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err);
 
 #endif

@@ -14,6 +14,7 @@ struct hd_seq {
     size_t n_page, cap_page, cap_data;
     char *own;                    /* WINDOW and STATE parts */
     int64_t high;                 /* the largest length since the rings were last consistent */
+    int64_t high_before;          /* the last append */
 };
 
 int hd_seq_create(struct hd_cache *c, struct hd_seq **out, struct hd_err *err)
@@ -106,24 +107,64 @@ int hd_seq_append(struct hd_seq *s, int64_t n, struct hd_err *err)
         }
     }
     s->len += n;
+    s->high_before = s->high;
     if (s->len > s->high)
         s->high = s->len;
     return HD_OK;
 }
 
+void hd_seq_retract(struct hd_seq *s, int64_t n)
+{
+    HD_ASSERT(n >= 0 && n <= s->len);
+    s->len -= n;
+    s->high = s->high_before;
+    drop_pages(s, (size_t)((s->len + s->cache->page_tokens - 1) / s->cache->page_tokens));
+}
+
+int64_t hd_cache_spec_reach(const struct hd_cache_spec *spec, int64_t n, int64_t high, int64_t len)
+{
+    for (int i = 0; i < spec->n_part && len < n; i++) {
+        const struct hd_cache_part *p = &spec->part[i];
+
+        /* the ring holds the last window + slack of the positions written so far */
+        if (p->kind == HD_PART_STATE || (p->kind == HD_PART_WINDOW && high > p->window + p->slack && len - p->window < high - (p->window + p->slack)))
+            return 0;
+    }
+    return len;
+}
+
+int64_t hd_cache_spec_lowest(const struct hd_cache_spec *spec, int64_t n, int64_t high)
+{
+    int64_t lo = 1, hi = n;
+
+    while (lo < hi) {
+        int64_t mid = lo + (hi - lo) / 2;
+
+        if (hd_cache_spec_reach(spec, n, high, mid) == mid)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
+int64_t hd_seq_high(const struct hd_seq *s)
+{
+    return s->high;
+}
+
+int64_t hd_seq_reach(const struct hd_seq *s, int64_t len)
+{
+    return hd_cache_spec_reach(s->cache->spec, s->len, s->high, len);
+}
+
 int hd_seq_rewind(struct hd_seq *s, int64_t len, int64_t *reached, struct hd_err *err)
 {
-    int64_t to = len;
+    int64_t to;
 
     if (len < 0 || len > s->len)
         return hd_err_set(err, HD_ERR_USAGE, "rewind to %lld of a sequence of %lld", (long long)len, (long long)s->len);
-    for (int i = 0; i < s->cache->spec->n_part && len < s->len; i++) {
-        const struct hd_cache_part *p = &s->cache->spec->part[i];
-
-        /* the ring holds the last window + slack of the positions written so far */
-        if (p->kind == HD_PART_STATE || (p->kind == HD_PART_WINDOW && s->high > p->window + p->slack && len - p->window < s->high - (p->window + p->slack)))
-            to = 0;
-    }
+    to = hd_seq_reach(s, len);
     s->len = to;
     if (to == 0) {
         s->high = 0;
@@ -157,6 +198,17 @@ int hd_seq_fork(struct hd_seq *s, struct hd_seq **out, struct hd_err *err)
         memcpy(f->own, s->own, (size_t)s->cache->seq_bytes);
     *out = f;
     return HD_OK;
+}
+
+int64_t hd_seq_count_pages(struct hd_seq *s, uint64_t epoch)
+{
+    int64_t n = 0;
+
+    for (size_t i = 0; i < s->n_page; i++) {
+        n += s->page[i]->epoch != epoch;
+        s->page[i]->epoch = epoch;
+    }
+    return n;
 }
 
 void hd_seq_paged(struct hd_seq *s, int part, struct hd_paged *out)
@@ -233,38 +285,80 @@ void hd_seq_save(struct hd_seq *s, const void *blob, size_t n_blob, hd_sink_fn s
     sink(arg, &k.h, sizeof k.h);
 }
 
-int hd_seq_load(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err)
+static int64_t paged_bytes(const struct hd_cache_spec *spec, int64_t len)
 {
-    const struct hd_cache_spec *spec = s->cache->spec;
-    const char *p = data;
-    struct header h;
-    uint64_t sum, rows = 0;
+    int64_t n = 0;
 
-    HD_ASSERT(s->len == 0);
-    if (n < sizeof h + sizeof sum)
+    for (int i = 0; i < spec->n_part; i++)
+        if (spec->part[i].kind == HD_PART_PAGED)
+            n += n_rows(&spec->part[i], len) * hd_cache_row_bytes(&spec->part[i]);
+    return n;
+}
+
+static uint64_t snapshot_bytes(const struct hd_cache *c, int64_t len, uint64_t n_blob)
+{
+    return sizeof(struct header) + n_blob + (uint64_t)c->seq_bytes + (uint64_t)paged_bytes(c->spec, len) + sizeof(uint64_t);
+}
+
+int64_t hd_seq_save_bytes(const struct hd_seq *s, size_t n_blob)
+{
+    return (int64_t)snapshot_bytes(s->cache, s->len, n_blob);
+}
+
+int hd_seq_peek(const struct hd_cache *c, const void *data, size_t n, struct hd_snapshot *out, struct hd_err *err)
+{
+    uint64_t expected;
+    struct header h;
+
+    if (n < sizeof h + sizeof(uint64_t))
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: found %zu bytes; it is truncated", n);
-    memcpy(&h, p, sizeof h);
+    memcpy(&h, data, sizeof h);
     if (memcmp(h.magic, magic, sizeof magic))
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: is not a snapshot of a hadal session (version 1)");
-    if (h.spec_hash != s->cache->spec_hash)
+    if (h.spec_hash != c->spec_hash)
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: was made with another model or cache format");
     if (h.len > (uint64_t)1 << 40 || h.n_blob > n || h.high > (uint64_t)1 << 40)
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: its header is corrupted");
-    for (int i = 0; i < spec->n_part; i++)
-        if (spec->part[i].kind == HD_PART_PAGED)
-            rows += (uint64_t)n_rows(&spec->part[i], (int64_t)h.len) * (uint64_t)hd_cache_row_bytes(&spec->part[i]);
-    if (n != sizeof h + h.n_blob + (uint64_t)s->cache->seq_bytes + rows + sizeof sum)
-        return hd_err_set(err, HD_ERR_FORMAT, "snapshot: found %zu bytes; %llu expected", n,
-                          (unsigned long long)(sizeof h + h.n_blob + (uint64_t)s->cache->seq_bytes + rows + sizeof sum));
-    memcpy(&sum, p + n - sizeof sum, sizeof sum);
-    if (hd_hash(HD_HASH_INIT, p, n - sizeof sum) != sum)
+    expected = snapshot_bytes(c, (int64_t)h.len, h.n_blob);
+    if (n != expected)
+        return hd_err_set(err, HD_ERR_FORMAT, "snapshot: found %zu bytes; %llu expected", n, (unsigned long long)expected);
+    *out = (struct hd_snapshot){(int64_t)h.len, (int64_t)h.high, (const char *)data + sizeof h, (size_t)h.n_blob};
+    return HD_OK;
+}
+
+bool hd_seq_intact(const void *data, size_t n)
+{
+    uint64_t sum;
+
+    if (n < sizeof sum)
+        return false;
+    memcpy(&sum, (const char *)data + n - sizeof sum, sizeof sum);
+    return hd_hash(HD_HASH_INIT, data, n - sizeof sum) == sum;
+}
+
+int hd_seq_load(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err)
+{
+    struct hd_snapshot shot;
+
+    HD_TRY(hd_seq_peek(s->cache, data, n, &shot, err));
+    if (!hd_seq_intact(data, n))
         return hd_err_set(err, HD_ERR_FORMAT, "snapshot: its checksum does not match: the file is corrupted");
-    HD_TRY(hd_seq_append(s, (int64_t)h.len, err));
-    s->high = (int64_t)h.high;
-    p += sizeof h;
-    *blob = p;
-    *n_blob = (size_t)h.n_blob;
-    p += h.n_blob;
+    return hd_seq_fill(s, data, n, blob, n_blob, err);
+}
+
+int hd_seq_fill(struct hd_seq *s, const void *data, size_t n, const void **blob, size_t *n_blob, struct hd_err *err)
+{
+    const struct hd_cache_spec *spec = s->cache->spec;
+    struct hd_snapshot shot;
+    const char *p;
+
+    HD_ASSERT(s->len == 0);
+    HD_TRY(hd_seq_peek(s->cache, data, n, &shot, err));
+    HD_TRY(hd_seq_append(s, shot.len, err));
+    s->high = shot.high;
+    *blob = shot.blob;
+    *n_blob = shot.n_blob;
+    p = (const char *)shot.blob + shot.n_blob;
     if (s->own)
         memcpy(s->own, p, (size_t)s->cache->seq_bytes);
     p += s->cache->seq_bytes;

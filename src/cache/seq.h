@@ -8,6 +8,7 @@ struct hd_page {
     void *data;
     struct hd_page *next;         /* on the free list */
     int n_ref;
+    uint64_t epoch;               /* the last one that counted it */
 };
 
 struct hd_slab {

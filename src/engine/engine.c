@@ -222,6 +222,12 @@ static bool build_batch(struct hd_engine *e, struct hd_step_item *it, int n_item
     return true;
 }
 
+static void retract(struct hd_step_item *it, int n_item)
+{
+    for (int i = 0; i < n_item; i++)
+        hd_seq_retract(it[i].session->seq, it[i].n_tok);
+}
+
 /* Reserves cache rows and id slots for every item; on failure takes back what it did. */
 static int reserve(struct hd_step_item *it, int n_item, struct hd_err *err)
 {
@@ -230,12 +236,11 @@ static int reserve(struct hd_step_item *it, int n_item, struct hd_err *err)
         int rc = hd_seq_append(ss->seq, it[i].n_tok, err);
 
         if (rc == HD_OK && !HD_GROW(ss->ids, ss->cap, ss->n + (size_t)it[i].n_tok, (size_t)1 << 31)) {
-            hd_seq_rewind(ss->seq, (int64_t)ss->n, NULL, NULL);
+            hd_seq_retract(ss->seq, it[i].n_tok);
             rc = hd_err_set(err, HD_ERR_MEMORY, "no memory for %zu token ids", ss->n + (size_t)it[i].n_tok);
         }
         if (rc < 0) {
-            while (i-- > 0)
-                hd_seq_rewind(it[i].session->seq, (int64_t)it[i].session->n, NULL, NULL);
+            retract(it, i);
             return rc;
         }
     }
@@ -253,20 +258,24 @@ int hd_engine_step(struct hd_engine *e, struct hd_step_item *it, int n_item, str
     HD_TRY(check_items(e, it, n_item, &n_tok, err));
     HD_TRY(reserve(it, n_item, err));
     hd_arena_reset(&e->step);
-    if (build_batch(e, it, n_item, n_tok, &b)) {
-        hd_stream_init(&s, &e->backend, &e->step, e->opt.exact);
-        s.trace = e->trace;
-        s.trace_arg = e->trace_arg;
-        logits = e->model.arch->forward(&e->model, &s, &b.ragged, b.out_rows, b.n_out);
-        rc = hd_stream_end(&s, err);
-    } else {
-        rc = hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld tokens", (long long)n_tok);
+    if (!build_batch(e, it, n_item, n_tok, &b)) {
+        retract(it, n_item);
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld tokens", (long long)n_tok);
     }
+    hd_stream_init(&s, &e->backend, &e->step, e->opt.exact);
+    s.trace = e->trace;
+    s.trace_arg = e->trace_arg;
+    logits = e->model.arch->forward(&e->model, &s, &b.ragged, b.out_rows, b.n_out);
+    rc = hd_stream_end(&s, err);
     for (int i = 0; i < n_item; i++) {
         struct hd_session *ss = it[i].session;
 
         if (rc < 0) {
-            hd_seq_rewind(ss->seq, (int64_t)ss->n, NULL, NULL);
+            int64_t reached;
+
+            hd_seq_rewind(ss->seq, (int64_t)ss->n, &reached, NULL);
+            ss->n = (size_t)reached;          /* less only where rings were overwritten */
+            ss->raw0 = ss->raw0 < reached ? ss->raw0 : reached;
             continue;
         }
         memcpy(ss->ids + ss->n, it[i].ids, (size_t)it[i].n_tok * sizeof *ss->ids);
@@ -357,8 +366,7 @@ int hd_session_save(struct hd_session *ss, const char *path, struct hd_err *err)
     return hd_out_commit(&out, err);
 }
 
-/* The ids of a snapshot must be as many as its rows, and ids of this model. */
-static int take_ids(struct hd_session *ss, const void *blob, size_t n_blob, struct hd_err *err)
+int hd_session_take_ids(struct hd_session *ss, const void *blob, size_t n_blob, struct hd_err *err)
 {
     size_t n = n_blob / sizeof *ss->ids;
 
@@ -384,7 +392,7 @@ int hd_session_load(struct hd_session *ss, const char *path, struct hd_err *err)
     HD_TRY(hd_session_rewind(ss, 0, err));
     HD_TRY(hd_file_map(&map, path, err));
     rc = hd_seq_load(ss->seq, map.data, map.n, &blob, &n_blob, err);
-    if (rc == HD_OK && (rc = take_ids(ss, blob, n_blob, err)) < 0)
+    if (rc == HD_OK && (rc = hd_session_take_ids(ss, blob, n_blob, err)) < 0)
         hd_seq_rewind(ss->seq, 0, NULL, NULL);
     hd_file_unmap(&map);
     return rc < 0 ? hd_err_prepend(err, "%s", path) : HD_OK;

@@ -67,6 +67,8 @@ int hd_session_rewind(struct hd_session *ss, int64_t n, struct hd_err *err);    
 int hd_session_fork(struct hd_session *to, struct hd_session *from, struct hd_err *err);
 int hd_session_save(struct hd_session *ss, const char *path, struct hd_err *err);
 int hd_session_load(struct hd_session *ss, const char *path, struct hd_err *err);
+/* After hd_seq_load() of ss->seq: the ids, which must be as many as its tokens, and ids of this model. Errors: FORMAT, MEMORY. */
+int hd_session_take_ids(struct hd_session *ss, const void *ids, size_t n_bytes, struct hd_err *err);
 
 enum hd_want { HD_WANT_NONE, HD_WANT_LAST, HD_WANT_ALL };
 

@@ -1,15 +1,7 @@
 /* generate.c: see generate.h. */
 #include "engine/generate.h"
 
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+#include "base/clock.h"
 
 static bool emit(struct hd_generate *g, struct hd_str *s, const struct hd_pick *pick)
 {
@@ -74,7 +66,7 @@ int hd_generate(struct hd_generate *g, struct hd_err *err)
     struct hd_text_stream ts;
     struct hd_str ready;
     const float *logits = NULL;
-    double t0 = now();
+    double t0 = hd_now();
     int rc;
 
     if ((int64_t)g->session->n + g->n_prompt > g->session->engine->opt.n_ctx)
@@ -85,8 +77,8 @@ int hd_generate(struct hd_generate *g, struct hd_err *err)
     g->n_generated = g->n_step = 0;
     g->decode_cost = (struct hd_cost){0};
     HD_TRY(hd_session_feed(g->session, g->prompt, g->n_prompt, g->progress, g->arg, &logits, err));
-    g->prefill_s = now() - t0;
-    t0 = now();
+    g->prefill_s = hd_now() - t0;
+    t0 = hd_now();
     hd_text_stream_init(&ts, g->tok, g->stop, g->n_stop);
     hd_str_init(&ready, (size_t)1 << 24);
     rc = loop(g, logits, &ts, &ready, err);
@@ -95,6 +87,6 @@ int hd_generate(struct hd_generate *g, struct hd_err *err)
         emit(g, &ready, NULL);
     hd_str_release(&ready);
     hd_text_stream_release(&ts);
-    g->decode_s = now() - t0;
+    g->decode_s = hd_now() - t0;
     return rc;
 }

@@ -256,6 +256,26 @@ static void logprobs(struct hd_sampler *s, const float *logits, struct hd_pick *
     }
 }
 
+static bool finite_best(const float *x, int32_t best)
+{
+    return best >= 0 && x[best] > -INFINITY && x[best] < INFINITY;
+}
+
+static int not_finite(struct hd_err *err)
+{
+    return hd_err_set(err, HD_ERR_FORMAT, "the model's logits are not finite: nothing can be sampled");
+}
+
+int hd_sampler_score(struct hd_sampler *s, const float *logits, int32_t id, struct hd_pick *out, struct hd_err *err)
+{
+    if (!finite_best(logits, argmax(logits, s->n_vocab)))
+        return not_finite(err);
+    out->id = id;
+    out->n_top = 0;
+    logprobs(s, logits, out);
+    return HD_OK;
+}
+
 int hd_sampler_pick(struct hd_sampler *s, const float *logits, const int32_t *history, int64_t n_history, struct hd_pick *out, struct hd_err *err)
 {
     int32_t best;
@@ -263,8 +283,8 @@ int hd_sampler_pick(struct hd_sampler *s, const float *logits, const int32_t *hi
     memcpy(s->logits, logits, (size_t)s->n_vocab * sizeof *logits);
     penalise(s, history, n_history);
     best = argmax(s->logits, s->n_vocab);
-    if (best < 0 || !(s->logits[best] > -INFINITY) || !(s->logits[best] < INFINITY))
-        return hd_err_set(err, HD_ERR_FORMAT, "the model's logits are not finite: nothing can be sampled");
+    if (!finite_best(s->logits, best))
+        return not_finite(err);
     out->n_top = 0;
     out->logprob = 0;
     out->id = s->params.temperature == 0 ? best : draw(s);

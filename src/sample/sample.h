@@ -68,4 +68,7 @@ void hd_sampler_release(struct hd_sampler *s);
 /* history: the ids so far, the prompt's included. Errors: FORMAT when no logit is a number. */
 int hd_sampler_pick(struct hd_sampler *s, const float *logits, const int32_t *history, int64_t n_history, struct hd_pick *out, struct hd_err *err);
 
+/* As if id had been picked: its log-probability and the alternatives (params.n_logprob, below 0 as 0). Errors: as above. */
+int hd_sampler_score(struct hd_sampler *s, const float *logits, int32_t id, struct hd_pick *out, struct hd_err *err);
+
 #endif

@@ -189,6 +189,12 @@ static void test_window(void **state)
     assert_int_equal(reached, 37);
     for (int i = 29; i < 37; i++)
         assert_true(*(float *)hd_seq_row(q, 0, i) == (float)i);
+    /* reserving and giving back forgets nothing, however much it was */
+    assert_ok(hd_seq_append(q, 50, &test_err));
+    hd_seq_retract(q, 50);
+    assert_int_equal(hd_seq_len(q), 37);
+    assert_int_equal(hd_seq_reach(q, 36), 36);
+    assert_int_equal(hd_seq_reach(q, 35), 0);
     assert_ok(hd_seq_rewind(q, 20, &reached, &test_err));
     assert_int_equal(reached, 0);
     assert_int_equal(hd_seq_len(q), 0);

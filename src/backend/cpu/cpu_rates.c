@@ -4,10 +4,10 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "backend/backend.h"
 #include "backend/cpu/cpu.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "kernels/kernels.h"
@@ -28,14 +28,6 @@ static const struct {
 int hd_n_kernel_rate(void)
 {
     return HD_LEN(cases);
-}
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static int by_size(const void *a, const void *b)
@@ -151,7 +143,7 @@ static bool prepare(struct bench *b, enum hd_dtype type, int64_t rows, int64_t c
 
 static double once(struct bench *b)
 {
-    double t0 = now();
+    double t0 = hd_now();
 
     for (int64_t i = 0; i < b->n_copy; i++) {
         struct hd_call c = {.n_out = 1, .out = {&b->out}, .in = {&b->x, b->q.type == HD_Q16 ? &b->q : NULL, &b->w, NULL, NULL, b->q.type == HD_Q8 ? &b->q : NULL}};
@@ -161,7 +153,7 @@ static double once(struct bench *b)
         b->w.scale.data = b->scales ? b->scales + i * b->scale_bytes : NULL;
         hd_cpu_matmul(&b->cpu, NULL, &c);
     }
-    return now() - t0;
+    return hd_now() - t0;
 }
 
 int hd_kernel_rate(int i, struct hd_pool *pool, struct hd_kernel_rate *out, struct hd_err *err)

@@ -2,9 +2,9 @@
 
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 
 #include "backend/backend.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "kernels/probe.h"
 
@@ -32,25 +32,17 @@ static void ops_range(void *arg, int64_t begin, int64_t end)
     atomic_fetch_add(&j->ops, j->fn((end - begin) * 20000));
 }
 
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static double best_ops(struct job *j, struct hd_pool *pool, int64_t (*fn)(int64_t))
 {
     double best = 0;
 
     j->fn = fn;
     for (int rep = 0; rep < 4; rep++) {
-        double t0 = now(), rate;
+        double t0 = hd_now(), rate;
 
         atomic_store(&j->ops, 0);
         hd_pool_for(pool, 8 * hd_pool_threads(pool), 1, ops_range, j);
-        rate = 1e-9 * (double)atomic_load(&j->ops) / (now() - t0);
+        rate = 1e-9 * (double)atomic_load(&j->ops) / (hd_now() - t0);
         best = rate > best ? rate : best;
     }
     return best;
@@ -67,10 +59,10 @@ int hd_roofline_measure(struct hd_roofline *r, struct hd_pool *pool, struct hd_e
     j.p = p;
     *r = (struct hd_roofline){0};
     for (int rep = 0; rep < 5; rep++) {
-        double t0 = now(), rate;
+        double t0 = hd_now(), rate;
 
         hd_pool_for(pool, BUFFER, PIECE, read_range, &j);
-        rate = 1e-9 * (double)BUFFER / (now() - t0);
+        rate = 1e-9 * (double)BUFFER / (hd_now() - t0);
         r->read_gbs = rate > r->read_gbs ? rate : r->read_gbs;
     }
     r->fma_gflops = best_ops(&j, pool, hd_probe_fma);
