@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "server/answer.h"
+#include "server/answering.h"
 #include "server/api.h"
 #include "server/history.h"
 #include "server/logprobs.h"

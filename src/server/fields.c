@@ -4,11 +4,19 @@
 #include <math.h>
 #include <string.h>
 
+#include "token/py_json.h"
+
 const json_t *hd_field(const json_t *o, const char *key)
 {
     const json_t *v = json_object_get(o, key);
 
     return v && !json_is_null(v) ? v : NULL;
+}
+
+/* A number that no int64 and no double holds (py_json.h). */
+static bool is_huge(const json_t *v)
+{
+    return json_is_string(v) && !hd_py_json_is_string(v);
 }
 
 int hd_field_int(const json_t *o, const char *key, int64_t lo, int64_t hi, int64_t *out, struct hd_problem *p)
@@ -19,6 +27,8 @@ int hd_field_int(const json_t *o, const char *key, int64_t lo, int64_t hi, int64
 
     if (!v)
         return HD_OK;
+    if (is_huge(v))
+        return hd_problem_set(p, 422, key, "%s: expected an integer from %lld to %lld", key, (long long)lo, (long long)hi);
     if (!whole)
         return hd_problem_set(p, 400, key, "%s: found %s; expected an integer from %lld to %lld", key, hd_json_brief(v, brief), (long long)lo, (long long)hi);
     if (json_number_value(v) < (double)lo || json_number_value(v) > (double)hi ||
@@ -35,6 +45,8 @@ int hd_field_real(const json_t *o, const char *key, double lo, double hi, double
 
     if (!v)
         return HD_OK;
+    if (is_huge(v))
+        return hd_problem_set(p, 422, key, "%s: expected a number from %g to %g", key, lo, hi);
     if (!json_is_number(v))
         return hd_problem_set(p, 400, key, "%s: found %s; expected a number from %g to %g", key, hd_json_brief(v, brief), lo, hi);
     if (!(json_number_value(v) >= lo && json_number_value(v) <= hi))

@@ -2,7 +2,7 @@
 #ifndef HD_SERVER_LOGPROBS_H
 #define HD_SERVER_LOGPROBS_H
 
-#include "server/answer.h"
+#include "server/answering.h"
 
 /* A token's text for people: what is not whole UTF-8 is spelled bytes:\xNN. A JSON string is appended. */
 void hd_logprob_token(const struct hd_server *s, int32_t id, struct hd_str *out);

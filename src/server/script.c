@@ -450,7 +450,7 @@ static int submit(void *self, const struct hd_run_request *q, uint64_t *id, doub
     if (!(p = new_play(q, r)))
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a request");
     pthread_mutex_lock(&s->lock);
-    if (s->n_running >= s->slots && s->n_waiting >= s->queue) {
+    if (s->n_running + s->n_waiting >= s->slots + s->queue) {
         *retry_s = 1;
         rc = hd_err_set(err, HD_ERR_LIMIT, "too many requests are waiting");
     } else {

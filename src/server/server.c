@@ -9,7 +9,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
-#include "server/answer.h"
+#include "server/answering.h"
 #include "server/fields.h"
 #include "server/routes.h"
 #include "token/chat.h"

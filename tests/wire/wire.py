@@ -36,8 +36,11 @@ def run():
     failed = 0
     for i, (name, f) in enumerate(CASES):
         try:
+            begin = time.monotonic()
             f()
             print("ok %d - %s" % (i + 1, name))
+            if os.environ.get("WIRE_TIMES"):
+                print("# %.2f s" % (time.monotonic() - begin))
         except Exception:
             failed += 1
             for line in traceback.format_exc().splitlines()[-12:]:

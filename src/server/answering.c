@@ -1,5 +1,5 @@
-/* answer.c: see answer.h. */
-#include "server/answer.h"
+/* answering.c: see answering.h. */
+#include "server/answering.h"
 
 #include <math.h>
 #include <stdio.h>

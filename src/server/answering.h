@@ -1,12 +1,12 @@
-/* answer.h: a request that runs: its choices go to the runner, tokens come back, and a shape writes them down in some protocol's words.
+/* answering.h: a request that runs: its choices go to the runner, tokens come back, and a shape writes them down in some protocol's words.
  *
  * Tokens are parsed (token/parse.h), content is searched for stop strings, logprobs are kept beside the text that they belong to. All of
  * what a choice says is kept until its end, for replies in one piece and for what protocols repeat at the end of a stream.
  *
  * An answer lives until the runner has ended each of its choices, however long its client is gone.
  */
-#ifndef HD_SERVER_ANSWER_H
-#define HD_SERVER_ANSWER_H
+#ifndef HD_SERVER_ANSWERING_H
+#define HD_SERVER_ANSWERING_H
 
 #include "server/ask.h"
 
