@@ -354,6 +354,8 @@ static void take_token(struct hd_choice *c, const struct hd_pick *pick)
         c->ids.id[c->ids.n++] = pick->id;
     if (a->ask.logprobs && text)
         keep_pick(&c->waiting_picks, pick);
+    if (a->ask.ignore_end && hd_tokenizer_is_end(a->server->tok, pick->id))
+        return;                       /* not the end, and no text */
     if (hd_parse_token(&c->parse, pick->id, &err) < 0)
         return;
     c->n_reasoning += c->in_reasoning;
@@ -398,6 +400,8 @@ static void take_end(struct hd_choice *c, const struct hd_note *n)
                 c->stop = found_stop(c);
             c->finish = c->stop ? "stop" : finish_of(c, n->finish);
             c->over = true;
+            if (a->ask.raw)
+                settle_picks(c, &c->content_picks);   /* tokens without text count there */
         }
         out = scratch(a);
         if (a->ask.stream && a->shape->finish) {

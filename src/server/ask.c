@@ -152,7 +152,7 @@ int hd_ask_common(const struct hd_server *s, struct hd_ask *a, struct hd_problem
     HD_TRY(hd_field_bool(options, "include_usage", &a->include_usage, p));
     HD_TRY(hd_field_int(a->body, "n", 1, s->opt.n_max, &n, p));
     a->n = (int)n;
-    HD_TRY(hd_field_int(a->body, "max_tokens", 1, (int64_t)1 << 40, &a->n_max, p));
+    HD_TRY(hd_field_int(a->body, "max_tokens", a->raw ? 0 : 1, (int64_t)1 << 40, &a->n_max, p));
     HD_TRY(hd_field_int(a->body, "max_completion_tokens", 1, (int64_t)1 << 40, &completion, p));
     if (completion >= 0 && (a->n_max < 0 || completion < a->n_max))
         a->n_max = completion;
@@ -233,11 +233,26 @@ static bool any_calls(const json_t *messages)
     return false;
 }
 
+/* A last message that has only begun to reason: its text, taken off the messages, so that it is written behind the open marker. A new
+ * reference, or NULL. */
+static json_t *take_open_reasoning(const struct hd_ask *a)
+{
+    json_t *messages = json_object_get(a->doc, "messages"), *last = json_array_get(messages, json_array_size(messages) - 1), *text;
+
+    if (!strcmp(a->thinking, "off") || !json_is_true(json_object_get(last, "prefix")) || hd_text_of(last, "content")[0] || !hd_text_of(last, "reasoning_content")[0] ||
+        json_array_size(messages) < 2)
+        return NULL;
+    text = json_incref(json_object_get(last, "reasoning_content"));
+    json_array_remove(messages, json_array_size(messages) - 1);
+    return text;
+}
+
 int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, struct hd_problem *p)
 {
     struct hd_chat_options opt = {0};
     struct hd_chat_text c;
     struct hd_err err;
+    json_t *reasoning;
     int rc;
 
     if (!s->chat_family)
@@ -249,15 +264,19 @@ int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, st
     if (!a->prompt)
         return hd_problem_set(p, 500, NULL, "no memory");
     a->n_prompt = 1;
+    reasoning = take_open_reasoning(a);
     hd_chat_text_init(&c);
     rc = hd_chat_render(s->tok, a->doc, &opt, &c, &err);
     if (rc == HD_OK && a->force == HD_TOOLS_REQUIRED)
         open_calls(s, &c);
+    a->start = hd_parse_start(s->parse_family, hd_str_get(&c.text), c.text.n);
+    if (rc == HD_OK && reasoning)
+        hd_chat_put_value(&c, reasoning);
     if (rc == HD_OK)
         rc = hd_chat_ids(s->tok, &c, &a->prompt[0], &err);
     if (rc < 0)
         hd_problem_from(p, &err);
-    a->start = hd_parse_start(s->parse_family, hd_str_get(&c.text), c.text.n);
+    json_decref(reasoning);
     if (rc == HD_OK && text)
         hd_str_add(text, hd_str_get(&c.text), c.text.n);
     hd_chat_text_release(&c);

@@ -40,6 +40,19 @@ static const struct hd_route routes[] = {
     {"/beta/chat/completions", POST, WORK, hd_api_chat},
     {"/beta/v1/chat/completions", POST, WORK, hd_api_chat},
 
+    {"/completions", POST, WORK, hd_api_completions},
+    {"/v1/completions", POST, WORK, hd_api_completions},
+    {"/beta/completions", POST, WORK, hd_api_completions},
+    {"/beta/v1/completions", POST, WORK, hd_api_completions},
+
+    {"/tokenize", POST, 0, hd_api_tokenize},
+    {"/v1/tokenize", POST, 0, hd_api_tokenize},
+    {"/detokenize", POST, 0, hd_api_detokenize},
+    {"/v1/detokenize", POST, 0, hd_api_detokenize},
+    {"/tokenizer_info", GET, 0, hd_api_tokenizer_info},
+    {"/v1/tokenizer_info", GET, 0, hd_api_tokenizer_info},
+    {"/apply-template", POST, 0, hd_api_apply_template},
+
     {"/models", GET, 0, hd_api_models},
     {"/v1/models", GET, 0, hd_api_models},
     {"/beta/models", GET, 0, hd_api_models},
