@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "token/py_json.h"
 
 /* ---- bytes to the client ---- */
 
@@ -119,7 +120,7 @@ static struct hd_tool_call *new_call(struct hd_choice *c, const struct hd_parse_
     hd_str_init(&call->name, 0);
     hd_str_init(&call->id, 0);
     hd_str_init(&call->args, 0);
-    call->complete = false;
+    call->complete = call->sound = false;
     hd_str_add(&call->name, e->name.p, e->name.n);
     hd_str_add(&call->id, e->id.p, e->id.n);
     return call;
@@ -221,16 +222,25 @@ static const char *found_stop(const struct hd_choice *c)
     return best;
 }
 
-static const char *finish_of(const struct hd_choice *c, enum hd_finish finish)
+/* Are all calls' arguments JSON objects? */
+static bool check_calls(struct hd_choice *c)
 {
     bool sound = c->n_call > 0;
 
     for (size_t i = 0; i < c->n_call; i++) {
-        json_t *v = json_loadb(hd_str_get(&c->call[i].args), c->call[i].args.n, JSON_ALLOW_NUL, NULL);
+        json_t *v = hd_py_json_parse(hd_str_get(&c->call[i].args), c->call[i].args.n);
 
-        sound &= json_is_object(v);
+        c->call[i].sound = json_is_object(v);
+        sound &= c->call[i].sound;
         json_decref(v);
     }
+    return sound;
+}
+
+static const char *finish_of(struct hd_choice *c, enum hd_finish finish)
+{
+    bool sound = check_calls(c);
+
     if (finish == HD_FINISH_LENGTH || finish == HD_FINISH_CONTEXT)
         return "length";
     return sound ? "tool_calls" : "stop";
@@ -363,6 +373,7 @@ static void take_token(struct hd_choice *c, const struct hd_pick *pick)
         c->stop = found_stop(c);
         cut_short(c, "stop");
     } else if (a->ask.one_call && c->n_call && c->call[0].complete) {
+        check_calls(c);
         cut_short(c, "tool_calls");
     }
 }

@@ -12,7 +12,8 @@
 
 struct hd_tool_call {
     struct hd_str name, id, args;
-    bool complete;
+    bool sound;                       /* args are a JSON object; known at the end */
+    bool complete;                    /* the model closed it */
 };
 
 /* One token's logprobs. */

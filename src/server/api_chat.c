@@ -23,16 +23,6 @@ static int read_logprobs(struct hd_ask *a, struct hd_problem *p)
     return HD_OK;
 }
 
-/* DeepSeek's API leaves sampling alone while the model thinks. */
-static void sampling_of_thinking(const struct hd_server *s, struct hd_ask *a)
-{
-    if (s->opt.honour_sampling || !strcmp(a->thinking, "off"))
-        return;
-    a->sample.temperature = 1;
-    a->sample.top_p = a->sample.top_p < 0.95 ? 0.95 : a->sample.top_p;
-    a->sample.presence = a->sample.frequency = 0;
-}
-
 static int refuse_modalities(const struct hd_ask *a, struct hd_problem *p)
 {
     const json_t *list = hd_field(a->body, "modalities"), *m;
@@ -58,7 +48,7 @@ int hd_chat_read(struct hd_server *s, struct hd_ask *a, struct hd_problem *p)
     HD_TRY(hd_tools_read(s, a, p));
     HD_TRY(hd_format_read(s, a, hd_field(a->body, "response_format"), p));
     HD_TRY(hd_history_check(s, a, p));
-    sampling_of_thinking(s, a);
+    hd_ask_thinking_sampling(s, a);
     return HD_OK;
 }
 

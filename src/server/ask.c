@@ -105,7 +105,7 @@ static int read_bias(const struct hd_server *s, struct hd_ask *a, struct hd_prob
     return HD_OK;
 }
 
-static int read_seed(struct hd_ask *a, struct hd_problem *p)
+int hd_ask_seed(struct hd_ask *a, struct hd_problem *p)
 {
     int64_t seed = 0;
 
@@ -137,7 +137,7 @@ static int read_sampling(struct hd_ask *a, struct hd_problem *p)
     if (q->top_p <= 0)
         q->top_k = 1;                 /* no mass at all: the most probable one */
     q->top_p = q->top_p <= 0 ? 1 : q->top_p;
-    return read_seed(a, p);
+    return hd_ask_seed(a, p);
 }
 
 int hd_ask_common(const struct hd_server *s, struct hd_ask *a, struct hd_problem *p)
@@ -213,6 +213,15 @@ int hd_ask_thinking(const struct hd_server *s, struct hd_ask *a, const char *eff
         on = false;
     a->thinking = !on ? "off" : level && strcmp(level, "off") ? level : "high";
     return HD_OK;
+}
+
+void hd_ask_thinking_sampling(const struct hd_server *s, struct hd_ask *a)
+{
+    if (s->opt.honour_sampling || !strcmp(a->thinking, "off"))
+        return;
+    a->sample.temperature = 1;
+    a->sample.top_p = a->sample.top_p < 0.95 ? 0.95 : a->sample.top_p;
+    a->sample.presence = a->sample.frequency = 0;
 }
 
 /* ---- prompts ---- */

@@ -43,9 +43,13 @@ void hd_ask_release(struct hd_ask *a);
 /* The fields that the OpenAI protocols share: model, stream, n, seed, temperature, ..., stop, logit_bias, user. */
 int hd_ask_common(const struct hd_server *s, struct hd_ask *a, struct hd_problem *p);
 int hd_ask_model(const struct hd_server *s, struct hd_ask *a, bool anthropic, struct hd_problem *p);
+int hd_ask_seed(struct hd_ask *a, struct hd_problem *p);      /* the one that was sent, or any */
 int hd_ask_stops(struct hd_ask *a, const char *key, struct hd_problem *p);
 /* Thinking from "thinking", an effort ("reasoning_effort" or such, "" when not given) and aliases of other servers. */
 int hd_ask_thinking(const struct hd_server *s, struct hd_ask *a, const char *effort, struct hd_problem *p);
+
+/* DeepSeek's API leaves sampling alone while the model thinks; so does this, unless the server is told to honour it. */
+void hd_ask_thinking_sampling(const struct hd_server *s, struct hd_ask *a);
 
 /* Sets doc's tools and response_format, renders it, and makes ids. */
 int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, struct hd_problem *p);

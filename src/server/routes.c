@@ -45,6 +45,13 @@ static const struct hd_route routes[] = {
     {"/beta/completions", POST, WORK, hd_api_completions},
     {"/beta/v1/completions", POST, WORK, hd_api_completions},
 
+    {"/v1/messages", POST, WORK | ANTHROPIC, hd_api_messages},
+    {"/anthropic/v1/messages", POST, WORK | ANTHROPIC, hd_api_messages},
+    {"/anthropic/messages", POST, WORK | ANTHROPIC, hd_api_messages},
+    {"/v1/messages/count_tokens", POST, ANTHROPIC, hd_api_count_tokens},
+    {"/anthropic/v1/messages/count_tokens", POST, ANTHROPIC, hd_api_count_tokens},
+    {"/anthropic/messages/count_tokens", POST, ANTHROPIC, hd_api_count_tokens},
+
     {"/tokenize", POST, 0, hd_api_tokenize},
     {"/v1/tokenize", POST, 0, hd_api_tokenize},
     {"/detokenize", POST, 0, hd_api_detokenize},

@@ -79,8 +79,8 @@ void hd_reply_problem(struct hd_server *s, struct hd_exchange *x, const struct h
         hd_exchange_header(x, "WWW-Authenticate", "Bearer");
     if (p->status == 500)
         hd_exchange_header(x, "x-should-retry", "false");
-    if (hd_speaks_anthropic(x))
-        hd_exchange_header(x, "request-id", x->id);
+    if (hd_speaks_anthropic(x) && !x->body)
+        hd_exchange_header(x, "request-id", x->id);   /* later, the handler has */
     hd_str_init(&body, 0);
     hd_problem_json(p, hd_speaks_anthropic(x), x->id, &body);
     hd_reply_json(x, p->status, &body);
