@@ -280,7 +280,8 @@ static void free_answer(struct hd_answer *a)
     for (int i = 0; i < a->n_choice; i++)
         free_choice(&a->choice[i]);
     hd_free(a->choice);
-    hd_free(a->extra);
+    if (a->ask.extra)
+        a->shape->free_extra(a->ask.extra);
     hd_ask_release(&a->ask);
     hd_free(a);
 }
@@ -328,6 +329,12 @@ void hd_answer_fail(struct hd_answer *a, const struct hd_problem *p)
     }
     if (!x)
         return;
+    if (x->status && a->ask.stream && !a->begun && a->shape->begin) {
+        a->begun = true;              /* an error is no beginning */
+        out = scratch(a);
+        a->shape->begin(a, out);
+        hd_exchange_write(x, hd_str_get(out), out->n);
+    }
     x->owner = NULL;
     a->x = NULL;
     if (!x->status) {
@@ -340,7 +347,7 @@ void hd_answer_fail(struct hd_answer *a, const struct hd_problem *p)
     else
         hd_problem_json(p, a->shape->anthropic, x->id, out);
     hd_exchange_write(x, hd_str_get(out), out->n);
-    if (a->ask.stream && !a->shape->anthropic)
+    if (a->ask.stream && !a->shape->ends_cleanly)
         hd_exchange_cut(x);
     else
         hd_exchange_end(x);
@@ -599,6 +606,14 @@ static int running_of(const struct hd_server *s, const char *tenant)
     return n;
 }
 
+static void give_up(struct hd_server *s, struct hd_exchange *x, struct hd_ask *ask, const struct hd_shape *shape, const struct hd_problem *p)
+{
+    hd_reply_problem(s, x, p);
+    if (ask->extra)
+        shape->free_extra(ask->extra);
+    hd_ask_release(ask);
+}
+
 void hd_answer_start(struct hd_server *s, struct hd_exchange *x, struct hd_ask *ask, const struct hd_shape *shape)
 {
     struct hd_problem p = {0};
@@ -608,17 +623,16 @@ void hd_answer_start(struct hd_server *s, struct hd_exchange *x, struct hd_ask *
     if (s->opt.n_per_key && running_of(s, x->tenant ? x->tenant : "") >= s->opt.n_per_key) {
         hd_problem_set(&p, 429, NULL, "this key has %d requests running already", s->opt.n_per_key);
         p.retry_s = 1;
-        hd_reply_problem(s, x, &p);
-        hd_ask_release(ask);
+        give_up(s, x, ask, shape, &p);
         return;
     }
     if (!(a = new_answer(s, x, ask, shape))) {
         hd_problem_set(&p, 500, NULL, "no memory");
-        hd_reply_problem(s, x, &p);
-        hd_ask_release(ask);
+        give_up(s, x, ask, shape, &p);
         return;
     }
-    json_object_del(a->ask.body, "messages");
+    json_object_del(a->ask.body, "messages");  /* the largest part, and rendered */
+    json_object_del(a->ask.body, "input");
     x->owner = a;
     if (a->ask.reasoning_missing)
         hd_exchange_header(x, "x-ds-warning", "reasoning_content missing");

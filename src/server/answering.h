@@ -59,6 +59,7 @@ struct hd_choice {
 struct hd_shape {
     const char *name;                 /* for logs */
     bool anthropic;
+    bool ends_cleanly;                /* an error is an event like others: the stream is not cut behind it */
     const char *alive;                /* while a stream has nothing to say */
     void (*begin)(struct hd_answer *a, struct hd_str *out);           /* the prompt's length and cache hits are known */
     void (*text)(struct hd_choice *c, bool reasoning, struct hd_view text, struct hd_str *out);
@@ -69,6 +70,7 @@ struct hd_shape {
     void (*end)(struct hd_answer *a, struct hd_str *out);
     void (*whole)(struct hd_answer *a, struct hd_str *out);           /* not streaming: the body */
     void (*error)(struct hd_answer *a, const struct hd_problem *p, struct hd_str *out);       /* in a stream */
+    void (*free_extra)(void *extra);
 };
 
 struct hd_answer {
@@ -84,7 +86,6 @@ struct hd_answer {
     double t0, written;               /* began; something was last sent */
     bool begun, failed, paused;
     struct hd_problem problem;        /* why it failed */
-    void *extra;                      /* the shape's own; freed with hd_free() */
     char tenant[640];
 };
 

@@ -9,6 +9,7 @@
 void hd_api_chat(struct hd_server *s, struct hd_exchange *x);
 void hd_api_completions(struct hd_server *s, struct hd_exchange *x);
 void hd_api_responses(struct hd_server *s, struct hd_exchange *x);
+void hd_api_stored_response(struct hd_server *s, struct hd_exchange *x);
 /* Anthropic */
 void hd_api_messages(struct hd_server *s, struct hd_exchange *x);
 void hd_api_count_tokens(struct hd_server *s, struct hd_exchange *x);

@@ -569,6 +569,7 @@ static void on_whole(struct hd_answer *a, struct hd_str *out)
 
 static const struct hd_shape message_shape = {.name = "messages",
                                               .anthropic = true,
+                                              .ends_cleanly = true,
                                               .alive = "event: ping\ndata: {\"type\":\"ping\"}\n\n",
                                               .begin = on_begin,
                                               .text = on_text,

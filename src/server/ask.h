@@ -35,6 +35,7 @@ struct hd_ask {
     int n_stop;
     bool logprobs, echo, ignore_end;
     int n_top;
+    void *extra;                      /* the protocol's own; the shape frees it with the answer */
 };
 
 void hd_ask_init(struct hd_ask *a, json_t *body);     /* takes the reference */

@@ -45,6 +45,11 @@ static const struct hd_route routes[] = {
     {"/beta/completions", POST, WORK, hd_api_completions},
     {"/beta/v1/completions", POST, WORK, hd_api_completions},
 
+    {"/responses", POST, WORK, hd_api_responses},
+    {"/v1/responses", POST, WORK, hd_api_responses},
+    {"/responses/", GET, PREFIX, hd_api_stored_response},
+    {"/v1/responses/", GET, PREFIX, hd_api_stored_response},
+
     {"/v1/messages", POST, WORK | ANTHROPIC, hd_api_messages},
     {"/anthropic/v1/messages", POST, WORK | ANTHROPIC, hd_api_messages},
     {"/anthropic/messages", POST, WORK | ANTHROPIC, hd_api_messages},
