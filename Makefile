@@ -8,7 +8,7 @@ ifeq ($(origin CC),default)
 CC     := gcc
 endif
 OUT    := build/$(B)
-PKGS   := jansson libpcre2-8 libutf8proc libedit libevent_core libevent_pthreads
+PKGS   := jansson libpcre2-8 libutf8proc libedit libevent_core libevent_pthreads sqlite3
 ARCH   := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 
 CFLAGS_release := -O2 -g
@@ -118,7 +118,7 @@ help:
 
 # ---- install ----
 PREFIX ?= /usr/local
-CMDS   := run serve logits tokenize inspect bench doctor
+CMDS   := run serve usage logits tokenize inspect bench doctor
 man: $(BIN)
 	@mkdir -p $(OUT)/man
 	@$(BIN) man > $(OUT)/man/hadal.1

@@ -1,4 +1,5 @@
 /* cmd_serve.c: hadal serve: a model behind HTTP. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,17 @@ static void close_model(struct model *m)
         hd_tokenizer_free(m->tok);
 }
 
+/* Lines of JSON: to stderr, to a file, or nowhere. */
+static int open_log(const struct hd_args *a, int *fd, struct hd_err *err)
+{
+    const char *path = hd_args_text(a, "log", NULL);
+
+    *fd = hd_args_has(a, "quiet") ? -1 : 2;
+    if (path && (*fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)) < 0)
+        return hd_err_errno(err, HD_ERR_IO, "%s: cannot open", path);
+    return HD_OK;
+}
+
 static int read_options(struct hd_server_options *o, const struct hd_args *a, const char *model_id, struct hd_err *err)
 {
     const char *sampling = hd_args_text(a, "sampling", "deepseek"), *env = getenv("HADAL_API_KEY");
@@ -111,6 +123,10 @@ static int read_options(struct hd_server_options *o, const struct hd_args *a, co
     o->stall_s = hd_args_real(a, "stall-timeout", o->stall_s);
     o->request_s = hd_args_real(a, "request-timeout", o->request_s);
     o->drain_s = hd_args_real(a, "drain-timeout", o->drain_s);
+    o->ledger = hd_args_text(a, "ledger", NULL);
+    o->prices = hd_args_text(a, "prices", NULL);
+    o->metrics_compat = hd_args_text(a, "metrics-compat", o->metrics_compat);
+    HD_TRY(open_log(a, &o->log_fd, err));
     if (strcmp(sampling, "deepseek") && strcmp(sampling, "open"))
         return hd_err_set(err, HD_ERR_USAGE, "--sampling: found \"%.40s\"; expected deepseek or open", sampling);
     o->honour_sampling = !strcmp(sampling, "open");
@@ -165,6 +181,10 @@ static const struct hd_opt opts[] = {
     {"stall-timeout", 0, HD_OPT_REAL, "S", 0.1, 3600, "seconds until a client that does not read its stream is dropped (default 60)"},
     {"request-timeout", 0, HD_OPT_REAL, "S", 1, 1e6, "seconds that a request may take (default 3600)"},
     {"drain-timeout", 0, HD_OPT_REAL, "S", 0, 1e6, "seconds that requests have to end after SIGTERM (default 120)"},
+    {"ledger", 0, HD_OPT_TEXT, "FILE", 0, 0, "SQLite file that keeps what every request used; hadal usage prints it"},
+    {"prices", 0, HD_OPT_TEXT, "FILE", 0, 0, "JSON: currency, prices of a million tokens (hit, miss, output), budgets by key label"},
+    {"log", 0, HD_OPT_TEXT, "FILE", 0, 0, "append a line of JSON for each request here (default: stderr; --quiet: none); never what was said"},
+    {"metrics-compat", 0, HD_OPT_TEXT, "A,B", 0, 0, "whose names /metrics has beside its own: vllm (default), llamacpp, sglang, or none"},
     {"script", 0, HD_OPT_TEXT, "FILE", 0, 0, "answers from this file instead of the model, whose tokenizer is enough then (docs/serve.md)"},
     HD_OPT_MODEL_COMMON,
 };

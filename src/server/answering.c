@@ -8,6 +8,8 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "server/access_log.h"
+#include "server/routes.h"
 #include "token/py_json.h"
 
 /* ---- bytes to the client ---- */
@@ -264,6 +266,53 @@ static void free_choice(struct hd_choice *c)
     hd_text_stream_release(&c->stops);
 }
 
+/* ---- the account ---- */
+
+static const char *ending_of(const struct hd_answer *a, bool gone)
+{
+    return a->failed ? "error" : gone ? "abort" : a->choice[0].finish ? a->choice[0].finish : "abort";
+}
+
+static void count_calls(struct hd_answer *a)
+{
+    for (int i = 0; i < a->n_choice; i++)
+        for (size_t k = 0; k < a->choice[i].n_call; k++) {
+            const struct hd_tool_call *call = &a->choice[i].call[k];
+
+            a->server->metrics.calls[call->complete && call->sound ? HD_CALL_OK : call->sound ? HD_CALL_RECOVERED : HD_CALL_MALFORMED]++;
+        }
+}
+
+/* Before the reply's last byte. */
+static void settle_account(struct hd_answer *a)
+{
+    struct hd_server *s = a->server;
+    struct hd_usage u = hd_answer_usage(a);
+    struct hd_record r = {.at = a->at, .id = a->request_id, .key = a->key, .path = a->path, .model = a->ask.model, .finish = ending_of(a, !a->x), .stream = a->ask.stream};
+    struct hd_err err;
+
+    r.status = a->failed ? a->problem.status : a->x ? 200 : 499;
+    r.prompt = u.prompt;
+    r.cached = u.cached;
+    r.completion = u.completion;
+    r.reasoning = u.reasoning;
+    for (int i = 0; i < a->n_choice; i++) {
+        const struct hd_choice *c = &a->choice[i];
+
+        r.queue_s = c->queue_s > r.queue_s ? c->queue_s : r.queue_s;
+        r.first_s = c->first_t > 0 && (r.first_s == 0 || c->first_t - a->t0 < r.first_s) ? c->first_t - a->t0 : r.first_s;
+        r.prefill_s += c->prefill_s;
+        r.decode_s += c->decode_s;
+    }
+    r.total_s = hd_http_now() - a->t0;
+    r.cost = hd_ledger_cost(s->ledger, &r);
+    count_calls(a);
+    hd_metrics_record(&s->metrics, &r);
+    if (hd_ledger_add(s->ledger, &r, &err) < 0)
+        s->metrics.ledger_failures++;
+    hd_log_record(s->opt.log_fd, &r, a->ask.user);
+}
+
 static void free_answer(struct hd_answer *a)
 {
     struct hd_server *s = a->server;
@@ -292,6 +341,7 @@ static void complete(struct hd_answer *a)
     struct hd_exchange *x = a->x;
     struct hd_str *out;
 
+    settle_account(a);
     if (x && !a->failed) {
         out = scratch(a);
         if (a->ask.stream && a->shape->end)
@@ -364,8 +414,11 @@ static void take_token(struct hd_choice *c, const struct hd_pick *pick)
     if (c->over)
         return;
     begin(a);
+    if (c->n_token)
+        hd_metrics_observe(&a->server->metrics, &a->server->metrics.between, hd_http_now() - c->last_t);
+    c->last_t = hd_http_now();
     if (!c->n_token)
-        c->first_t = hd_http_now();
+        c->first_t = c->last_t;
     c->n_token++;
     if (HD_GROW(c->ids.id, c->ids.cap, c->ids.n + 1, (size_t)1 << 28))
         c->ids.id[c->ids.n++] = pick->id;
@@ -457,7 +510,11 @@ void hd_answer_note(const struct hd_note *n)
 void hd_answer_gone(struct hd_answer *a)
 {
     struct hd_server *s = a->server;
+    bool decodes = false;
 
+    for (int i = 0; i < a->n_choice; i++)
+        decodes |= a->choice[i].n_token > 0;
+    s->metrics.disconnects[decodes ? HD_PHASE_DECODE : a->begun ? HD_PHASE_PREFILL : HD_PHASE_QUEUE]++;
     a->x = NULL;
     for (int i = 0; i < a->n_choice; i++)
         if (a->choice[i].submitted && !a->choice[i].ended)
@@ -556,7 +613,7 @@ static int submit(struct hd_answer *a, int i, struct hd_problem *p)
 static void name_tenant(struct hd_answer *a, const struct hd_exchange *x)
 {
     uint64_t h = hd_hash(HD_HASH_INIT, a->ask.user, strlen(a->ask.user));
-    int n = snprintf(a->tenant, sizeof a->tenant, "%s/%.512s", x->tenant ? x->tenant : "", a->ask.user);
+    int n = snprintf(a->tenant, sizeof a->tenant, "%s/%.512s", x->tenant, a->ask.user);
 
     if (strlen(a->ask.user) > 512)
         snprintf(a->tenant + n, sizeof a->tenant - (size_t)n, "~%016llx", (unsigned long long)h);
@@ -573,6 +630,7 @@ static struct hd_answer *new_answer(struct hd_server *s, struct hd_exchange *x, 
 {
     int n = ask->n_prompt * ask->n;
     struct hd_answer *a = hd_calloc(1, sizeof *a);
+    struct timespec t;
 
     if (!a || !(a->choice = hd_calloc((size_t)n, sizeof *a->choice))) {
         hd_free(a);
@@ -588,6 +646,11 @@ static struct hd_answer *new_answer(struct hd_server *s, struct hd_exchange *x, 
     a->t0 = a->written = hd_http_now();
     snprintf(a->id, sizeof a->id, "%s", x->id + 4);
     name_tenant(a, x);
+    snprintf(a->key, sizeof a->key, "%s", x->tenant);
+    snprintf(a->request_id, sizeof a->request_id, "%s", x->id);
+    a->path = ((const struct hd_route *)x->route)->path;
+    clock_gettime(CLOCK_REALTIME, &t);
+    a->at = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
     if ((a->next = s->answers))
         a->next->prev = a;
     s->answers = a;
@@ -618,11 +681,17 @@ void hd_answer_start(struct hd_server *s, struct hd_exchange *x, struct hd_ask *
 {
     struct hd_problem p = {0};
     struct hd_answer *a;
+    int64_t budget;
     int rc = HD_OK;
 
-    if (s->opt.n_per_key && running_of(s, x->tenant ? x->tenant : "") >= s->opt.n_per_key) {
+    if (s->opt.n_per_key && running_of(s, x->tenant) >= s->opt.n_per_key) {
         hd_problem_set(&p, 429, NULL, "this key has %d requests running already", s->opt.n_per_key);
         p.retry_s = 1;
+        give_up(s, x, ask, shape, &p);
+        return;
+    }
+    if (hd_ledger_budget(s->ledger, x->tenant, &budget) && hd_ledger_spent(s->ledger, x->tenant) >= budget) {
+        hd_problem_set(&p, 402, NULL, "Insufficient Balance");
         give_up(s, x, ask, shape, &p);
         return;
     }
@@ -634,11 +703,13 @@ void hd_answer_start(struct hd_server *s, struct hd_exchange *x, struct hd_ask *
     json_object_del(a->ask.body, "messages");  /* the largest part, and rendered */
     json_object_del(a->ask.body, "input");
     x->owner = a;
+    x->answered = true;
     if (a->ask.reasoning_missing)
         hd_exchange_header(x, "x-ds-warning", "reasoning_content missing");
     for (int i = 0; rc == HD_OK && i < a->n_choice; i++)
         rc = submit(a, i, &p);
     if (rc < 0) {
+        x->answered = a->n_open > 0;
         hd_answer_fail(a, &p);
         if (!a->n_open)
             free_answer(a);

@@ -51,7 +51,7 @@ struct hd_choice {
     bool window;                      /* the window, not max_tokens, ended it */
     bool began;                       /* the shape's own: a role was sent, a block is open, ... */
     int item, part;
-    double queue_s, prefill_s, decode_s, first_t;
+    double queue_s, prefill_s, decode_s, first_t, last_t;
     int64_t n_drafted, n_accepted;
 };
 
@@ -86,7 +86,9 @@ struct hd_answer {
     double t0, written;               /* began; something was last sent */
     bool begun, failed, paused;
     struct hd_problem problem;        /* why it failed */
-    char tenant[640];
+    char tenant[640], key[32], request_id[40];
+    const char *path;
+    double at;                        /* seconds since 1970 */
 };
 
 /* Renders, checks limits and submits; replies with the problem if there is one. Takes what is in *ask. */

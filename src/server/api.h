@@ -26,6 +26,7 @@ void hd_api_apply_template(struct hd_server *s, struct hd_exchange *x);
 void hd_api_health(struct hd_server *s, struct hd_exchange *x);
 void hd_api_ping(struct hd_server *s, struct hd_exchange *x);
 void hd_api_version(struct hd_server *s, struct hd_exchange *x);
+void hd_api_metrics(struct hd_server *s, struct hd_exchange *x);
 void hd_api_props(struct hd_server *s, struct hd_exchange *x);
 void hd_api_root(struct hd_server *s, struct hd_exchange *x);
 

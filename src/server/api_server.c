@@ -78,10 +78,32 @@ void hd_api_model(struct hd_server *s, struct hd_exchange *x)
     hd_reply_problem(s, x, &p);
 }
 
+/* Strings, as DeepSeek's API has them. Without a budget there is nothing to run out of. */
 void hd_api_balance(struct hd_server *s, struct hd_exchange *x)
 {
-    hd_reply_value(x, 200, json_pack("{s:b, s:[{s:s, s:s, s:s, s:s}]}", "is_available", 1, "balance_infos", "currency", "USD", "total_balance", "0.00", "granted_balance", "0.00",
-                                     "topped_up_balance", "0.00"));
+    int64_t budget = 0, left = 0;
+    bool limited = hd_ledger_budget(s->ledger, x->tenant, &budget);
+    char total[40], granted[40];
+
+    if (limited)
+        left = budget - hd_ledger_spent(s->ledger, x->tenant);
+    snprintf(total, sizeof total, "%.2f", (double)(left > 0 ? left : 0) / 1e9);
+    snprintf(granted, sizeof granted, "%.2f", (double)budget / 1e9);
+    hd_reply_value(x, 200,
+                   json_pack("{s:b, s:[{s:s, s:s, s:s, s:s}], s:f}", "is_available", !limited || left > 0, "balance_infos", "currency", hd_ledger_currency(s->ledger), "total_balance", total,
+                             "granted_balance", granted, "topped_up_balance", "0.00", "spent", (double)hd_ledger_spent(s->ledger, x->tenant) / 1e9));
+}
+
+void hd_api_metrics(struct hd_server *s, struct hd_exchange *x)
+{
+    struct hd_run_stats st = {0};
+    struct hd_str out;
+
+    hd_str_init(&out, 0);
+    s->runner.stats(s->runner.self, &st);
+    hd_metrics_text(&s->metrics, &st, s->n_answer, s->opt.model_id, s->opt.version, s->opt.metrics_compat, &out);
+    hd_exchange_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", hd_str_get(&out), out.n);
+    hd_str_release(&out);
 }
 
 void hd_api_props(struct hd_server *s, struct hd_exchange *x)

@@ -32,7 +32,8 @@ struct hd_exchange {
     double t0;                        /* seconds, monotonic: the head was complete */
     void *owner;                      /* for whoever answers later */
     const void *route;                /* for the server above */
-    const char *tenant;
+    char tenant[32];                  /* whose key was sent */
+    bool answered;                    /* a model answers: what becomes of it is told elsewhere */
     int status;                       /* of the reply, 0 before it */
     bool local;                       /* through a Unix socket */
     bool streaming, full, complete;

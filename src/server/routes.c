@@ -77,6 +77,7 @@ static const struct hd_route routes[] = {
 
     {"/version", GET, 0, hd_api_version},
     {"/props", GET, 0, hd_api_props},
+    {"/metrics", GET, 0, hd_api_metrics},
 
     {"/embeddings", POST, 0, no_embeddings},
     {"/v1/embeddings", POST, 0, no_embeddings},

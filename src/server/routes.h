@@ -2,7 +2,12 @@
 #ifndef HD_SERVER_ROUTES_H
 #define HD_SERVER_ROUTES_H
 
-#include "server/serving.h"
+#include "server/http.h"
+
+struct hd_server;
+
+/* A handler replies, now or later. */
+typedef void (*hd_route_fn)(struct hd_server *s, struct hd_exchange *x);
 
 enum { HD_ROUTE_PUBLIC = 1, HD_ROUTE_ANTHROPIC = 2, HD_ROUTE_PREFIX = 4, HD_ROUTE_WORK = 8 };   /* WORK: not while draining */
 

@@ -9,6 +9,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "server/access_log.h"
 #include "server/answering.h"
 #include "server/fields.h"
 #include "server/routes.h"
@@ -23,6 +24,7 @@ void hd_server_defaults(struct hd_server_options *o)
     *o = (struct hd_server_options){.host = "127.0.0.1",
                                     .port = 8080,
                                     .version = "",
+                                    .metrics_compat = "vllm",
                                     .n_conn_max = 1024,
                                     .n_max = 8,
                                     .body_max = (int64_t)48 << 20,
@@ -224,9 +226,10 @@ static int check_key(struct hd_server *s, struct hd_exchange *x, struct hd_probl
     int rc;
 
     if (label) {
-        x->tenant = label;
+        snprintf(x->tenant, sizeof x->tenant, "%s", label);
         return HD_OK;
     }
+    s->metrics.auth_failures++;
     if (!key.p)
         rc = hd_problem_set(p, 401, NULL, "Authentication Fails: no API key was sent (request_id: %s)", x->id);
     else
@@ -351,14 +354,28 @@ static void on_flows(void *arg, struct hd_exchange *x)
         hd_answer_flows(x->owner);
 }
 
+/* Probes of load balancers are not worth a line. */
+static void note_exchange(struct hd_server *s, const struct hd_exchange *x, int status)
+{
+    const struct hd_route *r = x->route;
+
+    hd_metrics_http(&s->metrics, r, status);
+    if (x->n_body)
+        hd_metrics_observe(&s->metrics, &s->metrics.body, (double)x->n_body);
+    if (!x->answered && !(r && r->flags & HD_ROUTE_PUBLIC && status < 400))
+        hd_log_request(s->opt.log_fd, x->id, x->tenant, r ? r->path : "other", status, hd_http_now() - x->t0);
+}
+
 static void on_gone(void *arg, struct hd_exchange *x)
 {
+    note_exchange(arg, x, 499);
     if (x->owner)
         hd_answer_gone(x->owner);
 }
 
 static void on_done(void *arg, struct hd_exchange *x)
 {
+    note_exchange(arg, x, x->status);
 }
 
 static void on_tick(void *arg, double now)
@@ -485,6 +502,7 @@ static int set_up(struct hd_server *s, struct hd_err *err)
     struct hd_http_limits lim = {(size_t)s->opt.body_max, s->opt.n_conn_max, s->opt.head_s, s->opt.idle_s, s->opt.body_s, s->opt.stall_s};
 
     HD_TRY(read_keys(s, &s->keys, err));
+    HD_TRY(hd_ledger_open(&s->ledger, s->opt.ledger, s->opt.prices, err));
     HD_TRY(check_address(s, err));
     evthread_use_pthreads();
     if (!(s->base = event_base_new()))
@@ -560,6 +578,7 @@ void hd_server_free(struct hd_server *s)
     if (s->base)
         event_base_free(s->base);
     hd_keys_release(&s->keys);
+    hd_ledger_close(s->ledger);
     hd_str_release(&s->out);
     hd_free(s);
 }

@@ -34,6 +34,7 @@ struct hd_server_options {
     int log_fd;                       /* a line of JSON for each request; -1: none */
     const char *ledger;               /* SQLite file of usage; NULL: none */
     const char *prices;               /* JSON file; NULL: all is free */
+    const char *metrics_compat;       /* whose names /metrics has beside ours: "vllm,llamacpp,sglang" */
 };
 
 void hd_server_defaults(struct hd_server_options *o);

@@ -6,6 +6,7 @@
 #include "server/http.h"
 #include "server/inbox.h"
 #include "server/keys.h"
+#include "server/metrics.h"
 #include "server/problem.h"
 #include "server/server.h"
 #include "token/parse.h"
@@ -35,11 +36,10 @@ struct hd_server {
 
     struct hd_answer *answers;        /* what runs */
     int n_answer;
+    struct hd_ledger *ledger;
+    struct hd_metrics metrics;
     struct hd_str out;                /* scratch */
 };
-
-/* A handler replies, now or later. */
-typedef void (*hd_route_fn)(struct hd_server *s, struct hd_exchange *x);
 
 /* ---- for handlers ---- */
 
