@@ -146,6 +146,8 @@ $(LIB): $(LIB_OBJ)
 $(BIN): $(CLI_OBJ) $(LIB)
 	$(SAY) LD $@
 	$(Q)$(CC) $(CFLAGS) $^ -o $@ $(LDLIBS)
+# The page is part of the program (.incbin, which -MMD does not see).
+$(OUT)/src/server/page.o: src/server/page.html src/server/page.css src/server/page.js src/server/openapi.yaml
 # Kernels and number formats alone: what a cross compiler without libraries can build.
 CORE_OBJ := $(filter $(OUT)/src/kernels/% $(OUT)/src/tensor/% $(OUT)/src/base/err.o,$(LIB_OBJ))
 $(OUT)/tests/checkkern: tests/checkkern.c $(CORE_OBJ) Makefile

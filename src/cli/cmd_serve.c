@@ -184,7 +184,7 @@ static const struct hd_opt opts[] = {
     {"ledger", 0, HD_OPT_TEXT, "FILE", 0, 0, "SQLite file that keeps what every request used; hadal usage prints it"},
     {"prices", 0, HD_OPT_TEXT, "FILE", 0, 0, "JSON: currency, prices of a million tokens (hit, miss, output), budgets by key label"},
     {"log", 0, HD_OPT_TEXT, "FILE", 0, 0, "append a line of JSON for each request here (default: stderr; --quiet: none); never what was said"},
-    {"metrics-compat", 0, HD_OPT_TEXT, "A,B", 0, 0, "whose names /metrics has beside its own: vllm (default), llamacpp, sglang, or none"},
+    {"metrics-compat", 0, HD_OPT_TEXT, "A,B", 0, 0, "whose names /metrics has beside its own: vllm, llamacpp, sglang (default: none)"},
     {"script", 0, HD_OPT_TEXT, "FILE", 0, 0, "answers from this file instead of the model, whose tokenizer is enough then (docs/serve.md)"},
     HD_OPT_MODEL_COMMON,
 };

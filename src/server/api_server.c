@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "server/api.h"
+#include "server/page.h"
 #include "server/routes.h"
 
 void hd_api_health(struct hd_server *s, struct hd_exchange *x)
@@ -21,8 +22,32 @@ void hd_api_ping(struct hd_server *s, struct hd_exchange *x)
     hd_exchange_reply(x, 200, "application/json", "{}", 2);
 }
 
+void hd_api_file(struct hd_server *s, struct hd_exchange *x)
+{
+    const struct hd_page_file *f = hd_page_find(x->head.path);
+    struct hd_problem p;
+
+    if (!f) {                         /* a slash too many */
+        hd_problem_set(&p, 404, NULL, "there is no such file");
+        hd_reply_problem(s, x, &p);
+        return;
+    }
+    hd_exchange_header(x, "Content-Security-Policy",
+                       "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    hd_exchange_header(x, "Referrer-Policy", "no-referrer");
+    hd_exchange_header(x, "Cache-Control", "no-cache");
+    hd_exchange_reply(x, 200, f->type, f->text.p, f->text.n);
+}
+
+/* A browser gets the page, a program a few facts. */
 void hd_api_root(struct hd_server *s, struct hd_exchange *x)
 {
+    struct hd_view accept = hd_http_head_get(&x->head, "accept");
+
+    if (accept.p && memmem(accept.p, accept.n, "text/html", 9)) {
+        hd_api_file(s, x);
+        return;
+    }
     hd_reply_value(x, 200, json_pack("{s:s, s:s, s:s}", "server", "hadal", "version", s->opt.version, "model", s->opt.model_id));
 }
 
@@ -112,9 +137,9 @@ void hd_api_props(struct hd_server *s, struct hd_exchange *x)
 
     s->runner.stats(s->runner.self, &st);
     hd_reply_value(x, 200,
-                   json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:[s], s:{s:I, s:I, s:I, s:I}}", "model", s->opt.model_id, "version", s->opt.version, "n_ctx",
+                   json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:[s], s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}", "model", s->opt.model_id, "version", s->opt.version, "n_ctx",
                              (json_int_t)s->runner.n_ctx, "n_vocab", (json_int_t)hd_tokenizer_size(s->tok), "chat_family", s->chat_family ? s->chat_family : "none",
                              "sampling_profile", s->opt.honour_sampling ? "open" : "deepseek", "reasoning_passback", s->opt.strict_reasoning ? "strict" : "lenient",
                              "modalities", "text", "state", "running", (json_int_t)st.n_running, "waiting", (json_int_t)st.n_waiting, "ctx_tokens", (json_int_t)st.ctx_tokens,
-                             "ctx_used", (json_int_t)st.ctx_used));
+                             "ctx_used", (json_int_t)st.ctx_used, "prompt_tokens", (json_int_t)st.n_prompt, "cached_tokens", (json_int_t)st.n_cached, "generated_tokens", (json_int_t)st.n_generated));
 }

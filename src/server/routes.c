@@ -34,6 +34,9 @@ static const struct hd_route routes[] = {
     {"/ready", GET, PUBLIC, hd_api_health},
     {"/ping", GET, PUBLIC, hd_api_ping},
     {"/", GET, PUBLIC, hd_api_root},
+    {"/page.css", GET, PUBLIC, hd_api_file},
+    {"/page.js", GET, PUBLIC, hd_api_file},
+    {"/openapi.yaml", GET, PUBLIC, hd_api_file},
 
     {"/chat/completions", POST, WORK, hd_api_chat},
     {"/v1/chat/completions", POST, WORK, hd_api_chat},

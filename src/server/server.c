@@ -24,7 +24,7 @@ void hd_server_defaults(struct hd_server_options *o)
     *o = (struct hd_server_options){.host = "127.0.0.1",
                                     .port = 8080,
                                     .version = "",
-                                    .metrics_compat = "vllm",
+                                    .metrics_compat = "",
                                     .n_conn_max = 1024,
                                     .n_max = 8,
                                     .body_max = (int64_t)48 << 20,

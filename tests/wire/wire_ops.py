@@ -209,4 +209,33 @@ def _():
         assert f.read() == ""
 
 
+@case("the page: one document and its own files, a strict policy, nothing from elsewhere; programs get facts")
+def _():
+    html = s.get("/", {"Accept": "text/html,application/xhtml+xml"})
+    assert html.headers["content-type"] == "text/html; charset=utf-8" and s.get("/").json()["server"] == "hadal"
+    for path, type in [("/page.css", "text/css; charset=utf-8"), ("/page.js", "text/javascript; charset=utf-8"), ("/openapi.yaml", "application/yaml")]:
+        r = s.get(path)
+        assert r.status == 200 and r.headers["content-type"] == type and len(r.body) > 1000
+        policy = r.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy and "http" not in policy and "*" not in policy
+        assert path.endswith("yaml") or not re.search(rb"https?://", r.body)
+    assert not re.search(rb"https?://|<script>|style=| on[a-z]+=", html.body) and b"innerHTML" not in s.get("/page.js").body
+    used = set(re.findall(rb'(?:src|href)="(/[^"]*)"', html.body))
+    assert used == {b"/page.css", b"/page.js"}
+
+
+@case("openapi.yaml: every path that it names is there, with that method and behind the key that it says")
+def _():
+    text = s.get("/openapi.yaml").text()
+    paths = re.findall(r"^  (/\S*):\n    (get|post):\n((?:      .*\n)+)", text, re.M)
+    assert len(paths) >= 15
+    for path, method, rest in paths:
+        path = path.replace("{id}", s.name)
+        r = s.request(method.upper(), path, b"{}" if method == "post" else None)
+        assert r.status == (200 if "security: []" in rest else 401), (path, r.status)
+        r = s.request(method.upper(), path, b"{}" if method == "post" else None, K1)
+        assert r.status == (400 if method == "post" else 200), (path, r.status)
+        assert s.request("PUT", path, None, K1).status == 405
+
+
 run()
