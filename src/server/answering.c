@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "base/hash.h"
 #include "base/mem.h"
 #include "server/access_log.h"
 #include "server/routes.h"
@@ -471,6 +470,8 @@ static void take_end(struct hd_choice *c, const struct hd_note *n)
                 c->stop = found_stop(c);
             c->finish = c->stop ? "stop" : finish_of(c, n->finish);
             c->over = true;
+            if (!strcmp(c->finish, "tool_calls") && !a->ask.one_call)
+                hd_replay_keep(a->server->replay, a->tenant, c);
             if (a->ask.raw)
                 settle_picks(c, &c->content_picks);   /* tokens without text count there */
         }
@@ -609,16 +610,6 @@ static int submit(struct hd_answer *a, int i, struct hd_problem *p)
     return hd_problem_from(p, &err);
 }
 
-/* Keys of different names, and different users of one key, do not see each other's prefixes. */
-static void name_tenant(struct hd_answer *a, const struct hd_exchange *x)
-{
-    uint64_t h = hd_hash(HD_HASH_INIT, a->ask.user, strlen(a->ask.user));
-    int n = snprintf(a->tenant, sizeof a->tenant, "%s/%.512s", x->tenant, a->ask.user);
-
-    if (strlen(a->ask.user) > 512)
-        snprintf(a->tenant + n, sizeof a->tenant - (size_t)n, "~%016llx", (unsigned long long)h);
-}
-
 static void start_stream(struct hd_answer *a)
 {
     hd_exchange_header(a->x, "Cache-Control", "no-cache");
@@ -645,7 +636,7 @@ static struct hd_answer *new_answer(struct hd_server *s, struct hd_exchange *x, 
     a->created = time(NULL);
     a->t0 = a->written = hd_http_now();
     snprintf(a->id, sizeof a->id, "%s", x->id + 4);
-    name_tenant(a, x);
+    hd_ask_tenant(&a->ask, a->tenant);
     snprintf(a->key, sizeof a->key, "%s", x->tenant);
     snprintf(a->request_id, sizeof a->request_id, "%s", x->id);
     a->path = ((const struct hd_route *)x->route)->path;

@@ -86,7 +86,7 @@ struct hd_answer {
     double t0, written;               /* began; something was last sent */
     bool begun, failed, paused;
     struct hd_problem problem;        /* why it failed */
-    char tenant[640], key[32], request_id[40];
+    char tenant[HD_TENANT_MAX], key[32], request_id[40];
     const char *path;
     double at;                        /* seconds since 1970 */
 };

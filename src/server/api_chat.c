@@ -260,7 +260,7 @@ void hd_api_chat(struct hd_server *s, struct hd_exchange *x)
     json_t *body = hd_body_json(x, &p);
     int rc = body ? HD_OK : HD_ERR_USAGE;
 
-    hd_ask_init(&a, body);
+    hd_ask_init(&a, x, body);
     if (rc == HD_OK)
         rc = hd_chat_read(s, &a, &p);
     if (rc == HD_OK)

@@ -585,7 +585,7 @@ static int prepare(struct hd_server *s, struct hd_exchange *x, struct hd_ask *a,
 {
     json_t *body = hd_body_json(x, p);
 
-    hd_ask_init(a, body);
+    hd_ask_init(a, x, body);
     if (!body)
         return HD_ERR_USAGE;
     HD_TRY(read_request(s, a, p));

@@ -702,7 +702,7 @@ void hd_api_responses(struct hd_server *s, struct hd_exchange *x)
     json_t *body = hd_body_json(x, &p);
     int rc = body ? HD_OK : HD_ERR_USAGE;
 
-    hd_ask_init(&a, body);
+    hd_ask_init(&a, x, body);
     if (rc == HD_OK && !e)
         rc = hd_problem_set(&p, 500, NULL, "no memory");
     if (rc == HD_OK)

@@ -94,7 +94,7 @@ void hd_api_tokenize(struct hd_server *s, struct hd_exchange *x)
     struct hd_ask a;
     struct hd_str out;
 
-    hd_ask_init(&a, body);
+    hd_ask_init(&a, x, body);
     if (rc == HD_OK)
         rc = hd_field_bool(body, "with_pieces", &pieces, &p);
     if (rc == HD_OK)
@@ -195,7 +195,7 @@ void hd_api_apply_template(struct hd_server *s, struct hd_exchange *x)
     struct hd_str text, out;
     struct hd_ask a;
 
-    hd_ask_init(&a, body);
+    hd_ask_init(&a, x, body);
     hd_str_init(&text, 0);
     hd_str_init(&out, 0);
     if (rc == HD_OK && !hd_field(body, "model"))

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "token/chat.h"
 
-void hd_ask_init(struct hd_ask *a, json_t *body)
+void hd_ask_init(struct hd_ask *a, const struct hd_exchange *x, json_t *body)
 {
     memset(a, 0, sizeof *a);
+    snprintf(a->key, sizeof a->key, "%s", x->tenant);
     a->body = body;
     a->model = a->user = "";
     a->thinking = "off";
@@ -26,6 +28,9 @@ void hd_ask_release(struct hd_ask *a)
         hd_ids_release(&a->prompt[i]);
     hd_free(a->prompt);
     hd_free(a->bias);
+    for (int i = 0; i < a->n_spot; i++)
+        hd_free(a->spot[i].text);
+    hd_free(a->spot);
     json_decref(a->doc);
     json_decref(a->body);
     memset(a, 0, sizeof *a);
@@ -242,6 +247,13 @@ static bool any_calls(const json_t *messages)
     return false;
 }
 
+static bool continues_last(const json_t *doc)
+{
+    const json_t *messages = json_object_get(doc, "messages");
+
+    return json_is_true(json_object_get(json_array_get(messages, json_array_size(messages) - 1), "prefix"));
+}
+
 /* A last message that has only begun to reason: its text, taken off the messages, so that it is written behind the open marker. A new
  * reference, or NULL. */
 static json_t *take_open_reasoning(const struct hd_ask *a)
@@ -256,13 +268,22 @@ static json_t *take_open_reasoning(const struct hd_ask *a)
     return text;
 }
 
+void hd_ask_tenant(const struct hd_ask *a, char out[HD_TENANT_MAX])
+{
+    uint64_t h = hd_hash(HD_HASH_INIT, a->user, strlen(a->user));
+    int n = snprintf(out, HD_TENANT_MAX, "%s/%.512s", a->key, a->user);
+
+    if (strlen(a->user) > 512)
+        snprintf(out + n, HD_TENANT_MAX - (size_t)n, "~%016llx", (unsigned long long)h);
+}
+
 int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, struct hd_problem *p)
 {
     struct hd_chat_options opt = {0};
     struct hd_chat_text c;
     struct hd_err err;
     json_t *reasoning;
-    int rc;
+    int rc, n_exact = 0;
 
     if (!s->chat_family)
         return hd_problem_set(p, 400, NULL, "this model has no chat template that is known here; use /v1/completions");
@@ -273,6 +294,7 @@ int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, st
     if (!a->prompt)
         return hd_problem_set(p, 500, NULL, "no memory");
     a->n_prompt = 1;
+    a->partial_turn = a->force != HD_TOOLS_AUTO || continues_last(a->doc);
     reasoning = take_open_reasoning(a);
     hd_chat_text_init(&c);
     rc = hd_chat_render(s->tok, a->doc, &opt, &c, &err);
@@ -282,7 +304,9 @@ int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, st
     if (rc == HD_OK && reasoning)
         hd_chat_put_value(&c, reasoning);
     if (rc == HD_OK)
-        rc = hd_chat_ids(s->tok, &c, &a->prompt[0], &err);
+        rc = hd_replay_ids(s->tok, &c, a->spot, a->n_spot, &a->prompt[0], &n_exact, &err);
+    s->metrics.replays[HD_REPLAY_EXACT] += (uint64_t)n_exact;
+    s->metrics.replays[HD_REPLAY_CANONICAL] += (uint64_t)(a->n_spot - n_exact);
     if (rc < 0)
         hd_problem_from(p, &err);
     json_decref(reasoning);

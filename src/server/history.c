@@ -254,12 +254,35 @@ static int check_results(const json_t *messages, size_t i, struct hd_problem *p)
     return rc;
 }
 
-int hd_history_check(const struct hd_server *s, struct hd_ask *a, struct hd_problem *p)
+/* Turns that this server has said come back as they were. */
+static void restore_turns(struct hd_server *s, struct hd_ask *a)
+{
+    json_t *messages = json_object_get(a->doc, "messages"), *m;
+    char tenant[HD_TENANT_MAX];
+    size_t i;
+
+    hd_ask_tenant(a, tenant);
+    a->spot = hd_calloc(json_array_size(messages) + 1, sizeof *a->spot);
+    json_array_foreach(messages, i, m)
+    {
+        const struct hd_replay_turn *t;
+
+        if (!a->spot || !json_array_size(json_object_get(m, "tool_calls")))
+            continue;
+        if ((t = hd_replay_restore(s->replay, tenant, m)))
+            a->spot[a->n_spot++] = (struct hd_replay_spot){t, hd_replay_text(s->tok, t, m, a->thinking)};
+        else
+            s->metrics.replays[HD_REPLAY_MISS]++;
+    }
+}
+
+int hd_history_check(struct hd_server *s, struct hd_ask *a, struct hd_problem *p)
 {
     const json_t *messages = json_object_get(a->doc, "messages"), *m;
     bool thinking = strcmp(a->thinking, "off") != 0, tools = a->has_tools;
     size_t i;
 
+    restore_turns(s, a);
     json_array_foreach((json_t *)messages, i, m)
     {
         bool calls = json_array_size(json_object_get(m, "tool_calls")) > 0;

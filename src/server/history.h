@@ -25,7 +25,7 @@ int hd_tools_choose(const struct hd_server *s, struct hd_ask *a, const char *cho
 /* text, json_object, json_schema. */
 int hd_format_read(const struct hd_server *s, struct hd_ask *a, const json_t *format, struct hd_problem *p);
 
-/* After all messages are there: each tool's result belongs to a call before it, and each call has one; reasoning that is missing. */
-int hd_history_check(const struct hd_server *s, struct hd_ask *a, struct hd_problem *p);
+/* After all messages are there: turns that are known are restored; each tool's result belongs to a call before it, and each call has one; reasoning that is missing. */
+int hd_history_check(struct hd_server *s, struct hd_ask *a, struct hd_problem *p);
 
 #endif

@@ -205,11 +205,13 @@ static void put_http(const struct writer *w)
 static void put_results(const struct writer *w)
 {
     static const char *const phases[HD_N_PHASE] = {"queue", "prefill", "decode"}, *const outcomes[HD_N_CALL_OUTCOME] = {"ok", "recovered", "malformed"};
+    static const char *const replays[HD_N_REPLAY] = {"exact", "canonical", "miss"};
     static const char *const endings[HD_N_ENDING] = {"stop", "length", "tool_calls", "abort", "error"};
     char more[48];
 
     family(w, "ds_client_disconnects_total", "Clients that left before their reply was complete.", "phase", phases, w->m->disconnects, HD_N_PHASE);
     family(w, "ds_toolcall_total", "Tool calls of the model.", "outcome", outcomes, w->m->calls, HD_N_CALL_OUTCOME);
+    family(w, "ds_replay_total", "Turns with calls in histories: known to the token, known and rendered, changed or unknown.", "result", replays, w->m->replays, HD_N_REPLAY);
     family(w, "ds_requests_finished_total", "Requests by how they ended.", "reason", endings, w->m->endings, HD_N_ENDING);
     if (!wants(w, "vllm"))
         return;

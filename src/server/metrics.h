@@ -22,11 +22,12 @@ struct hd_histogram {
 
 enum hd_phase { HD_PHASE_QUEUE, HD_PHASE_PREFILL, HD_PHASE_DECODE, HD_N_PHASE };
 enum hd_call_outcome { HD_CALL_OK, HD_CALL_RECOVERED, HD_CALL_MALFORMED, HD_N_CALL_OUTCOME };
+enum hd_replay_result { HD_REPLAY_EXACT, HD_REPLAY_CANONICAL, HD_REPLAY_MISS, HD_N_REPLAY };
 enum hd_ending { HD_END_STOP, HD_END_LENGTH, HD_END_TOOLS, HD_END_ABORT, HD_END_ERROR, HD_N_ENDING };
 
 struct hd_metrics {
     uint64_t http[HD_METRIC_ROUTES][HD_METRIC_CODES];
-    uint64_t auth_failures, disconnects[HD_N_PHASE], calls[HD_N_CALL_OUTCOME], endings[HD_N_ENDING];
+    uint64_t auth_failures, disconnects[HD_N_PHASE], calls[HD_N_CALL_OUTCOME], endings[HD_N_ENDING], replays[HD_N_REPLAY];
     uint64_t prompt, cached, generated, ledger_failures;
     int64_t cost;
     struct hd_histogram first, between, whole, queue, prefill, decode, n_prompt, n_generated, body;

@@ -12,6 +12,7 @@
 #include "server/access_log.h"
 #include "server/answering.h"
 #include "server/fields.h"
+#include "server/replay.h"
 #include "server/routes.h"
 #include "token/chat.h"
 #include "token/py_json.h"
@@ -502,6 +503,7 @@ static int set_up(struct hd_server *s, struct hd_err *err)
     struct hd_http_limits lim = {(size_t)s->opt.body_max, s->opt.n_conn_max, s->opt.head_s, s->opt.idle_s, s->opt.body_s, s->opt.stall_s};
 
     HD_TRY(read_keys(s, &s->keys, err));
+    HD_TRY(hd_replay_create(&s->replay, err));
     HD_TRY(hd_ledger_open(&s->ledger, s->opt.ledger, s->opt.prices, err));
     HD_TRY(check_address(s, err));
     evthread_use_pthreads();
@@ -579,6 +581,7 @@ void hd_server_free(struct hd_server *s)
         event_base_free(s->base);
     hd_keys_release(&s->keys);
     hd_ledger_close(s->ledger);
+    hd_replay_free(s->replay);
     hd_str_release(&s->out);
     hd_free(s);
 }

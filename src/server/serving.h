@@ -13,6 +13,7 @@
 #include "token/token.h"
 
 struct hd_answer;
+struct hd_replay;
 
 struct hd_server {
     struct hd_server_options opt;
@@ -37,6 +38,7 @@ struct hd_server {
     struct hd_answer *answers;        /* what runs */
     int n_answer;
     struct hd_ledger *ledger;
+    struct hd_replay *replay;
     struct hd_metrics metrics;
     struct hd_str out;                /* scratch */
 };
