@@ -8,7 +8,7 @@ ifeq ($(origin CC),default)
 CC     := gcc
 endif
 OUT    := build/$(B)
-PKGS   := jansson libpcre2-8 libutf8proc libedit
+PKGS   := jansson libpcre2-8 libutf8proc libedit libevent_core libevent_pthreads sqlite3
 ARCH   := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 
 CFLAGS_release := -O2 -g
@@ -118,7 +118,7 @@ help:
 
 # ---- install ----
 PREFIX ?= /usr/local
-CMDS   := run logits tokenize inspect bench doctor
+CMDS   := run serve usage logits tokenize inspect bench doctor
 man: $(BIN)
 	@mkdir -p $(OUT)/man
 	@$(BIN) man > $(OUT)/man/hadal.1
@@ -146,6 +146,8 @@ $(LIB): $(LIB_OBJ)
 $(BIN): $(CLI_OBJ) $(LIB)
 	$(SAY) LD $@
 	$(Q)$(CC) $(CFLAGS) $^ -o $@ $(LDLIBS)
+# The page is part of the program (.incbin, which -MMD does not see).
+$(OUT)/src/server/page.o: src/server/page.html src/server/page.css src/server/page.js src/server/openapi.yaml
 # Kernels and number formats alone: what a cross compiler without libraries can build.
 CORE_OBJ := $(filter $(OUT)/src/kernels/% $(OUT)/src/tensor/% $(OUT)/src/base/err.o,$(LIB_OBJ))
 $(OUT)/tests/checkkern: tests/checkkern.c $(CORE_OBJ) Makefile

@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh OUT: runs every test under OUT (build/release) and tests/cli, and ends with "N passed, N failed".
+# run.sh OUT: runs every test under OUT (build/release), tests/cli and tests/wire, and ends with "N passed, N failed".
 #
 # A test program prints TAP ("ok 1 - name") or ends with a line "N passed, N failed". One that dies, or says nothing, is a
 # failure of its own. Output is shown only where something failed. HD_TESTS="a b" runs these only.
@@ -40,6 +40,10 @@ done
 for t in tests/cli/*.sh; do
     case $t in *common.sh | *\**) continue ;; esac
     one "$(basename "$t" .sh)" sh "$t"
+done
+for t in tests/wire/wire_*.py; do
+    case $t in *\**) continue ;; esac
+    one "$(basename "$t" .py)" python3 -B "$t"
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

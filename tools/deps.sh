@@ -2,11 +2,11 @@
 # deps.sh run|check|check-all: installs the Debian packages that are missing, and says nothing when none is.
 # As root, or through sudo. Elsewhere than on Debian it names what is needed.
 set -eu
-build="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev"
+build="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev libevent-dev libsqlite3-dev"
 case ${1:-run} in
 run) want="$build" ;;
-check) want="$build libcmocka-dev" ;;
-check-all) want="$build libcmocka-dev libsimde-dev clang llvm gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user man-db" ;;
+check) want="$build libcmocka-dev python3" ;;
+check-all) want="$build libcmocka-dev python3 libsimde-dev clang llvm gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user man-db" ;;
 *) echo "deps.sh: run, check or check-all expected" >&2; exit 2 ;;
 esac
 # The model comes out of a wheel; pip is only needed while it is not there.
@@ -16,7 +16,7 @@ if ! command -v dpkg-query >/dev/null 2>&1; then
     for tool in gcc pkg-config; do
         command -v $tool >/dev/null 2>&1 || { echo "deps.sh: $tool is missing; hadal needs what Debian calls: $want" >&2; exit 1; }
     done
-    pkg-config --exists jansson libpcre2-8 libutf8proc libedit || { echo "deps.sh: libraries are missing; hadal needs what Debian calls: $want" >&2; exit 1; }
+    pkg-config --exists jansson libpcre2-8 libutf8proc libedit libevent_core libevent_pthreads sqlite3 || { echo "deps.sh: libraries are missing; hadal needs what Debian calls: $want" >&2; exit 1; }
     exit 0
 fi
 missing=

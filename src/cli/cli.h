@@ -26,7 +26,8 @@ struct hd_opt {
     const char *help;
 };
 
-#define HD_MAX_OPT 32
+#define HD_VERSION "0.1.0"
+#define HD_MAX_OPT 48
 #define HD_MAX_LIST 16
 
 struct hd_args;

@@ -1,0 +1,318 @@
+/* replay.c: see replay.h. */
+#include "server/replay.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "server/answering.h"
+#include "token/py_json.h"
+
+#define TURNS 16384
+#define BYTES ((size_t)128 << 20)
+
+struct hd_replay {
+    struct hd_replay_turn turn[TURNS];        /* a ring */
+    uint64_t first, next;             /* numbers of the oldest and of the next one */
+    size_t bytes;
+    json_t *by_id;                    /* a call's id to its turn's number */
+};
+
+int hd_replay_create(struct hd_replay **out, struct hd_err *err)
+{
+    struct hd_replay *r = hd_calloc(1, sizeof *r);
+
+    if (!r || !(r->by_id = json_object())) {
+        hd_free(r);
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for the server");
+    }
+    *out = r;
+    return HD_OK;
+}
+
+static void release(struct hd_replay_turn *t)
+{
+    hd_free(t->tenant);
+    hd_free(t->reasoning);
+    hd_free(t->content);
+    json_decref(t->calls);
+    hd_ids_release(&t->ids);
+    memset(t, 0, sizeof *t);
+}
+
+static void drop_oldest(struct hd_replay *r)
+{
+    struct hd_replay_turn *t = &r->turn[r->first++ % TURNS];
+    const json_t *c;
+    size_t i;
+
+    json_array_foreach(t->calls, i, c) json_object_del(r->by_id, hd_text_of(c, "id"));
+    r->bytes -= t->bytes;
+    release(t);
+}
+
+void hd_replay_free(struct hd_replay *r)
+{
+    if (!r)
+        return;
+    while (r->first < r->next)
+        drop_oldest(r);
+    json_decref(r->by_id);
+    hd_free(r);
+}
+
+/* ---- keeping ---- */
+
+static json_t *calls_of(const struct hd_choice *c)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < c->n_call; i++) {
+        const struct hd_tool_call *call = &c->call[i];
+        json_t *o = json_pack("{s:s%, s:s%, s:s%}", "id", hd_str_get(&call->id), call->id.n, "name", hd_str_get(&call->name), call->name.n, "arguments", hd_str_get(&call->args), call->args.n);
+
+        if (!o || json_array_append_new(list, o)) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static bool copy_turn(struct hd_replay_turn *t, const char *tenant, const struct hd_choice *c)
+{
+    t->tenant = hd_strdup(tenant);
+    t->reasoning = hd_strndup(hd_str_get(&c->reasoning), c->reasoning.n);
+    t->content = hd_strndup(hd_str_get(&c->content), c->content.n);
+    t->calls = calls_of(c);
+    if (!t->tenant || !t->reasoning || !t->content || !t->calls || !HD_GROW(t->ids.id, t->ids.cap, c->ids.n + 1, (size_t)1 << 28))
+        return false;
+    memcpy(t->ids.id, c->ids.id, c->ids.n * sizeof *c->ids.id);
+    t->ids.n = c->ids.n;
+    t->thought = c->answer->ask.start == HD_PARSE_IN_REASONING;
+    t->bytes = sizeof *t + strlen(tenant) + c->reasoning.n + 2 * c->content.n + c->ids.n * 12 + c->n_call * 512;
+    return true;
+}
+
+void hd_replay_keep(struct hd_replay *r, const char *tenant, const struct hd_choice *c)
+{
+    struct hd_replay_turn t = {0};
+    const json_t *call;
+    size_t i;
+
+    if (!c->n_call || !c->ids.n || c->answer->ask.partial_turn || memchr(hd_str_get(&c->content), 0, c->content.n) || memchr(hd_str_get(&c->reasoning), 0, c->reasoning.n))
+        return;                       /* texts with NUL are too rare to carry lengths around */
+    if (!copy_turn(&t, tenant, c)) {
+        release(&t);
+        return;
+    }
+    while (r->first < r->next && (r->next - r->first == TURNS || r->bytes + t.bytes > BYTES))
+        drop_oldest(r);
+    json_array_foreach(t.calls, i, call) json_object_set_new(r->by_id, hd_text_of(call, "id"), json_integer((json_int_t)r->next));
+    r->bytes += t.bytes;
+    r->turn[r->next++ % TURNS] = t;
+}
+
+/* ---- restoring ---- */
+
+static const struct hd_replay_turn *find(const struct hd_replay *r, const char *tenant, const char *id)
+{
+    const json_t *n = json_object_get(r->by_id, id);
+    const struct hd_replay_turn *t = n ? &r->turn[(uint64_t)json_integer_value(n) % TURNS] : NULL;
+
+    return t && t->tenant && !strcmp(t->tenant, tenant) ? t : NULL;
+}
+
+/* A number, also one that py_json.h keeps as a string, as JavaScript has it. */
+static bool as_double(const json_t *v, double *out)
+{
+    bool huge = json_is_string(v) && !hd_py_json_is_string(v);
+
+    *out = huge ? strtod(json_string_value(v) + 1, NULL) : json_number_value(v);
+    return huge || json_is_number(v);
+}
+
+/* Equal values: numbers as doubles; the order of keys does not matter. */
+static bool same_value(const json_t *a, const json_t *b)
+{
+    const json_t *v;
+    const char *key;
+    double da, db;
+    size_t i, len;
+
+    if (as_double(a, &da) && as_double(b, &db))
+        return da == db;
+    if (json_is_object(a) && json_is_object(b)) {
+        if (json_object_size(a) != json_object_size(b))
+            return false;
+        json_object_keylen_foreach((json_t *)a, key, len, v) if (!same_value(v, json_object_getn(b, key, len)))
+            return false;
+        return true;
+    }
+    if (json_is_array(a) && json_is_array(b)) {
+        if (json_array_size(a) != json_array_size(b))
+            return false;
+        json_array_foreach((json_t *)a, i, v) if (!same_value(v, json_array_get(b, i)))
+            return false;
+        return true;
+    }
+    return a && b && json_equal((json_t *)a, (json_t *)b);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    json_t *va, *vb;
+    bool same;
+
+    if (!strcmp(a, b))
+        return true;
+    va = hd_py_json_parse(a, strlen(a));
+    vb = hd_py_json_parse(b, strlen(b));
+    same = same_value(va, vb);
+    json_decref(va);
+    json_decref(vb);
+    return same;
+}
+
+/* Equal but for newlines at both ends. */
+static bool same_trimmed(const char *a, const char *b)
+{
+    size_t na, nb;
+
+    a += strspn(a, "\n");
+    b += strspn(b, "\n");
+    for (na = strlen(a); na && a[na - 1] == '\n'; na--)
+        ;
+    for (nb = strlen(b); nb && b[nb - 1] == '\n'; nb--)
+        ;
+    return na == nb && !memcmp(a, b, na);
+}
+
+static bool same_turn(const struct hd_replay_turn *t, const json_t *message)
+{
+    const json_t *calls = json_object_get(message, "tool_calls"), *reasoning = json_object_get(message, "reasoning_content"), *c;
+    size_t i;
+
+    if (json_array_size(calls) != json_array_size(t->calls) || !same_trimmed(t->content, hd_text_of(message, "content")))
+        return false;
+    if (json_string_length(reasoning) && !same_trimmed(t->reasoning, json_string_value(reasoning)))
+        return false;
+    json_array_foreach((json_t *)calls, i, c)
+    {
+        const json_t *f = json_object_get(c, "function"), *mine = json_array_get(t->calls, i);
+
+        if (strcmp(hd_text_of(c, "id"), hd_text_of(mine, "id")) || strcmp(hd_text_of(f, "name"), hd_text_of(mine, "name")) ||
+            !same_text(hd_text_of(mine, "arguments"), hd_text_of(f, "arguments")))
+            return false;
+    }
+    return true;
+}
+
+const struct hd_replay_turn *hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message)
+{
+    json_t *calls = json_object_get(message, "tool_calls"), *c;
+    const struct hd_replay_turn *t = find(r, tenant, hd_text_of(json_array_get(calls, 0), "id"));
+    size_t i;
+
+    if (!t || !same_turn(t, message))
+        return NULL;
+    json_object_set_new(message, "reasoning_content", json_string(t->reasoning));
+    json_object_set_new(message, "content", json_string(t->content));
+    json_array_foreach(calls, i, c)
+        json_object_set(json_object_get(c, "function"), "arguments", json_object_get(json_array_get(t->calls, i), "arguments"));
+    return t;
+}
+
+/* ---- ids ---- */
+
+static int render(const struct hd_tokenizer *t, const json_t *message, const char *thinking, struct hd_chat_text *out)
+{
+    json_t *doc = json_pack("{s:[{s:s, s:s}], s:s, s:b}", "messages", "role", "user", "content", "", "thinking", thinking, "drop_thinking", 0);
+    struct hd_chat_options opt = {0};
+    struct hd_err err;
+    int rc;
+
+    if (message)
+        json_array_append(json_object_get(doc, "messages"), (json_t *)message);
+    rc = hd_chat_render(t, doc, &opt, out, &err);
+    json_decref(doc);
+    return rc;
+}
+
+/* Two prompts that differ by the message tell. */
+char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_turn *turn, const json_t *message, const char *thinking)
+{
+    static const char end[] = "<｜end▁of▁sentence｜>";
+    struct hd_chat_text head, whole;
+    char *text = NULL;
+
+    if (turn->thought != (strcmp(thinking, "off") != 0))
+        return NULL;
+    hd_chat_text_init(&head);
+    hd_chat_text_init(&whole);
+    if (render(t, NULL, thinking, &head) == HD_OK && render(t, message, thinking, &whole) == HD_OK && whole.text.n > head.text.n && !memcmp(whole.text.s, head.text.s, head.text.n)) {
+        size_t n = whole.text.n - head.text.n;
+
+        if (n > sizeof end - 1 && !memcmp(whole.text.s + whole.text.n - (sizeof end - 1), end, sizeof end - 1))
+            text = hd_strndup(whole.text.s + head.text.n, n - (sizeof end - 1));
+    }
+    hd_chat_text_release(&head);
+    hd_chat_text_release(&whole);
+    return text;
+}
+
+/* Ids of the bytes from..to of a rendered prompt. */
+static int ids_between(struct hd_tokenizer *t, const struct hd_chat_text *c, size_t from, size_t to, struct hd_ids *out, struct hd_err *err)
+{
+    struct hd_chat_text part;
+    int rc;
+
+    hd_chat_text_init(&part);
+    for (size_t i = 0; i < c->n_span; i++) {
+        size_t begin = c->span[i].begin > from ? c->span[i].begin : from, end = c->span[i].end < to ? c->span[i].end : to;
+        char *text;
+
+        if (begin >= end)
+            continue;
+        if (!c->span[i].marker) {
+            hd_chat_put(&part, c->text.s + begin, end - begin);
+            continue;
+        }
+        if ((text = hd_strndup(c->text.s + begin, end - begin)))
+            hd_chat_mark(&part, text);
+        part.text.failed |= !text;
+        hd_free(text);
+    }
+    rc = part.text.failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for the prompt") : hd_chat_ids(t, &part, out, err);
+    hd_chat_text_release(&part);
+    return rc;
+}
+
+static int append_ids(struct hd_ids *out, const struct hd_ids *more, struct hd_err *err)
+{
+    if (!HD_GROW(out->id, out->cap, out->n + more->n, (size_t)1 << 28))
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for %zu token ids", out->n + more->n);
+    memcpy(out->id + out->n, more->id, more->n * sizeof *more->id);
+    out->n += more->n;
+    return HD_OK;
+}
+
+int hd_replay_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, const struct hd_replay_spot *spot, int n_spot, struct hd_ids *out, int *n_exact, struct hd_err *err)
+{
+    const char *text = hd_str_get(&c->text);
+    size_t at = 0;
+
+    *n_exact = 0;
+    for (int i = 0; i < n_spot; i++) {
+        size_t n = spot[i].text ? strlen(spot[i].text) : 0;
+        const char *p = n ? memmem(text + at, c->text.n - at, spot[i].text, n) : NULL;
+
+        if (!p)
+            continue;
+        HD_TRY(ids_between(t, c, at, (size_t)(p - text), out, err));
+        HD_TRY(append_ids(out, &spot[i].turn->ids, err));
+        at = (size_t)(p - text) + n;
+        ++*n_exact;
+    }
+    return ids_between(t, c, at, c->text.n, out, err);
+}

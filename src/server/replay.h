@@ -1,0 +1,51 @@
+/* replay.h: turns with tool calls, as the model said them, for when they come back in a history.
+ *
+ * Clients do not hand back what they got: they write arguments anew (1.0 becomes 1, spaces go), lose the reasoning, trim newlines. Rendered
+ * from that, the next prompt would differ from what the cache holds. Every call gets a random id; when a history names it, and what it says
+ * still means the same, the exact turn is put in its place: its reasoning, its arguments, and in the end its token ids.
+ *
+ * A turn is only found by the tenant that it was said to. The oldest ones go when there are too many.
+ *
+ * Threads  the loop's
+ */
+#ifndef HD_SERVER_REPLAY_H
+#define HD_SERVER_REPLAY_H
+
+#include "base/json.h"
+#include "token/chat.h"
+#include "token/token.h"
+
+struct hd_replay;
+struct hd_choice;
+
+struct hd_replay_turn {
+    char *tenant, *reasoning, *content;
+    json_t *calls;                    /* [{"id", "name", "arguments"}] */
+    struct hd_ids ids;
+    bool thought;                     /* the prompt had opened its reasoning */
+    size_t bytes;
+};
+
+/* A turn in a history. */
+struct hd_replay_spot {
+    const struct hd_replay_turn *turn;
+    char *text;                       /* what it is rendered to */
+};
+
+int hd_replay_create(struct hd_replay **out, struct hd_err *err);
+void hd_replay_free(struct hd_replay *r);
+
+/* Keeps the turn; where there is no memory, it does not. */
+void hd_replay_keep(struct hd_replay *r, const char *tenant, const struct hd_choice *c);
+
+/* The turn that an assistant's message of a history is, or NULL; then reasoning, content and arguments in the message are the turn's. */
+const struct hd_replay_turn *hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message);
+
+/* What the message of a turn becomes behind the assistant's header, without the end token; NULL where that cannot be told, or the turn was said
+ * in another mode. hd_free() it. */
+char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_turn *turn, const json_t *message, const char *thinking);
+
+/* Ids of a rendered prompt. Where the spots, in order, are found in it, the turns' own ids are taken. *n_exact counts them. */
+int hd_replay_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, const struct hd_replay_spot *spot, int n_spot, struct hd_ids *out, int *n_exact, struct hd_err *err);
+
+#endif

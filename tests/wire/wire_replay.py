@@ -1,0 +1,150 @@
+"""wire_replay.py: turns with tool calls come back changed by clients, and the cache is hit all the same; nobody else's turn is ever put in."""
+from wire import *
+
+ARGS = [("path", True, "é \"b\"\n"), ("n", False, "1.0"), ("big", False, "12345678901234567890"), ("deep", False, "{\"b\": [1, null],  \"a\": 2.50}")]
+TEXT = "I should look.</think>Now:" + calls(("bash", ARGS), ("noargs", [])) + EOS
+# The same text in other tokens than the tokenizer would choose: characters one by one.
+probe = Server({"runs": [{"text": "x"}]})
+one_by_one = []
+for piece in TEXT.replace("</think>", "\1</think>\1").replace(D, "\1" + D + "\1").replace(EOS, "\1").split("\1"):
+    special = piece in ("</think>", D)
+    for part in [piece] if special else piece:
+        one_by_one += probe.post("/tokenize", {"prompt": part, "add_special_tokens": False, "parse_special": special}).json()["tokens"]
+probe.stop()
+s = Server({"n_ctx": 100000, "runs": [{"when": "call it oddly", "ids": one_by_one}, {"when": "call it", "text": TEXT}, {"text": "</think>fine" + EOS}]})
+P = "/v1/chat/completions"
+TOOLS = [{"type": "function", "function": {"name": n, "description": "d", "parameters": {"type": "object"}}} for n in ("bash", "noargs")]
+
+
+def js(text):
+    """Arguments as a JavaScript client writes them: compact, numbers through doubles."""
+    def through(v):
+        if isinstance(v, dict):
+            return {k: through(x) for k, x in v.items()}
+        if isinstance(v, list):
+            return [through(x) for x in v]
+        if isinstance(v, (int, float)) and not isinstance(v, bool):
+            f = float(v)
+            return int(f) if f == int(f) else f
+        return v
+    return json.dumps(through(json.loads(text)), separators=(",", ":"), ensure_ascii=False)
+
+
+def first(text, **more):
+    j = s.post(P, s.chat(text, tools=TOOLS, **more)).json()
+    m, u = j["choices"][0]["message"], j["usage"]
+    return m, u["prompt_tokens"] + u["completion_tokens"] - 2      # the end token is none, and one token is always computed
+
+
+def second(text, m, **more):
+    results = [{"role": "tool", "tool_call_id": c["id"], "content": "r"} for c in m["tool_calls"]]
+    body = dict({"model": s.name, "tools": TOOLS, "messages": [{"role": "user", "content": text}, m] + results}, **more)
+    r = s.post(P, body)
+    assert r.status == 200, r.body
+    return r, r.json()["usage"]["prompt_cache_hit_tokens"]
+
+
+def counter(result):
+    return int([l for l in s.get("/metrics").text().splitlines() if l.startswith('ds_replay_total{result="%s"}' % result)][0].split()[1])
+
+
+@case("handed back as it was: every token of the first turn is a hit")
+def _():
+    for text in ["call it plainly", "call it oddly"]:
+        m, n = first(text)
+        r, hit = second(text, m)
+        assert hit >= n and "x-ds-warning" not in r.headers, (hit, n)
+
+
+@case("compact arguments, numbers through doubles, no reasoning, null content: still every token")
+def _():
+    for text in ["call it compactly", "call it oddly again"]:
+        m, n = first(text)
+        back = {"role": "assistant", "content": m["content"] + "\n", "tool_calls": [{"id": c["id"], "type": "function", "function": {"name": c["function"]["name"], "arguments": js(c["function"]["arguments"])}} for c in m["tool_calls"]]}
+        assert back["tool_calls"][0]["function"]["arguments"] != m["tool_calls"][0]["function"]["arguments"]
+        r, hit = second(text, back)
+        assert hit >= n and "x-ds-warning" not in r.headers, (text, hit, n)
+    assert counter("exact") >= 4
+
+
+@case("a history that somebody has changed is taken as it is")
+def _():
+    text = "call it to be changed"
+    m, n = first(text)
+    miss = counter("miss")
+    for change in [lambda c: c[0]["function"].update(arguments='{"path": "other"}'), lambda c: c[0]["function"].update(name="noargs"), lambda c: c.reverse(), lambda c: c.pop()]:
+        back = json.loads(json.dumps(m))
+        change(back["tool_calls"])
+        _, hit = second(text, back)
+        assert hit < n - 3
+    assert counter("miss") == miss + 4
+    _, hit = second(text, dict(m, content="Later:"))
+    assert hit < n - 3
+    _, hit = second(text, dict(m, reasoning_content="I never said that."))
+    assert hit < n - 3
+
+
+@case("ids of other users and of nobody find nothing")
+def _():
+    text = "call it for alice"
+    m, n = first(text, user_id="alice")
+    del m["reasoning_content"]
+    r, _ = second(text, m, user_id="alice")
+    assert "x-ds-warning" not in r.headers
+    r, hit = second(text, m, user_id="bob")
+    assert r.headers["x-ds-warning"] and hit < n
+    m["tool_calls"][0]["id"] = "call_00_guessed"
+    r, _ = second(text, m, user_id="alice")
+    assert r.headers["x-ds-warning"]
+
+
+@case("streams are remembered as whole replies are; n choices each")
+def _():
+    text = "call it in a stream"
+    ids = []
+    for _, e in s.events(P, s.chat(text, tools=TOOLS, stream=True, n=2))[:-1]:
+        for c in e["choices"]:
+            ids += [t["id"] for t in c["delta"].get("tool_calls", []) if "id" in t and c["index"] == 1]
+    back = {"role": "assistant", "content": "Now:", "tool_calls": [{"id": i, "type": "function", "function": {"name": n, "arguments": a}} for i, n, a in
+            zip(ids, ("bash", "noargs"), ('{"path":"é \\"b\\"\\n","n":1,"big":12345678901234567000,"deep":{"b":[1,null],"a":2.5}}', "{}"))]}
+    r, hit = second(text, back)
+    assert "x-ds-warning" not in r.headers
+
+
+@case("Anthropic's Messages: input through JavaScript, thinking dropped: every token")
+def _():
+    text = "call it, says Claude"
+    tools = [{"name": "bash", "input_schema": {"type": "object"}}, {"name": "noargs", "input_schema": {"type": "object"}}]
+    b = {"model": s.name, "max_tokens": 2000, "tools": tools, "thinking": {"type": "enabled"}, "messages": [{"role": "user", "content": text}]}
+    r = s.post("/v1/messages", b).json()
+    u = r["usage"]
+    n = u["input_tokens"] + u["cache_read_input_tokens"] + u["output_tokens"] - 2
+    for content in [r["content"], r["content"][1:], [dict(x, input=json.loads(js(json.dumps(x["input"])))) if x["type"] == "tool_use" else x for x in r["content"]]]:
+        results = [{"type": "tool_result", "tool_use_id": x["id"], "content": "r"} for x in content if x["type"] == "tool_use"]
+        u = s.post("/v1/messages", dict(b, messages=b["messages"] + [{"role": "assistant", "content": content}, {"role": "user", "content": results}])).json()["usage"]
+        assert u["cache_read_input_tokens"] >= n, (u, n)
+
+
+@case("Responses: items handed back without their reasoning: every token")
+def _():
+    text = "call it, says Codex"
+    tools = [dict(t["function"], type="function") for t in TOOLS]
+    b = {"model": s.name, "tools": tools, "input": [{"role": "user", "content": text}]}
+    r = s.post("/v1/responses", b).json()
+    n = r["usage"]["total_tokens"] - 2
+    for out in [r["output"], r["output"][1:]]:
+        outputs = [{"type": "function_call_output", "call_id": x["call_id"], "output": "r"} for x in out if x["type"] == "function_call"]
+        u = s.post("/v1/responses", dict(b, input=b["input"] + out + outputs)).json()["usage"]
+        assert u["input_tokens_details"]["cached_tokens"] >= n, (u, n)
+
+
+@case("thousands of turns: memory stays, old ones go")
+def _():
+    for i in range(300):
+        first("call it number %d" % i, stream=False)
+    m, n = first("call it a last time")
+    hit = second("call it a last time", m)[1]
+    assert hit >= n, (hit, n)
+
+
+run()
