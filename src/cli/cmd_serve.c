@@ -8,15 +8,15 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "engine/schedule.h"
 #include "server/script.h"
 #include "server/server.h"
-#include "server/simple_runner.h"
 
 struct model {
     struct hd_tokenizer *tok;
     struct hd_engine engine;
     bool engine_open;
-    struct hd_simple_runner *simple;
+    struct hd_schedule *schedule;
     struct hd_script *script;
     struct hd_runner runner;
     char id[128];
@@ -39,9 +39,17 @@ static void name_model(struct model *m, const struct hd_args *a)
 
 static int open_engine(struct model *m, const struct hd_args *a, struct hd_err *err)
 {
+    struct hd_schedule_options so = {.tok = m->tok,
+                                     .max_running = (int)hd_args_int(a, "max-running", 0),
+                                     .max_per_user = (int)hd_args_int(a, "max-per-user", 0),
+                                     .max_waiting = hd_args_int(a, "queue", 0),
+                                     .max_waiting_tokens = hd_args_int(a, "queue-tokens", 0),
+                                     .disk_dir = hd_args_text(a, "kv-disk-dir", NULL),
+                                     .disk_bytes = hd_args_int(a, "kv-disk-mib", 0) << 20};
     struct hd_engine_options o;
 
     HD_TRY(hd_engine_args(a, &o, err));
+    o.cache_share = 0.25;
     if (!hd_args_has(a, "quiet"))
         fprintf(stderr, "loading %s\n", hd_path_base(a->positional[0]));
     HD_TRY(hd_engine_open(&m->engine, a->positional[0], &o, err));
@@ -49,8 +57,8 @@ static int open_engine(struct model *m, const struct hd_args *a, struct hd_err *
     if (hd_tokenizer_size(m->tok) > m->engine.model.hp.n_vocab)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: the tokenizer has %lld tokens, the model %lld", a->positional[0], (long long)hd_tokenizer_size(m->tok),
                           (long long)m->engine.model.hp.n_vocab);
-    HD_TRY(hd_simple_runner_create(&m->simple, &m->engine, m->tok, err));
-    hd_simple_runner_get(m->simple, &m->runner);
+    HD_TRY(hd_schedule_create(&m->schedule, &m->engine, &so, err));
+    hd_schedule_runner(m->schedule, &m->runner);
     return HD_OK;
 }
 
@@ -69,8 +77,8 @@ static int open_model(struct model *m, const struct hd_args *a, struct hd_err *e
 
 static void close_model(struct model *m)
 {
-    if (m->simple)
-        hd_simple_runner_free(m->simple);
+    if (m->schedule)
+        hd_schedule_free(m->schedule);
     if (m->script)
         hd_script_close(m->script);
     if (m->engine_open)
@@ -175,6 +183,12 @@ static const struct hd_opt opts[] = {
     {"strict-reasoning", 0, HD_OPT_FLAG, NULL, 0, 0, "refuse histories with tools that lack reasoning_content, as the hosted API does"},
     {"max-n", 0, HD_OPT_INT, "N", 1, 64, "most choices of a request (default 8)"},
     {"max-per-key", 0, HD_OPT_INT, "N", 0, 100000, "most requests of a key at once (default 0: no limit)"},
+    {"max-running", 0, HD_OPT_INT, "N", 0, 1024, "requests answered at once (default 32); others wait"},
+    {"max-per-user", 0, HD_OPT_INT, "N", 0, 1024, "of them, most of one user (default 0: no limit)"},
+    {"queue", 0, HD_OPT_INT, "N", 0, 100000, "requests that may wait (default 256); more get 429"},
+    {"queue-tokens", 0, HD_OPT_INT, "N", 0, (int64_t)1 << 40, "tokens of waiting prompts (default 1048576)"},
+    {"kv-disk-dir", 0, HD_OPT_TEXT, "DIR", 0, 0, "keep prefixes of finished requests in files here, over restarts too"},
+    {"kv-disk-mib", 0, HD_OPT_INT, "MIB", 0, (int64_t)1 << 40, "of all those files (default 16384)"},
     {"max-body", 0, HD_OPT_INT, "MIB", 1, 1024, "largest request in MiB (default 48)"},
     {"keep-alive", 0, HD_OPT_REAL, "S", 0, 3600, "seconds without output until a comment is sent, three times that between tokens (default 5; 0: never)"},
     {"head-timeout", 0, HD_OPT_REAL, "S", 0.1, 3600, "seconds for the head of a request to arrive (default 10)"},

@@ -34,10 +34,18 @@ static int give_classes(struct hd_model *m, const char *path, struct hd_err *err
     return rc;
 }
 
-static void defaults(struct hd_engine_options *o, const struct hd_hparams *hp)
+static void defaults(struct hd_engine_options *o, const struct hd_model *m)
 {
-    if (!o->n_ctx)
+    const struct hd_hparams *hp = &m->hp;
+
+    if (!o->n_ctx) {
+        double each = hd_cache_spec_token_bytes(&m->spec), room = each > 0 ? o->cache_share * (double)hd_mem_available() / each : 0, most = 8 * (double)hp->n_ctx;
+
         o->n_ctx = hp->n_ctx < CTX_DEFAULT ? hp->n_ctx : CTX_DEFAULT;
+        room = room < most ? room : most;
+        if (room > (double)o->n_ctx)
+            o->n_ctx = (int64_t)room;
+    }
     if (!o->chunk)
         o->chunk = CHUNK_DEFAULT;
     if (o->chunk > o->n_ctx)
@@ -76,7 +84,7 @@ int hd_engine_plan(const struct hd_model *m, const struct hd_engine_options *opt
     struct hd_engine_options o = *opt;
     struct hd_cost all;
 
-    defaults(&o, &m->hp);
+    defaults(&o, m);
     memset(plan, 0, sizeof *plan);
     m->arch->each_weight(m, add_weight_bytes, &plan->weight_bytes);
     HD_TRY(dry_run(m, o.exact, o.n_ctx - 1, 1, 1, &plan->decode, NULL, err));
@@ -124,7 +132,7 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     hd_arena_init(&e->batch, 0);
     HD_TRY(hd_backend_cpu_init(opt->cpu, err));
     HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, 0, err));
-    defaults(&e->opt, &e->model.hp);
+    defaults(&e->opt, &e->model);
     if ((rc = give_classes(&e->model, path, err)) < 0 || (rc = hd_engine_plan(&e->model, &e->opt, 1, &e->plan, err)) < 0 || (rc = check_memory(e, err)) < 0 ||
         (rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 ||
         (rc = pack(e, err)) < 0 || (rc = hd_cache_init(&e->cache, &e->model.spec, e->opt.n_ctx, err)) < 0)

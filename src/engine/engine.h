@@ -17,6 +17,8 @@ struct hd_engine_options {
     enum hd_exact exact;
     int64_t n_ctx;                    /* tokens of cache, all sessions together; 0: the model's context, at most 8192; may exceed the
                                          model's context, which bounds each session */
+    double cache_share;               /* with n_ctx 0: as many tokens as this share of the memory at hand has room for, at most eight of the
+                                         model's contexts and at least what 0 means */
     int64_t chunk;                    /* most tokens of a step; 0: 512 */
     enum hd_kv kv;                    /* exact modes: F32 whatever it says */
     bool shortcut;                    /* hd_session_feed() runs all but a prompt's last tokens through the encoder half only, where a model
