@@ -171,6 +171,15 @@ static bool on_an_input(const struct hd_call *c)
     return false;
 }
 
+/* Groups that a short document does not complete, and the like: nothing was computed. */
+static bool nothing_out(const struct hd_call *c)
+{
+    for (int k = 0; k < c->n_out; k++)
+        if (c->out[k] && hd_elems(c->out[k]))
+            return false;
+    return c->n_out > 0;
+}
+
 /* The gradients of the outputs, taken out of their place. */
 static void take(struct hd_stream *s, const struct hd_call *c, struct hd_tensor *g, const struct hd_tensor **dout)
 {
@@ -209,7 +218,7 @@ void hd_tape_backward(struct hd_stream *s)
         if (first)
             restore(e);
         take(s, &e->call, g, dout);
-        if (bwd != HD_BWD_FLAT && hd_stream_ok(s) && !(e->call.n_out && !hd_elems(e->call.out[0])))      /* no groups: empty tensors */
+        if (bwd != HD_BWD_FLAT && hd_stream_ok(s) && !nothing_out(&e->call))
             s->be->back[e->call.op](s->be->self, s, &e->call, dout);
         if (!first)
             restore(e);

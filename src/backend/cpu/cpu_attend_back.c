@@ -300,8 +300,8 @@ HD_CPU_BACK(pool)
         HD_ASSERT(c->batch->span[i].pos0 == 0);
     hd_cpu_add_to(self, &j.dz, dout[1]);
     hd_cpu_add_to(self, &j.dg, dout[2]);
-    if (hd_rows(dout[0]))
-        hd_pool_for(cpu->pool, hd_rows(dout[0]), 1, pool_range, &j);
+    if (hd_rows(c->out[0]))                           /* no group may be complete: dout[0] is NULL then */
+        hd_pool_for(cpu->pool, hd_rows(c->out[0]), 1, pool_range, &j);
     if (c->in[0] && (j.dape = hd_grad(s, c->in[0])).data)
         hd_pool_for(cpu->pool, hd_cols(&j.dg), 16, ape_cols, &j);
 }
