@@ -9,7 +9,7 @@
  *     hd_tape_init(); hd_tape_range() ...     once
  *     hd_tape_begin(); forward; d = hd_grad(&s, logits); fill d; hd_tape_backward()     per step
  *
- * Nothing uses it yet but tests/unit/test_grad.c, which says what of it has been verified and what has not.
+ * Verified by checkgrad (op by op, in double) and test_grad (whole models).
  *
  * Threads: the engine thread. Memory: what is kept and scratch grow to the largest step and stay. */
 #ifndef HD_OPS_TAPE_H
