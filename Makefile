@@ -118,7 +118,7 @@ help:
 
 # ---- install ----
 PREFIX ?= /usr/local
-CMDS   := run logits tokenize inspect bench doctor
+CMDS   := run logits tokenize inspect bench train doctor
 man: $(BIN)
 	@mkdir -p $(OUT)/man
 	@$(BIN) man > $(OUT)/man/hadal.1

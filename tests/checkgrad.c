@@ -188,6 +188,32 @@ static void ref_absorb(const struct trial *t, const double *const *in, double *o
         }
 }
 
+/* Every fourth token has no target. */
+static int run_xent(struct trial *t, struct hd_stream *s)
+{
+    struct hd_tensor *o;
+
+    for (int64_t i = 0; i < rows(t, 0); i++)
+        t->list[i] = (int32_t)(i % 4 == 3 ? -1 : i * 5 % rows(t, 1));
+    s->target = t->list;
+    o = hd_logits_new(s, rows(t, 0), rows(t, 1));
+    hd_logits(s, o, &t->in[0], &t->in[1]);
+    return one(t, o);
+}
+
+static void ref_xent(const struct trial *t, const double *const *in, double *out)
+{
+    int64_t n = cols(t, 0);
+
+    for (int64_t i = 0; i < rows(t, 0); i++) {
+        double sum = 0;
+
+        for (int64_t v = 0; v < rows(t, 1); v++)
+            sum += exp(dot(n, in[0] + i * n, in[1] + v * n));
+        out[i] = t->list[i] < 0 ? 0 : log(sum) - dot(n, in[0] + i * n, in[1] + t->list[i] * n);
+    }
+}
+
 /* ---- row ops ---- */
 
 static int run_rmsnorm(struct trial *t, struct hd_stream *s)
@@ -790,6 +816,9 @@ static const struct grad_case cases[] = {
     {"matmul, three weights", run_matmul, ref_matmul, .shape = {{50, 20}, {9, 20}, {1, 20}, {17, 20}}},
     {"matmul, many tokens", run_matmul, ref_matmul, .shape = {{130, 64}, {70, 64}}},
     {"matmul, views", run_matmul_rows, ref_matmul_rows, .shape = {{6, 18}, {15, 8}}, .n = {5, 4, 9}},
+    {"xent", run_xent, ref_xent, .shape = {{6, 5}, {9, 5}}},
+    {"xent, one token", run_xent, ref_xent, .shape = {{1, 8}, {3, 8}}},
+    {"xent, in rounds", run_xent, ref_xent, .shape = {{70, 4}, {20000, 4}}},
     {"group_matmul", run_group, ref_group, .shape = {{5, 12}, {14, 4}}, .n = {3, 5, 1, 3}},
     {"group_matmul, one token", run_group, ref_group, .shape = {{1, 16}, {6, 8}}, .n = {2, 3, 0, 3}},
     {"absorb", run_absorb, ref_absorb, .shape = {{5, 21}, {24, 6}}, .n = {3, 4, 8, 3}},

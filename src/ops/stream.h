@@ -94,6 +94,7 @@ struct hd_stream {
     hd_trace_fn trace;
     void *trace_arg;
     struct hd_tape *tape;             /* NULL: not recording */
+    const int32_t *target;            /* hd_logits() gives losses against these ids, one per row; NULL: logits. Lives as long as the step */
 };
 
 /* be NULL: a dry run (weights then may have no data). step holds descriptors and, when running, the numbers. */

@@ -50,9 +50,10 @@ void hd_tape_begin(struct hd_tape *t)
     t->n = 0;
     hd_arena_reset(&t->kept);
     memset(t->written, 0, t->n_written);
-    for (size_t i = 0; i < t->n_range; i++)
+    for (size_t i = 0; i < t->n_range && !t->clean; i++)
         if (t->range[i].base == t->step)
             memset(t->range[i].grad, 0, t->n_step);
+    t->clean = false;
 }
 
 float *hd_grad_at(const struct hd_stream *s, const void *p)
@@ -223,4 +224,5 @@ void hd_tape_backward(struct hd_stream *s)
         if (!first)
             restore(e);
     }
+    t->clean = hd_stream_ok(s);
 }

@@ -38,6 +38,7 @@ struct hd_tape {
     struct hd_arena kept, scratch;
     unsigned char *written;           /* a bit for 64 bytes of the step's range */
     size_t n_written;
+    bool clean;                       /* the step's gradients are all zero: every one was taken on the last way back */
     char *step;                       /* the step's range: base */
     size_t n_step;
 };

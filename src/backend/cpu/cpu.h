@@ -51,6 +51,7 @@ void hd_cpu_ngram(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_table(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_engram(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_short_conv(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_xent(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c);
 
 static inline bool hd_fp4_type(enum hd_dtype t)

@@ -61,6 +61,7 @@ HD_CPU_BACK(moe);
 HD_CPU_BACK(table);
 HD_CPU_BACK(engram);
 HD_CPU_BACK(short_conv);
+HD_CPU_BACK(xent);
 HD_CPU_BACK(layernorm);
 HD_CPU_BACK(group_matmul);
 HD_CPU_BACK(absorb);
