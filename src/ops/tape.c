@@ -49,7 +49,9 @@ void hd_tape_begin(struct hd_tape *t)
 {
     t->n = 0;
     hd_arena_reset(&t->kept);
-    memset(t->written, 0, t->n_written);
+    hd_arena_reset(&t->scratch);
+    if (t->written)
+        memset(t->written, 0, t->n_written);
     for (size_t i = 0; i < t->n_range && !t->clean; i++)
         if (t->range[i].base == t->step)
             memset(t->range[i].grad, 0, t->n_step);

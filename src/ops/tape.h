@@ -60,7 +60,7 @@ void hd_tape_backward(struct hd_stream *s);
 struct hd_tensor hd_grad(const struct hd_stream *s, const struct hd_tensor *x);
 float *hd_grad_at(const struct hd_stream *s, const void *p);          /* NULL likewise */
 
-/* Scratch of a back function, until it returns: f32, not cleared. NULL (and the error in s) when there is no memory. */
+/* Scratch of a back function, until it returns (forward: of an op that rewinds it itself): f32, not cleared. NULL (and the error in s) when there is no memory. */
 float *hd_tape_scratch(struct hd_stream *s, int64_t rows, int64_t cols);
 
 /* For hd_dispatch(): false when the stream has failed. */

@@ -21,6 +21,7 @@ int hd_optim_init(struct hd_optim *o, const struct hd_optim_hp *hp, struct hd_pa
     memset(o, 0, sizeof *o);
     *o = (struct hd_optim){.hp = *hp, .ps = ps, .pool = pool, .be = be};
     hd_arena_init(&o->arena, 0);
+    hd_tape_init(&o->tape);
     for (int i = 0; i < ps->n; i++)
         o->n_part += (size_t)pieces(&ps->p[i]);
     o->m = hd_pages_alloc(ps->n_float * sizeof(float));
@@ -40,6 +41,7 @@ void hd_optim_release(struct hd_optim *o)
     hd_pages_free(o->v, o->ps->n_float * sizeof(float));
     hd_free(o->part);
     hd_arena_release(&o->arena);
+    hd_tape_release(&o->tape);
     memset(o, 0, sizeof *o);
 }
 
@@ -216,6 +218,8 @@ int hd_orthogonalise(struct hd_optim *o, float *x, int64_t m, int64_t n, struct 
 
     hd_arena_reset(&o->arena);
     hd_stream_init(&s, o->be, &o->arena, HD_EXACT_F32);
+    hd_tape_begin(&o->tape);
+    s.tape = &o->tape;
     X = hd_new(&s, HD_F32, a, b);
     Y = hd_new(&s, HD_F32, a, b);
     Xt = hd_new(&s, HD_F32, b, a);

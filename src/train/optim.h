@@ -7,6 +7,7 @@
 #define HD_TRAIN_OPTIM_H
 
 #include "base/pool.h"
+#include "ops/tape.h"
 #include "train/param.h"
 
 struct hd_optim_hp {
@@ -27,6 +28,7 @@ struct hd_optim {
     struct hd_pool *pool;
     const struct hd_backend *be;
     struct hd_arena arena;            /* Newton-Schulz */
+    struct hd_tape tape;              /* likewise: a stream with a tape multiplies at training's speed; nothing goes back */
     double *part;                     /* partial sums of the norm */
     size_t n_part;
 };

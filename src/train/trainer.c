@@ -114,8 +114,6 @@ static int open_cache(struct hd_trainer *t, struct hd_err *err)
             hd_seq_free(all);
         break;
     }
-    for (int64_t i = 0; rc == HD_OK && i < t->max_seq; i++)
-        rc = hd_seq_create(&t->cache, &t->seq[i], err);
     return rc;
 }
 
@@ -182,8 +180,11 @@ static int lay_out(struct hd_trainer *t, const struct hd_batch *b, struct hd_rag
 
     HD_ASSERT(b->n_seq <= t->max_seq && b->n_tok <= t->hp.batch_tokens);
     for (int64_t i = 0; i < t->max_seq; i++)
-        HD_TRY(hd_seq_rewind(t->seq[i], 0, NULL, err));
+        if (t->seq[i])
+            HD_TRY(hd_seq_rewind(t->seq[i], 0, NULL, err));
     for (int64_t i = 0; i < b->n_seq; i++) {
+        if (!t->seq[i])
+            HD_TRY(hd_seq_create(&t->cache, &t->seq[i], err));
         HD_TRY(hd_seq_append(t->seq[i], b->span[i].n_tok, err));
         for (int p = 0; p < n_part; p++)
             hd_seq_paged(t->seq[i], p, &t->part[i * n_part + p]);
@@ -329,10 +330,7 @@ int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss
     struct hd_stream s;
 
     HD_TRY(lay_out(t, b, &r, err));
-    hd_arena_reset(&t->step);
-    hd_stream_init(&s, t->be, &t->step, HD_EXACT_F32);
-    s.target = b->target;
-    losses = t->m->arch->forward(t->m, &s, &r, b->row, b->n_tok);
+    losses = forward(t, &s, &r, b, NULL);
     HD_TRY(hd_stream_end(&s, err));
     *loss = sum_losses(losses);
     *n = b->n_target;

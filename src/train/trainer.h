@@ -33,7 +33,7 @@ struct hd_trainer {
     struct hd_optim optim;
     struct hd_balance balance;
     struct hd_cache cache;
-    struct hd_seq **seq;              /* one per sequence of a batch */
+    struct hd_seq **seq;              /* one per sequence of a batch, made when a batch first has as many */
     struct hd_paged *part;
     int64_t max_seq;
     struct hd_arena step;

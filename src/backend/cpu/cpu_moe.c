@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/cpu_back.h"
 #include "kernels/kernels.h"
 #include "tensor/simulate.h"
 
@@ -167,7 +167,7 @@ static void product_range(void *arg, int64_t begin, int64_t end)
     }
 }
 
-static void product(struct hd_cpu *cpu, struct job *j, const struct hd_tensor *w0, const struct hd_tensor *w1, const struct hd_tensor *in, const struct hd_tensor *in_q,
+static void product(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, const struct hd_tensor *w0, const struct hd_tensor *w1, const struct hd_tensor *in, const struct hd_tensor *in_q,
                     const struct hd_tensor *out0, const struct hd_tensor *out1)
 {
     int64_t tile = (hd_fp4_type(w0->type) ? TILE_BYTES_FP4 : TILE_BYTES) / (w0->row_bytes > 0 ? w0->row_bytes : 1) / 8 * 8;
@@ -181,6 +181,16 @@ static void product(struct hd_cpu *cpu, struct job *j, const struct hd_tensor *w
     j->in_q = in_q;
     j->out[0] = out0;
     j->out[1] = out1;
+    if (s->tape) {                    /* training: see cpu_matmul.c */
+        for (int64_t e = 0; e < j->c->i[0]; e++)
+            for (int k = 0; k < 2; k++)
+                if (j->w[k] && j->first[e + 1] > j->first[e]) {
+                    struct hd_tensor x = hd_cpu_rows_of(in, j->first[e], j->first[e + 1] - j->first[e]), y = hd_cpu_rows_of(j->out[k], j->first[e], hd_rows(&x));
+
+                    hd_cpu_product(cpu, s, &y, &x, &j->w[k][e], 0);
+                }
+        return;
+    }
     hd_pool_for(cpu->pool, j->tiles * j->c->i[0], 1, product_range, j);
 }
 
@@ -313,8 +323,8 @@ void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c)
         return;
     sort_slots(&j);
     hd_cpu_rows(self, slots, 2 * hd_cols(l[XS]), gather_range, &j);
-    product(self, &j, c->in[2], c->in[3], l[XS], l[XQ], l[H], l[U]);
+    product(self, s, &j, c->in[2], c->in[3], l[XS], l[XQ], l[H], l[U]);
     hd_cpu_rows(self, slots, 8 * hd_cols(l[H]), act_range, &j);
-    product(self, &j, c->in[4], NULL, l[H], l[HQ], l[Y], NULL);
+    product(self, s, &j, c->in[4], NULL, l[H], l[HQ], l[Y], NULL);
     hd_cpu_rows(self, hd_rows(l[X]), hd_cols(l[XS]) * hd_cols(l[IDX]), sum_range, &j);
 }

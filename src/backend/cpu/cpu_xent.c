@@ -47,7 +47,10 @@ static void round_of(void *self, struct hd_stream *s, const struct hd_call *c, i
     j->logits = hd_cpu_rows_of(c->in[2], 0, left < n ? left : n);
     j->target = c->rows + t0;
     *x = hd_cpu_rows_of(c->in[0], t0, hd_rows(&j->logits));
-    hd_cpu_product(self, s, &j->logits, x, c->in[1]);
+    if (s->tape)
+        hd_cpu_product(self, s, &j->logits, x, c->in[1], 0);
+    else
+        hd_cpu_matmul(self, s, &(struct hd_call){.op = HD_OP_MATMUL, .n_out = 1, .out = {&j->logits}, .in = {x, NULL, c->in[1]}});
 }
 
 void hd_cpu_xent(void *self, struct hd_stream *s, const struct hd_call *c)
