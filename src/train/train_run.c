@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "model/engram.h"
 #include "token/bpe_train.h"
 #include "token/token_classes.h"
 #include "train/model_dir.h"
@@ -89,6 +90,31 @@ static json_t *text_part(json_t *config)
     return json_is_object(t) ? t : config;
 }
 
+/* The sizes of n-gram tables, which published configs state and their primes decide. */
+static int fill_tables(json_t *c, struct hd_err *err)
+{
+    struct hd_engram *e = hd_calloc(1, sizeof *e);
+    int64_t n_layer, n_vocab;
+    json_t *rows;
+    int rc;
+
+    if (!e)
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for a model's configuration");
+    rc = hd_json_int(c, "num_hidden_layers", 1, 1 << 20, &n_layer, "model", err);
+    if (rc == HD_OK)
+        rc = hd_json_int(c, "vocab_size", 1, (int64_t)1 << 24, &n_vocab, "model", err);
+    if (rc == HD_OK)
+        rc = hd_engram_config(e, c, n_layer, n_vocab, false, "model", err);
+    if (rc == HD_OK) {
+        rows = json_array();
+        for (int64_t i = 0; i < e->n_layer; i++)
+            json_array_append_new(rows, json_integer(e->rows[i]));
+        json_object_set_new(c, "engram_num_embeddings", rows);
+    }
+    hd_free(e);
+    return rc;
+}
+
 static int fill_config(struct hd_train_run *r, struct hd_err *err)
 {
     json_t *c = text_part(r->c.model), *layers = json_object_get(c, "engram_layer_ids");
@@ -109,7 +135,7 @@ static int fill_config(struct hd_train_run *r, struct hd_err *err)
         HD_TRY(rc);
         json_object_set_new(c, "engram_compressed_vocab_size", json_integer(n_class));
     }
-    return HD_OK;
+    return json_array_size(layers) && !json_object_get(c, "engram_num_embeddings") ? fill_tables(c, err) : HD_OK;
 }
 
 static int take_classes(struct hd_train_run *r, struct hd_err *err)
