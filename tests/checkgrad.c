@@ -1,8 +1,10 @@
 /* checkgrad.c: the gradient section of checkops: every op with a backward, one case list, awkward shapes among them.
  *
  * Asked of each: is the gradient that of the op's definition (ops.h, written down once more in double below), do gradients add up, are
- * their bits the same with one worker and with two? -v prints the distances. */
+ * their bits the same with one worker and with two? -v prints the distances, --bench times training's products. */
 #include "grad_trial.h"
+
+#include <time.h>
 
 #define T ((int64_t)t->b.n_tok)
 
@@ -907,6 +909,102 @@ static void check_complete(void)
     }
 }
 
+/* ---- --bench: the three products of training, beside the FMA probe ---- */
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+struct timed {
+    struct hd_backend be;
+    struct hd_arena arena;
+    struct hd_tape tape;
+    struct hd_tensor x, w;
+    float *dx, *dw;
+    char *shadow;
+};
+
+/* Best seconds of the product, or (back) of its way back; which of x and w have gradients: tape ranges. */
+static double time_product(struct timed *a, bool back)
+{
+    double best = 1e9;
+
+    for (int rep = 0; rep < 7; rep++) {
+        struct hd_stream s;
+        struct hd_tensor *o;
+        double t0, t1;
+
+        hd_arena_reset(&a->arena);
+        hd_stream_init(&s, &a->be, &a->arena, HD_EXACT_F32);
+        hd_tape_begin(&a->tape);
+        s.tape = &a->tape;
+        o = hd_new(&s, HD_F32, hd_rows(&a->x), hd_rows(&a->w));
+        t0 = now();
+        hd_matmul(&s, o, &a->x, &a->w);
+        t1 = now();
+        if (back) {
+            memset(hd_grad(&s, o).data, 0, (size_t)hd_elems(o) * 4);
+            t0 = now();
+            hd_tape_backward(&s);
+            t1 = now();
+        }
+        best = fmin(best, t1 - t0);
+    }
+    return best;
+}
+
+static void bench_products(int n_thread)
+{
+    static const int64_t shape[][3] = {{768, 128, 128}, {768, 128, 352}, {768, 352, 128}, {4096, 384, 384}, {4096, 384, 1536}, {4096, 1536, 384}, {2048, 256, 256}, {128, 256, 256}, {64, 256, 128}};
+    struct hd_pool *pool;
+    struct hd_roofline roof;
+    struct hd_err err;
+
+    if (hd_pool_create(&pool, n_thread, &err) < 0 || hd_roofline_measure(&roof, pool, &err) < 0)
+        return;
+    printf("%d workers, FMA probe %.0f GF/s: GF/s and share of the probe\n%6s %6s %6s   %-14s %-14s %-14s\n", n_thread, roof.fma_gflops, "T", "K", "N", "Y = X W^T", "dX = dY W", "dW = dY^T X");
+    for (size_t i = 0; i < sizeof shape / sizeof shape[0]; i++) {
+        int64_t n_tok = shape[i][0], k = shape[i][1], n = shape[i][2];
+        size_t bytes = (size_t)(n_tok * n) * 4 + (1 << 16);
+        double flops = 2e-9 * (double)(n_tok * k * n);
+
+        printf("%6lld %6lld %6lld ", (long long)n_tok, (long long)k, (long long)n);
+        for (int way = 0; way < 3; way++) {
+            struct timed a = {.x = hd_view2(HD_F32, calloc((size_t)(n_tok * k), 4), n_tok, k), .w = hd_view2(HD_F32, calloc((size_t)(n * k), 4), n, k)};
+            double sec;
+
+            hd_backend_cpu_create(&a.be, pool, &err);
+            hd_tape_init(&a.tape);
+            hd_arena_init(&a.arena, 0);
+            hd_arena_reserve(&a.arena, bytes);
+            a.dx = calloc((size_t)(n_tok * k), 4);
+            a.dw = calloc((size_t)(n * k), 4);
+            a.shadow = calloc(1, bytes);
+            hd_tape_range(&a.tape, hd_arena_alloc(&a.arena, 64), a.shadow, bytes, true, &err);
+            if (way == 1)
+                hd_tape_range(&a.tape, a.x.data, a.dx, (size_t)(n_tok * k) * 4, false, &err);
+            if (way == 2)
+                hd_tape_range(&a.tape, a.w.data, a.dw, (size_t)(n * k) * 4, false, &err);
+            sec = time_product(&a, way > 0);
+            printf("  %6.1f %4.0f %% ", flops / sec, 100 * flops / sec / roof.fma_gflops);
+            hd_tape_release(&a.tape);
+            hd_arena_release(&a.arena);
+            hd_backend_cpu_free(&a.be);
+            free(a.x.data);
+            free(a.w.data);
+            free(a.dx);
+            free(a.dw);
+            free(a.shadow);
+        }
+        printf("\n");
+    }
+    hd_pool_free(pool);
+}
+
 int main(int argc, char **argv)
 {
     bool verbose = argc > 1 && !strcmp(argv[1], "-v");
@@ -914,6 +1012,11 @@ int main(int argc, char **argv)
     if (!hd_kernels_init(getenv("HD_CPU"))) {
         printf("HD_CPU=%s: not available here\n", getenv("HD_CPU"));
         return 1;
+    }
+    if (argc > 1 && !strcmp(argv[1], "--bench")) {
+        bench_products(1);
+        bench_products(2);
+        return 0;
     }
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         check_case(&cases[i], verbose);
