@@ -46,7 +46,7 @@ static int finish(const char *cmd, int rc, struct hd_err *err)
     if (rc >= 0)
         return 0;
     fprintf(stderr, "hadal%s%s: %s\n", cmd ? " " : "", cmd ? cmd : "", err->msg);
-    return rc == HD_ERR_USAGE ? 2 : 1;
+    return rc == HD_ERR_USAGE ? 2 : rc == HD_ERR_CANCELLED ? 130 : 1;
 }
 
 static int builtin(const char *name, int argc, char **argv, struct hd_err *err)
