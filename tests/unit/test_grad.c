@@ -198,6 +198,9 @@ static double loss(struct trial *a, bool grad)
     if (grad) {
         memcpy(hd_grad(&s, logits).data, a->r, (size_t)hd_elems(logits) * sizeof *a->r);
         hd_tape_backward(&s);
+        for (size_t i = 0; i < a->n_step; i++)        /* every gradient was taken: the next step need not clear them */
+            if (a->step_grad[i])
+                fail_msg("a gradient of the step was left at byte %zu", i);
     }
     assert_ok(hd_stream_end(&s, &test_err));
     return sum;
@@ -371,12 +374,12 @@ static double norm(const float *x, int64_t n)
     return sqrt(s);
 }
 
-/* The first two experts stand for the others. */
+/* The first expert stands for the others. */
 static bool one_of_many(const char *name)
 {
     const char *e = strstr(name, "experts.");
 
-    return e && e[8] >= '2' && e[8] <= '9';
+    return e && e[8] != '0';
 }
 
 struct family {
@@ -418,7 +421,7 @@ static void test_family(void **state)
             for (h = 2e-5 * size; h > 1e-8 * size && err > 1e-5; h /= 5)
                 err = fmin(err, fabs((got = mirror_slope(&mir, a, i, dir, h)) - g) / g);
         else                                          /* long steps bend, short ones drown in f32's noise: the best of a few that leave all choices alone */
-            for (; h > 1e-5 * size && err > 2e-4; h /= 3)
+            for (; h > 1e-5 * size && err > 5e-4; h /= 3)
                 if (slope(a, w, dir, h, &got))
                     err = fmin(err, fabs(got - g) / g);
         if (isinf(err)) {                             /* a choice on the edge: f32 has no room for a smaller step */
@@ -466,7 +469,7 @@ static void test_threads(void **state)
 
 static struct family families[] = {
     {"llama-a", 2e-5}, {"qwen2-a", 2e-5}, {"v2-lite", 2e-5}, {"v3-a", 2e-5}, {"v32-a", 2e-5}, {"v4-f32-a", 2e-5}, {"v41-f32-a", 2e-5},
-    {"hadal-a", 1e-3}, {"hadal-b", 4e-3}, {"hadal-c", 1e-3}, {"hadal-d", 1e-3},
+    {"hadal-a", 2e-3}, {"hadal-b", 4e-3}, {"hadal-c", 2e-3}, {"hadal-d", 2e-3},
 };
 
 int main(void)

@@ -384,6 +384,88 @@ static void test_adamw(void **state)
     hd_pool_free(o.pool);
 }
 
+/* ---- balance ---- */
+
+struct gate_trial {
+    struct hd_backend be;
+    struct hd_arena arena;
+    struct hd_tape tape;
+    struct hd_stream s;
+    struct hd_balance b;
+    struct hd_ragged batch;
+    struct hd_span span[2];
+    float logits[7 * 5], grad[7 * 5], bias[5], bias_grad[5];
+    struct hd_tensor x, bias_t;
+};
+
+static double balance_loss(struct gate_trial *a, const struct hd_gate_hp *hp)
+{
+    hd_arena_reset(&a->arena);
+    hd_stream_init(&a->s, &a->be, &a->arena, HD_EXACT_F32);
+    hd_tape_begin(&a->tape);
+    a->s.tape = &a->tape;
+    memset(a->grad, 0, sizeof a->grad);
+    hd_gate(&a->s, hd_new(&a->s, HD_I32, 7, 2), hd_new(&a->s, HD_F32, 7, 2), &a->x, &a->bias_t, NULL, &a->batch, hp);
+    assert_ok(hd_balance_batch(&a->b, &a->s, 1, &test_err));
+    return a->b.loss;
+}
+
+/* The sequence-wise loss's gradient against differences; biases move towards equal loads, and MaxVio is what it says. */
+static void test_balance(void **state)
+{
+    for (int fn = 0; fn < 3; fn++) {
+        struct gate_trial *a = hd_calloc(1, sizeof *a);
+        struct hd_gate_hp hp = {.n_expert = 5, .n_used = 2, .fn = (enum hd_gate_fn)fn, .norm = true, .scale = 1, .temp = 0.7f};
+        struct hd_pool *pool;
+        struct hd_rng rng;
+        float grad[7 * 5];
+
+        hd_rng_seed(&rng, 5);
+        for (int i = 0; i < 35; i++)
+            a->logits[i] = (float)(4 * hd_rng_double(&rng) - 2);
+        a->span[0] = (struct hd_span){.n_tok = 4};
+        a->span[1] = (struct hd_span){.tok0 = 4, .n_tok = 3};
+        a->batch = (struct hd_ragged){.n_tok = 7, .n_seq = 2, .span = a->span};
+        a->x = hd_view2(HD_F32, a->logits, 7, 5);
+        a->bias_t = hd_view1(HD_F32, a->bias, 5);
+        a->b = (struct hd_balance){.speed = 0.01, .alpha = 0.1};
+        assert_ok(hd_pool_create(&pool, 1, &test_err));
+        assert_ok(hd_backend_cpu_create(&a->be, pool, &test_err));
+        hd_arena_init(&a->arena, 0);
+        hd_tape_init(&a->tape);
+        assert_ok(hd_tape_range(&a->tape, a->logits, a->grad, sizeof a->logits, false, &test_err));
+        balance_loss(a, &hp);
+        memcpy(grad, a->grad, sizeof grad);
+        for (int i = 0; i < 35; i++) {
+            float old = a->logits[i];
+            double up, down;
+
+            a->logits[i] = old + 1e-3f;
+            up = balance_loss(a, &hp);
+            a->logits[i] = old - 1e-3f;
+            down = balance_loss(a, &hp);
+            a->logits[i] = old;
+            assert_true(fabs((up - down) / 2e-3 - (double)grad[i]) < 2e-6);
+        }
+        memset(a->b.gate[0].load, 0, 5 * sizeof(int64_t));
+        balance_loss(a, &hp);
+        int64_t load[5], top = 0;
+
+        memcpy(load, a->b.gate[0].load, sizeof load);
+        for (int e = 0; e < 5; e++)
+            top = load[e] > top ? load[e] : top;
+        assert_true(fabs(hd_balance_update(&a->b) - ((double)top / 2.8 - 1)) < 1e-12);      /* 14 choices of 5 experts */
+        for (int e = 0; e < 5; e++)
+            assert_true(a->bias[e] == (load[e] > 2 ? -0.01f : 0.01f));
+        hd_balance_release(&a->b);
+        hd_tape_release(&a->tape);
+        hd_arena_release(&a->arena);
+        hd_backend_cpu_free(&a->be);
+        hd_pool_free(pool);
+        hd_free(a);
+    }
+}
+
 /* ---- refusals ---- */
 
 static void refuse(const char *name, const char *model, const char *data, const char *more, bool resume, const char *says)
@@ -488,7 +570,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_export),
-        cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance),
     };
 
     hd_json_init();

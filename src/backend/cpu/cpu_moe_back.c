@@ -186,7 +186,11 @@ HD_CPU_BACK(moe)
 
     for (int64_t e = 0; hd_rows(l[XS]) && e < c->i[0]; e++) {
         j.s0 = first[e];
-        if (first[e + 1] > first[e])
+        if (first[e + 1] > first[e]) {
+            struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
+
             expert(self, s, &j, e, first[e + 1] - first[e]);
+            hd_arena_rewind(&s->tape->scratch, mark);
+        }
     }
 }
