@@ -114,6 +114,46 @@ static void test_v41(void **state)
     check_family("train-v41.json", v41, 1.6);
 }
 
+/* Whatever the golden checkpoints are made of begins, learns a little and counts the same bits with two workers: their configs, with bytes for a vocabulary. */
+static void test_blocks(void **state)
+{
+    static const char *const names[] = {"qwen2-a", "v2-lite", "v32-a", "v4-f32-a", "v41-f32-a", "hadal-a", "hadal-b", "hadal-c", "hadal-d"};
+    static const char *const drop[] = {"quantization_config", "engram_num_embeddings", "engram_compressed_vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "image_token_id"};
+    char *data = tmp_path("sea.txt");
+
+    write_text(data, 50);
+    for (int k = 0; k < HD_LEN(names); k++) {
+        char path[256], *model;
+        const char *config;
+        double first, one, two;
+        uint64_t a, b;
+        json_t *c, *text;
+
+        snprintf(path, sizeof path, "tests/golden/%s/config.json", names[k]);
+        assert_non_null(c = hd_json_read(path, (size_t)1 << 20, &test_err));
+        text = json_object_get(c, "text_config");
+        text = text ? text : c;
+        for (int i = 0; i < HD_LEN(drop); i++) {
+            json_object_del(c, drop[i]);
+            json_object_del(text, drop[i]);
+        }
+        json_object_set_new(text, "vocab_size", json_integer(304));
+        json_object_set_new(text, "num_nextn_predict_layers", json_integer(0));
+        assert_non_null(model = json_dumps(c, 0));
+        config = write_config("block.json", model, data, ", \"steps\": 20");
+        remove_state(config);
+        steps(config, false, 1, 1, &first);
+        remove_state(config);
+        a = steps(config, false, 1, 12, &one);
+        remove_state(config);
+        b = steps(config, false, 2, 12, &two);
+        if (!(one < first - 0.5) || a != b)
+            fail_msg("%s: loss %.3f, after 12 steps %.3f; %s bits with two workers", names[k], first, one, a == b ? "the same" : "other");
+        hd_free(model);
+        json_decref(c);
+    }
+}
+
 /* ---- what is written loads elsewhere: the engine's logits give the trainer's loss ---- */
 
 static void check_export(const char *name, const char *model)
@@ -570,7 +610,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_export),
-        cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance),
+        cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
     };
 
     hd_json_init();
