@@ -69,7 +69,7 @@ int hd_trainer_plan(const struct hd_model *m, const struct hd_trainer_hp *hp, st
 {
     memset(plan, 0, sizeof *plan);
     HD_TRY(step_bytes(m, hp, &plan->step, &plan->flops, err));
-    plan->kept = plan->step / 4;      /* what in-place ops overwrite, and scratch: grows as it must */
+    plan->kept = plan->step * 3 / 2;  /* what in-place ops overwrite, and scratch: they grow as they must; as measured */
     plan->step *= 2;
     plan->weights = hd_params_bytes(m);
     plan->optim = hd_optim_bytes(m, &hp->optim);
