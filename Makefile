@@ -118,7 +118,7 @@ help:
 
 # ---- install ----
 PREFIX ?= /usr/local
-CMDS   := run serve usage logits tokenize inspect bench doctor
+CMDS   := run serve usage logits tokenize inspect bench train doctor
 man: $(BIN)
 	@mkdir -p $(OUT)/man
 	@$(BIN) man > $(OUT)/man/hadal.1
@@ -163,6 +163,8 @@ $(OUT)/ref/%.o: ref/%.c Makefile
 $(REF): $(REF_OBJ)
 	$(SAY) LD $@
 	$(Q)$(CC) $(CFLAGS) $^ -o $@ $(LDLIBS)
+# Whole-model gradients are compared with differences of the reference.
+$(OUT)/tests/unit/test_grad: $(filter-out %/ref_main.o,$(REF_OBJ))
 $(OUT)/examples/%: examples/%.c $(LIB) Makefile
 	@mkdir -p $(@D)
 	$(SAY) CC $@
@@ -170,7 +172,7 @@ $(OUT)/examples/%: examples/%.c $(LIB) Makefile
 $(OUT)/tests/%: tests/%.c $(LIB) Makefile
 	@mkdir -p $(@D)
 	$(SAY) CC $@
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $< $(LIB) -o $@ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP $< $(filter %.o,$^) $(LIB) -o $@ -lcmocka $(LDLIBS)
 
 clean:
 	rm -rf build

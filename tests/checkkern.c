@@ -422,6 +422,49 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
     free(h2);
 }
 
+/* A tile of packed matrices: every size of its last rows and columns, written and added, nothing beside them touched. */
+static void check_gemm(int64_t k)
+{
+    int mr = hd_k.gemm_mr, nr = hd_k.gemm_nr, ld = nr + 3;
+    float *a = malloc((size_t)(k * mr) * 4), *b = malloc((size_t)(k * nr) * 4), *c = malloc((size_t)(mr * ld) * 4), *want = malloc((size_t)(mr * ld) * 4);
+    uint64_t keep = seed;             /* the other cases' numbers stay what they are */
+    char what[96];
+
+    for (int64_t i = 0; i < k * mr; i++)
+        a[i] = rnd();
+    for (int64_t i = 0; i < k * nr; i++)
+        b[i] = rnd();
+    for (int m = 1; m <= mr; m++)
+        for (int n = 1; n <= nr; n += n < 3 || n > nr - 3 ? 1 : 5)
+            for (int add = 0; add < 2; add++) {
+                for (int i = 0; i < mr * ld; i++)
+                    c[i] = want[i] = (float)(i % 7);
+                for (int r = 0; r < m; r++)
+                    for (int e = 0; e < n; e++) {
+                        double sum = add ? (double)want[r * ld + e] : 0;
+
+                        for (int64_t i = 0; i < k; i++)
+                            sum += (double)a[i * mr + r] * (double)b[i * nr + e];
+                        want[r * ld + e] = (float)sum;
+                    }
+                hd_k.gemm_tile(k, a, b, c, ld, m, n, add);
+                snprintf(what, sizeof what, "%s gemm_tile k=%lld %d x %d", hd_isa_name(hd_k.isa), (long long)k, m, n);
+                report(distance(c, want, mr * ld) <= 2e-6, what, distance(c, want, mr * ld), 2e-6);
+            }
+    if (bench) {
+        double t0 = now();
+
+        for (int rep = 0; rep < 2000; rep++)
+            hd_k.gemm_tile(k, a, b, c, ld, mr, nr, false);
+        printf("%-56s %9.2f us %8.2f GF/s\n", what, (now() - t0) / 2000 * 1e6, 2e-9 * 2000 * (double)(k * mr * nr) / (now() - t0));
+    }
+    free(a);
+    free(b);
+    free(c);
+    free(want);
+    seed = keep;
+}
+
 int main(int argc, char **argv)
 {
     static const struct product cases[] = {
@@ -454,6 +497,9 @@ int main(int argc, char **argv)
             check_rows(&def, n);
         check_rows(&def, 1024);
         check_kv();
+        for (int64_t k = 1; k <= 256; k = k * 5 + 1)
+            check_gemm(k);
+        check_gemm(256);
     }
     printf("%d passed, %d failed\n", n_pass, n_fail);
     return n_fail != 0;

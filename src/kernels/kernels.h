@@ -45,6 +45,10 @@ static inline float hd_panel_factor(const struct hd_panels *w)
     return w->type == HD_MXFP4 || w->type == HD_F4_E2M1 ? 0.5f * w->global : 1;
 }
 
+/* c[m, n] = (add: c +) sum_i a[i][.]^T b[i][.] over packed a[k][gemm_mr] and b[k][gemm_nr], i ascending; rows of c lie ld apart. 1 <= m <= gemm_mr,
+ * 1 <= n <= gemm_nr; a and b are whole, whatever m and n. An element's sum depends on k and its own row and column only. */
+typedef void (*hd_gemm_fn)(int64_t k, const float *a, const float *b, float *c, int64_t ld, int m, int n, bool add);
+
 /* One row of a matrix as f32 (vectorised hd_decode_row, bit-equal to it). */
 typedef void (*hd_decode_fn)(const struct hd_wrows *w, int64_t n, float *out);
 
@@ -57,6 +61,8 @@ struct hd_kernels {
     hd_matmul_fn matmul_q16[HD_N_DTYPE];    /* x q16; NULL where the fast mode uses f32 activations too */
     hd_panel_fn matmul_panel[HD_N_DTYPE];   /* of the format that panels were made from */
     hd_decode_fn decode[HD_N_DTYPE];
+    hd_gemm_fn gemm_tile;
+    int gemm_mr, gemm_nr;
     void (*q16_encode)(const float *x, int64_t n, struct hd_q16 *out);
     void (*q8_encode)(const float *x, int64_t n, struct hd_q8 *out);
 

@@ -13,12 +13,15 @@
 
 void hd_fill_matmul_f32_scalar(struct hd_kernels *k);
 void hd_fill_matmul_q16_scalar(struct hd_kernels *k);
+void hd_fill_gemm_scalar(struct hd_kernels *k);
 void hd_fill_vec_scalar(struct hd_kernels *k);
 void hd_fill_panel_scalar(struct hd_kernels *k);
 #if HD_HAVE_X86
 void hd_fill_matmul_f32_avx2(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx2(struct hd_kernels *k);
 void hd_fill_matmul_few_avx2(struct hd_kernels *k);        /* after the f32 ones */
+void hd_fill_gemm_avx2(struct hd_kernels *k);
+void hd_fill_gemm_avx512(struct hd_kernels *k);
 void hd_fill_vec_avx2(struct hd_kernels *k);
 void hd_fill_panel_avx2(struct hd_kernels *k);
 void hd_fill_panel_avx512(struct hd_kernels *k);

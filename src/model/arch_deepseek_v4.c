@@ -459,7 +459,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
 {
     const struct v4 *d = m->impl;
     int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
-    struct hd_tensor *logits = hd_new(s, HD_F32, n_out, d->n_vocab), *x = hd_new(s, HD_F32, n, hc * D), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D);
+    struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *x = hd_new(s, HD_F32, n, hc * D), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D);
     struct hd_tensor *mix = hd_new(s, HD_F32, n, hc * (2 + hc)), *last, *pre;
     struct hd_csa_step st;
 
@@ -505,7 +505,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     hd_rmsnorm(s, u, u, &d->norm, d->norm_eps);
     hd_bf16(s, u);
     hd_trace(s, u, "final.norm");
-    hd_matmul(s, logits, u, &d->head);
+    hd_logits(s, logits, u, &d->head);
     hd_trace(s, logits, "logits");
     return logits;
 }

@@ -338,7 +338,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
 {
     const struct v41 *d = m->impl;
     int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
-    struct hd_tensor *logits = hd_new(s, HD_F32, n_out, d->n_vocab), *x = hd_new(s, HD_F32, n, hc * D), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D);
+    struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *x = hd_new(s, HD_F32, n, hc * D), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D);
     struct hd_tensor *mix_a = hd_new(s, HD_F32, n, hc * (2 + hc)), *mix_f = hd_new(s, HD_F32, n, hc * (2 + hc)), *class = hd_new(s, HD_I32, n, 1), *last;
     struct hd_csa2_step st;
 
@@ -387,7 +387,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     hd_rmsnorm(s, last, last, &d->norm, d->norm_eps);
     hd_bf16(s, last);
     hd_trace(s, last, "final.norm");
-    hd_matmul(s, logits, last, &d->head);
+    hd_logits(s, logits, last, &d->head);
     hd_trace(s, logits, "logits");
     return logits;
 }

@@ -483,7 +483,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
 {
     const struct own *d = m->impl;
     int64_t n = b->n_tok, D = d->d_model;
-    struct hd_tensor *logits = hd_new(s, HD_F32, n_out, d->n_vocab), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D), *class = hd_new(s, HD_I32, n, 1), *last;
+    struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D), *class = hd_new(s, HD_I32, n, 1), *last;
     struct hd_streams x;
     struct step st;
 
@@ -523,7 +523,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     hd_gather(s, last, u, out_rows);
     hd_rmsnorm(s, last, last, &d->norm, d->norm_eps);
     hd_trace(s, last, "final.norm");
-    hd_matmul(s, logits, last, d->tied ? &d->embed : &d->head);
+    hd_logits(s, logits, last, d->tied ? &d->embed : &d->head);
     hd_trace(s, logits, "logits");
     return logits;
 }

@@ -201,7 +201,7 @@ void hd_decoder_each_weight(const struct hd_model *m, void (*fn)(void *arg, cons
 struct hd_tensor *hd_decoder_forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)
 {
     const struct hd_decoder *d = m->impl;
-    struct hd_tensor *logits = hd_new(s, HD_F32, n_out, d->n_vocab), *x = hd_new(s, HD_F32, b->n_tok, d->d_model);
+    struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *x = hd_new(s, HD_F32, b->n_tok, d->d_model);
     struct hd_tensor *norm = hd_new(s, HD_F32, b->n_tok, d->d_model), *y = hd_new(s, HD_F32, b->n_tok, d->d_model);
     struct hd_tensor *rope = hd_new(s, HD_F32, b->n_tok, d->rope.dim), *last;
 
@@ -230,7 +230,7 @@ struct hd_tensor *hd_decoder_forward(const struct hd_model *m, struct hd_stream 
     hd_gather(s, last, x, out_rows);
     hd_rmsnorm(s, last, last, &d->output_norm, d->norm_eps);
     hd_trace(s, last, "norm");
-    hd_matmul(s, logits, last, d->output.n_dim ? &d->output : &d->token_embd);
+    hd_logits(s, logits, last, d->output.n_dim ? &d->output : &d->token_embd);
     hd_trace(s, logits, "logits");
     return logits;
 }

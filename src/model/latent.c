@@ -231,7 +231,7 @@ struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *
 {
     const struct hd_latent *d = m->impl;
     int64_t n = b->n_tok, D = d->d_model;
-    struct hd_tensor *logits = hd_new(s, HD_F32, n_out, d->n_vocab), *x = hd_new(s, HD_F32, n, D), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D);
+    struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *x = hd_new(s, HD_F32, n, D), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D);
     struct hd_tensor *rope = hd_new(s, HD_F32, n, d->attn.rope_dim), *last;
 
     hd_embed(s, x, &d->embed, b);
@@ -257,7 +257,7 @@ struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *
     hd_gather(s, last, x, out_rows);
     hd_rmsnorm(s, last, last, &d->norm, d->norm_eps);
     hd_trace(s, last, "norm");
-    hd_matmul(s, logits, last, d->head.n_dim ? &d->head : &d->embed);
+    hd_logits(s, logits, last, d->head.n_dim ? &d->head : &d->embed);
     hd_trace(s, logits, "logits");
     return logits;
 }

@@ -171,6 +171,14 @@ void hd_moe(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *
 /* act = silu(min(gate, limit)) * clamp(up, limit): hd_silu_mul() with a limit (0: none). */
 void hd_swiglu(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *gate, const struct hd_tensor *up, float limit);
 
+/* ---- what a model ends with ---- */
+
+/* Room for hd_logits(): [n, V], or [n, 1] on a stream with targets. */
+struct hd_tensor *hd_logits_new(struct hd_stream *s, int64_t n, int64_t n_vocab);
+/* out = x[n, D] w[V, D]^T. On a stream with targets instead out[n, 1] = logsumexp(x w^T) - (x w^T)[target], nats; 0 where the target is -1;
+ * a few rows of logits at a time, never [n, V]. */
+void hd_logits(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w);
+
 /* ---- n-gram memory ---- */
 
 struct hd_ngram {

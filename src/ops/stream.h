@@ -96,6 +96,7 @@ struct hd_stream {
     struct hd_tape *tape;             /* NULL: not recording */
     void (*weight)(void *arg, const struct hd_tensor *w);     /* dry runs: every matrix that a product meets, in the order of the step; or NULL */
     void *weight_arg;
+    const int32_t *target;            /* hd_logits() gives losses against these ids, one per row; NULL: logits. Lives as long as the step */
 };
 
 /* be NULL: a dry run (weights then may have no data). step holds descriptors and, when running, the numbers. */

@@ -49,10 +49,13 @@ void hd_tape_begin(struct hd_tape *t)
 {
     t->n = 0;
     hd_arena_reset(&t->kept);
-    memset(t->written, 0, t->n_written);
-    for (size_t i = 0; i < t->n_range; i++)
+    hd_arena_reset(&t->scratch);
+    if (t->written)
+        memset(t->written, 0, t->n_written);
+    for (size_t i = 0; i < t->n_range && !t->clean; i++)
         if (t->range[i].base == t->step)
             memset(t->range[i].grad, 0, t->n_step);
+    t->clean = false;
 }
 
 float *hd_grad_at(const struct hd_stream *s, const void *p)
@@ -171,6 +174,15 @@ static bool on_an_input(const struct hd_call *c)
     return false;
 }
 
+/* Groups that a short document does not complete, and the like: nothing was computed. */
+static bool nothing_out(const struct hd_call *c)
+{
+    for (int k = 0; k < c->n_out; k++)
+        if (c->out[k] && hd_elems(c->out[k]))
+            return false;
+    return c->n_out > 0;
+}
+
 /* The gradients of the outputs, taken out of their place. */
 static void take(struct hd_stream *s, const struct hd_call *c, struct hd_tensor *g, const struct hd_tensor **dout)
 {
@@ -209,9 +221,10 @@ void hd_tape_backward(struct hd_stream *s)
         if (first)
             restore(e);
         take(s, &e->call, g, dout);
-        if (bwd != HD_BWD_FLAT && hd_stream_ok(s) && !(e->call.n_out && !hd_elems(e->call.out[0])))      /* no groups: empty tensors */
+        if (bwd != HD_BWD_FLAT && hd_stream_ok(s) && !nothing_out(&e->call))
             s->be->back[e->call.op](s->be->self, s, &e->call, dout);
         if (!first)
             restore(e);
     }
+    t->clean = hd_stream_ok(s);
 }

@@ -9,7 +9,7 @@
  *     hd_tape_init(); hd_tape_range() ...     once
  *     hd_tape_begin(); forward; d = hd_grad(&s, logits); fill d; hd_tape_backward()     per step
  *
- * Nothing uses it yet but tests/unit/test_grad.c, which says what of it has been verified and what has not.
+ * Verified by checkgrad (op by op, in double) and test_grad (whole models).
  *
  * Threads: the engine thread. Memory: what is kept and scratch grow to the largest step and stay. */
 #ifndef HD_OPS_TAPE_H
@@ -38,6 +38,7 @@ struct hd_tape {
     struct hd_arena kept, scratch;
     unsigned char *written;           /* a bit for 64 bytes of the step's range */
     size_t n_written;
+    bool clean;                       /* the step's gradients are all zero: every one was taken on the last way back */
     char *step;                       /* the step's range: base */
     size_t n_step;
 };
@@ -59,7 +60,7 @@ void hd_tape_backward(struct hd_stream *s);
 struct hd_tensor hd_grad(const struct hd_stream *s, const struct hd_tensor *x);
 float *hd_grad_at(const struct hd_stream *s, const void *p);          /* NULL likewise */
 
-/* Scratch of a back function, until it returns: f32, not cleared. NULL (and the error in s) when there is no memory. */
+/* Scratch of a back function, until it returns (forward: of an op that rewinds it itself): f32, not cleared. NULL (and the error in s) when there is no memory. */
 float *hd_tape_scratch(struct hd_stream *s, int64_t rows, int64_t cols);
 
 /* For hd_dispatch(): false when the stream has failed. */

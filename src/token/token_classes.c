@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "token/vocab.h"
 
 /* Unicode's White_Space, which trimming goes by (unlike U+001C..1F and U+200B). */
 static bool is_space(int32_t c)
@@ -30,8 +31,7 @@ static bool is_text(const char *p, size_t n)
     return true;
 }
 
-/* The byte-level alphabet of GPT-2: printable bytes stand for themselves, the others from U+0100 on. */
-static void spell(const char *p, size_t n, struct hd_str *out)
+void hd_spell_bytes(const char *p, size_t n, struct hd_str *out)
 {
     for (size_t i = 0; i < n; i++) {
         uint32_t b = (unsigned char)p[i], cp = b, k = 0;
@@ -114,7 +114,7 @@ int hd_token_classes(const struct hd_tokenizer *t, int64_t n, int32_t *map, int6
         }
         hd_str_reset(&one);
         if (!is_text(v.p, v.n))
-            spell(v.p, v.n, &one);
+            hd_spell_bytes(v.p, v.n, &one);
         else
             rc = normalise(v.p, v.n, &one);
         if (!one.n)

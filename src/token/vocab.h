@@ -60,6 +60,9 @@ int hd_bpe(struct hd_tokenizer *t, const char *word, size_t n, struct hd_ids *ou
 bool hd_ids_push(struct hd_ids *ids, int32_t id);
 int32_t hd_piece_find(const struct hd_tokenizer *t, const char *p, size_t n);
 
+/* Bytes in the byte-level alphabet of GPT-2: printable ones stand for themselves, the others from U+0100 on. */
+void hd_spell_bytes(const char *p, size_t n, struct hd_str *out);
+
 /* The longest added token that p begins with, or NULL. */
 const struct hd_added *hd_added_find(const struct hd_tokenizer *t, const char *p, size_t n);
 

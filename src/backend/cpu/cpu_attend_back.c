@@ -14,28 +14,52 @@ struct job {
     const struct hd_call *c;
     const struct hd_tensor *dout;
     struct hd_tensor dq;
-    float *p;                         /* scratch of every task */
-    int64_t per_task;
+    float *p;                         /* scratch of every task: p and dp of a token */
+    const float **row;                /* likewise: keys, values and their gradients by position */
+    int64_t per_task;                 /* the longest sequence */
 };
 
 /* ---- grouped-query attention ---- */
 
-static void attend_token(const struct job *j, int64_t seq, int64_t t, int64_t kv_head, float *p)
+/* Where a task's rows are: looked up once, read by every later position. */
+struct rows {
+    const float **k, **v;
+    float **dk, **dv;
+};
+
+static struct rows find_rows(const struct job *j, int64_t task)
 {
     const struct hd_call *c = j->c;
     const struct hd_ragged *b = c->batch;
+    int64_t seq = task / c->i[2], skip = task % c->i[2] * c->i[3], most = j->per_task;
     const struct hd_paged *pk = &b->part[seq * b->n_part + c->i[0]], *pv = &b->part[seq * b->n_part + c->i[1]];
+    const float **at = j->row + task * 4 * most;
+    struct rows r = {at, at + most, (float **)(at + 2 * most), (float **)(at + 3 * most)};
+
+    for (int64_t i = 0; i < b->span[seq].n_tok; i++) {
+        r.k[i] = (const float *)hd_paged_row(pk, i) + skip;
+        r.v[i] = (const float *)hd_paged_row(pv, i) + skip;
+        r.dk[i] = hd_grad_at(j->s, r.k[i]);
+        r.dv[i] = hd_grad_at(j->s, r.v[i]);
+    }
+    return r;
+}
+
+static void attend_token(const struct job *j, const struct rows *r, int64_t t, int64_t kv_head, float *p)
+{
+    const struct hd_call *c = j->c;
+    const struct hd_ragged *b = c->batch;
     int64_t dim = c->i[3], window = c->i[4], pos = b->pos[t], lo = window > 0 && pos + 1 > window ? pos + 1 - window : 0, n = pos + 1 - lo;
     int64_t group = hd_cols(c->in[0]) / (c->i[2] * dim);
-    float *dp = p + j->per_task / 2;
+    float *dp = p + j->per_task;
 
     for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
         const float *q = hd_cpu_row(c->in[0], t) + h * dim, *d = hd_cpu_row(j->dout, t) + h * dim;
         float top = -INFINITY, sum, along = 0;
 
         for (int64_t i = 0; i < n; i++) {
-            p[i] = c->f[0] * hd_k.dot_f32(dim, q, (const float *)hd_paged_row(pk, lo + i) + kv_head * dim);
-            dp[i] = hd_k.dot_f32(dim, d, (const float *)hd_paged_row(pv, lo + i) + kv_head * dim);
+            p[i] = c->f[0] * hd_k.dot_f32(dim, q, r->k[lo + i]);
+            dp[i] = hd_k.dot_f32(dim, d, r->v[lo + i]);
             top = fmaxf(top, p[i]);
         }
         sum = hd_k.exp_sum(n, p, top);
@@ -43,15 +67,14 @@ static void attend_token(const struct job *j, int64_t seq, int64_t t, int64_t kv
         for (int64_t i = 0; i < n; i++)
             along += p[i] * dp[i];
         for (int64_t i = 0; i < n; i++) {
-            const float *k = (const float *)hd_paged_row(pk, lo + i) + kv_head * dim;
-            float *dk = hd_grad_at(j->s, k), *dv = hd_grad_at(j->s, (const float *)hd_paged_row(pv, lo + i) + kv_head * dim), ds = c->f[0] * p[i] * (dp[i] - along);
+            float ds = c->f[0] * p[i] * (dp[i] - along);
 
             if (j->dq.data)
-                hd_k.axpy_f32(dim, ds, k, hd_cpu_row(&j->dq, t) + h * dim);
-            if (dk)
-                hd_k.axpy_f32(dim, ds, q, dk);
-            if (dv)
-                hd_k.axpy_f32(dim, p[i], d, dv);
+                hd_k.axpy_f32(dim, ds, r->k[lo + i], hd_cpu_row(&j->dq, t) + h * dim);
+            if (r->dk[lo + i])
+                hd_k.axpy_f32(dim, ds, q, r->dk[lo + i]);
+            if (r->dv[lo + i])
+                hd_k.axpy_f32(dim, p[i], d, r->dv[lo + i]);
         }
     }
 }
@@ -63,9 +86,10 @@ static void attend_range(void *arg, int64_t begin, int64_t end)
 
     for (int64_t i = begin; i < end; i++) {
         const struct hd_span *sp = &b->span[i / j->c->i[2]];
+        struct rows r = find_rows(j, i);
 
         for (int64_t t = sp->tok0; t < sp->tok0 + sp->n_tok; t++)
-            attend_token(j, i / j->c->i[2], t, i % j->c->i[2], j->p + i * j->per_task);
+            attend_token(j, &r, t, i % j->c->i[2], j->p + i * 2 * j->per_task);
     }
 }
 
@@ -73,13 +97,15 @@ HD_CPU_BACK(attend)
 {
     struct hd_cpu *cpu = self;
     const struct hd_ragged *b = c->batch;
-    struct job j = {s, c, dout[0], hd_grad(s, c->in[0]), NULL, 0};
+    struct job j = {s, c, dout[0], hd_grad(s, c->in[0]), NULL, NULL, 0};
 
     for (int64_t i = 0; i < b->n_seq; i++) {
         HD_ASSERT(b->span[i].pos0 == 0);
-        j.per_task = b->span[i].n_tok * 2 > j.per_task ? b->span[i].n_tok * 2 : j.per_task;
+        j.per_task = b->span[i].n_tok > j.per_task ? b->span[i].n_tok : j.per_task;
     }
-    if ((j.p = hd_tape_scratch(s, b->n_seq * c->i[2], j.per_task)))
+    j.p = hd_tape_scratch(s, b->n_seq * c->i[2], 2 * j.per_task);
+    j.row = (void *)hd_tape_scratch(s, b->n_seq * c->i[2], 8 * j.per_task);
+    if (hd_stream_ok(s))
         hd_pool_for(cpu->pool, b->n_seq * c->i[2], 1, attend_range, &j);
 }
 
@@ -195,7 +221,7 @@ HD_CPU_BACK(attend_sel)
 {
     struct hd_cpu *cpu = self;
     const struct hd_ragged *b = c->batch;
-    struct sel_job a = {.j = {s, c, dout[0], hd_grad(s, c->in[0]), NULL, 0}};
+    struct sel_job a = {.j = {.s = s, .c = c, .dout = dout[0], .dq = hd_grad(s, c->in[0])}};
     struct hd_tensor dsink = {0};
     int64_t longest = 0, n_head = c->i[2];
 
@@ -300,8 +326,8 @@ HD_CPU_BACK(pool)
         HD_ASSERT(c->batch->span[i].pos0 == 0);
     hd_cpu_add_to(self, &j.dz, dout[1]);
     hd_cpu_add_to(self, &j.dg, dout[2]);
-    if (hd_rows(dout[0]))
-        hd_pool_for(cpu->pool, hd_rows(dout[0]), 1, pool_range, &j);
+    if (hd_rows(c->out[0]))                           /* no group may be complete: dout[0] is NULL then */
+        hd_pool_for(cpu->pool, hd_rows(c->out[0]), 1, pool_range, &j);
     if (c->in[0] && (j.dape = hd_grad(s, c->in[0])).data)
         hd_pool_for(cpu->pool, hd_cols(&j.dg), 16, ape_cols, &j);
 }

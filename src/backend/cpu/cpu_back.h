@@ -1,8 +1,7 @@
 /* cpu_back.h: the way back of the CPU backend's ops: every hd_cpu_*_back has hd_back_fn's shape.
  *
  * Gradients are sums over tokens, and a sum's order may not depend on the team: rows of activations are cut by token, sums over tokens
- * (weights, tables, shared rows) by column, each column's tokens ascending. Products go through the forward kernels on
- * transposed copies. Gradients where c's inputs have none (frozen weights, integers) are skipped. */
+ * (weights, tables, shared rows) by column, each column's tokens ascending. Products go through gemm.h. Gradients where c's inputs have none (frozen weights, integers) are skipped. */
 #ifndef HD_BACKEND_CPU_CPU_BACK_H
 #define HD_BACKEND_CPU_CPU_BACK_H
 
@@ -13,8 +12,8 @@
 void hd_cpu_back_x(void *self, struct hd_stream *s, const struct hd_tensor *dx, const struct hd_tensor *dy, const struct hd_tensor *w, int64_t row0);
 /* dw[N, K] += dy[T, N]^T x[T, K] */
 void hd_cpu_back_w(void *self, struct hd_stream *s, const struct hd_tensor *dw, const struct hd_tensor *dy, const struct hd_tensor *x);
-/* out[T, N] = x[T, K] w[N, K]^T in f32, on the team */
-void hd_cpu_product(void *self, struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w);
+/* out[T, N] = x[T, K] w[row0 .. row0 + N, K]^T in f32; needs a tape's scratch, forward or on the way back. */
+void hd_cpu_product(void *self, struct hd_stream *s, const struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t row0);
 /* dst += src, both [T, N] */
 void hd_cpu_add_to(void *self, const struct hd_tensor *dst, const struct hd_tensor *src);
 
@@ -61,6 +60,7 @@ HD_CPU_BACK(moe);
 HD_CPU_BACK(table);
 HD_CPU_BACK(engram);
 HD_CPU_BACK(short_conv);
+HD_CPU_BACK(xent);
 HD_CPU_BACK(layernorm);
 HD_CPU_BACK(group_matmul);
 HD_CPU_BACK(absorb);

@@ -76,11 +76,11 @@ HD_CPU_BACK(absorb)
         struct hd_tensor dy = hd_cpu_cols(dout[0], h * wide, rank), qh = hd_cpu_cols(q, h * dim, nope), d;
 
         if (dq.data) {
-            struct hd_tensor wh = *w, sum = hd_view2(HD_F32, hd_tape_scratch(s, hd_rows(q), nope), hd_rows(q), nope);
+            struct hd_tensor sum = hd_view2(HD_F32, hd_tape_scratch(s, hd_rows(q), nope), hd_rows(q), nope);
 
             if (!sum.data)
                 return;
-            hd_cpu_matmul(self, s, &(struct hd_call){.op = HD_OP_MATMUL, .n_out = 1, .out = {&sum}, .in = {&dy, NULL, &wh}, .i = {0, h * stride}});
+            hd_cpu_product(self, s, &sum, &dy, w, h * stride);
             d = hd_cpu_cols(&dq, h * dim, nope);
             hd_cpu_add_to(self, &d, &sum);
             pass_rope(&dq, dout[0], h, n_head, nope);

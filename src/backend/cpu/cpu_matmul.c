@@ -4,7 +4,7 @@
  * of tokens small enough that their activations stay in L2 while the tile's weights stay in L1. A kernel's result for an
  * element does not depend on the tiling (kernels.h), so neither the tile sizes nor the number of workers change a bit.
  */
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/cpu_back.h"
 #include "kernels/kernels.h"
 
 #define TOK_BLOCK 48
@@ -105,6 +105,11 @@ void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
     struct job j = {.c = c, .x = {c->in[0], c->in[1], c->in[5]}};
     int64_t n_tok = hd_rows(c->in[0]), total = 0;
 
+    if (s->tape) {                    /* training: many tokens, and no promise about one at a time */
+        for (int i = 0; i < c->n_out; i++)
+            hd_cpu_product(self, s, c->out[i], c->in[0], c->in[2 + i], c->i[1]);
+        return;
+    }
     j.tok_blocks = (n_tok + TOK_BLOCK - 1) / TOK_BLOCK;
     for (int i = 0; i < c->n_out; i++)
         total += hd_tensor_bytes(c->in[2 + i]);

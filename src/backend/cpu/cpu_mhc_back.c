@@ -136,7 +136,7 @@ HD_CPU_BACK(mhc_mix)
     if (!j.raw.data || !j.dm.data || !rows)
         return;
     raw = hd_cpu_cols(&j.raw, 0, n_mix);
-    hd_cpu_product(self, s, &raw, c->in[0], c->in[1]);
+    hd_cpu_product(self, s, &raw, c->in[0], c->in[1], 0);
     hd_cpu_rows(self, rows, 4 * hd_cols(c->in[0]), mix_range, &j);
     for (int64_t t = 0; t < rows; t++) {
         float *dm = hd_cpu_row(&j.dm, t), r = hd_cpu_row(&j.raw, t)[n_mix];

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/cpu_back.h"
 #include "kernels/kernels.h"
 #include "tensor/simulate.h"
 
@@ -159,7 +159,7 @@ static void product_range(void *arg, int64_t begin, int64_t end)
     }
 }
 
-static void product(struct hd_cpu *cpu, struct job *j, const struct hd_tensor *w0, const struct hd_tensor *w1, const struct hd_tensor *in, const struct hd_tensor *in_q,
+static void product(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, const struct hd_tensor *w0, const struct hd_tensor *w1, const struct hd_tensor *in, const struct hd_tensor *in_q,
                     const struct hd_tensor *out0, const struct hd_tensor *out1)
 {
     int64_t step = w0->panels ? HD_PANEL_ROWS : 8, tile = (w0->panels ? TILE_PANEL : TILE_BYTES) / (w0->row_bytes > 0 ? w0->row_bytes : 1) / step * step;
@@ -172,6 +172,16 @@ static void product(struct hd_cpu *cpu, struct job *j, const struct hd_tensor *w
     j->in = (struct hd_acts){in, in_q && in_q->type == HD_Q16 ? in_q : NULL, in_q && in_q->type == HD_Q8 ? in_q : NULL};
     j->out[0] = out0;
     j->out[1] = out1;
+    if (s->tape) {                    /* training: see cpu_matmul.c */
+        for (int64_t e = 0; e < j->c->i[0]; e++)
+            for (int k = 0; k < 2; k++)
+                if (j->w[k] && j->first[e + 1] > j->first[e]) {
+                    struct hd_tensor x = hd_cpu_rows_of(in, j->first[e], j->first[e + 1] - j->first[e]), y = hd_cpu_rows_of(j->out[k], j->first[e], hd_rows(&x));
+
+                    hd_cpu_product(cpu, s, &y, &x, &j->w[k][e], 0);
+                }
+        return;
+    }
     hd_pool_for(cpu->pool, j->tiles * j->c->i[0], 1, product_range, j);
 }
 
@@ -304,8 +314,8 @@ void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c)
         return;
     sort_slots(&j);
     hd_cpu_rows(self, slots, 2 * hd_cols(l[XS]), gather_range, &j);
-    product(self, &j, c->in[2], c->in[3], l[XS], l[XQ], l[H], l[U]);
+    product(self, s, &j, c->in[2], c->in[3], l[XS], l[XQ], l[H], l[U]);
     hd_cpu_rows(self, slots, 8 * hd_cols(l[H]), act_range, &j);
-    product(self, &j, c->in[4], NULL, l[H], l[HQ], l[Y], NULL);
+    product(self, s, &j, c->in[4], NULL, l[H], l[HQ], l[Y], NULL);
     hd_cpu_rows(self, hd_rows(l[X]), hd_cols(l[XS]) * hd_cols(l[IDX]), sum_range, &j);
 }

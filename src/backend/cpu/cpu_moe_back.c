@@ -157,8 +157,8 @@ static void expert(void *self, struct hd_stream *s, struct job *j, int64_t e, in
 
     if (!make(s, &j->h, n, f) || !make(s, &j->u, n, f) || !make(s, &j->dy, n, d) || !make(s, &j->da, n, f) || !make(s, &j->act, n, f) || !make(s, &dxs, n, d))
         return;
-    hd_cpu_product(self, s, &j->h, &xs, gate);
-    hd_cpu_product(self, s, &j->u, &xs, up);
+    hd_cpu_product(self, s, &j->h, &xs, gate, 0);
+    hd_cpu_product(self, s, &j->u, &xs, up, 0);
     hd_cpu_rows(self, n, d, gather_range, j);
     memset(j->da.data, 0, (size_t)(n * f) * sizeof(float));
     hd_cpu_back_x(self, s, &j->da, &j->dy, down, 0);
@@ -186,7 +186,11 @@ HD_CPU_BACK(moe)
 
     for (int64_t e = 0; hd_rows(l[XS]) && e < c->i[0]; e++) {
         j.s0 = first[e];
-        if (first[e + 1] > first[e])
+        if (first[e + 1] > first[e]) {
+            struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
+
             expert(self, s, &j, e, first[e + 1] - first[e]);
+            hd_arena_rewind(&s->tape->scratch, mark);
+        }
     }
 }

@@ -1,0 +1,89 @@
+/* cpu_xent.c: cross-entropy fused with the head: some rows of logits at a time, forward and (computed again) on the way back.
+ *
+ * With p = softmax(x w^T): loss = -log p[target], dlogits = (p - [target]) dloss. The logits of one round stay in cache; those of all
+ * tokens of a long batch would not even fit into memory beside a model with a large vocabulary. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/cpu_back.h"
+#include "kernels/kernels.h"
+
+struct job {
+    const int32_t *target;
+    struct hd_tensor logits;          /* of the round */
+    const struct hd_tensor *out;      /* its losses, forward; NULL on the way back */
+    const struct hd_tensor *dout;     /* gradients of its losses; logits become gradients */
+};
+
+static void loss_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct job *j = arg;
+    int64_t n = hd_cols(&j->logits);
+
+    for (int64_t t = begin; t < end; t++) {
+        float *l = hd_cpu_row(&j->logits, t), top = l[0], sum, d;
+        int32_t target = j->target[t];
+        float own = target < 0 ? 0 : l[target];
+
+        for (int64_t i = 1; i < n; i++)
+            top = l[i] > top ? l[i] : top;
+        sum = hd_k.exp_sum(n, l, top);
+        if (j->out) {
+            *hd_cpu_row(j->out, t) = target < 0 ? 0 : (float)(log((double)sum) + (double)top - (double)own);
+            continue;
+        }
+        d = target < 0 ? 0 : *hd_cpu_row(j->dout, t);
+        hd_k.scale(n, d / sum, l);
+        if (target >= 0)
+            l[target] -= d;
+    }
+}
+
+/* Logits of tokens t0 .., as many as fit. */
+static void round_of(void *self, struct hd_stream *s, const struct hd_call *c, int64_t t0, struct job *j, struct hd_tensor *x)
+{
+    int64_t n = hd_rows(c->in[2]), left = hd_rows(c->in[0]) - t0;
+
+    j->logits = hd_cpu_rows_of(c->in[2], 0, left < n ? left : n);
+    j->target = c->rows + t0;
+    *x = hd_cpu_rows_of(c->in[0], t0, hd_rows(&j->logits));
+    if (s->tape)
+        hd_cpu_product(self, s, &j->logits, x, c->in[1], 0);
+    else
+        hd_cpu_matmul(self, s, &(struct hd_call){.op = HD_OP_MATMUL, .n_out = 1, .out = {&j->logits}, .in = {x, NULL, c->in[1]}});
+}
+
+void hd_cpu_xent(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    for (int64_t t0 = 0; t0 < hd_rows(c->in[0]); t0 += hd_rows(c->in[2])) {
+        struct job j = {.out = NULL};
+        struct hd_tensor x, out;
+
+        round_of(self, s, c, t0, &j, &x);
+        out = hd_cpu_rows_of(c->out[0], t0, hd_rows(&x));
+        j.out = &out;
+        hd_cpu_rows(self, hd_rows(&x), 4 * hd_cols(&j.logits), loss_range, &j);
+    }
+}
+
+HD_CPU_BACK(xent)
+{
+    struct hd_tensor dx = hd_grad(s, c->in[0]), dw = hd_grad(s, c->in[1]);
+
+    for (int64_t t0 = 0; t0 < hd_rows(c->in[0]) && hd_stream_ok(s); t0 += hd_rows(c->in[2])) {
+        struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
+        struct job j = {.out = NULL};
+        struct hd_tensor x, d, part;
+
+        round_of(self, s, c, t0, &j, &x);
+        d = hd_cpu_rows_of(dout[0], t0, hd_rows(&x));
+        j.dout = &d;
+        hd_cpu_rows(self, hd_rows(&x), 4 * hd_cols(&j.logits), loss_range, &j);
+        if (dx.data) {
+            part = hd_cpu_rows_of(&dx, t0, hd_rows(&x));
+            hd_cpu_back_x(self, s, &part, &j.logits, c->in[1], 0);
+        }
+        hd_cpu_back_w(self, s, &dw, &j.logits, &x);
+        hd_arena_rewind(&s->tape->scratch, mark);
+    }
+}

@@ -1,0 +1,277 @@
+/* data.c: see data.h. */
+#include "train/data.h"
+
+#include <string.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/json.h"
+#include "base/mem.h"
+
+#define MAX_IDS ((size_t)1 << 33)
+#define LLMC_MAGIC 20240520
+#define LLMC_HEADER 1024
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), k = strlen(end);
+
+    return n >= k && !strcmp(s + n - k, end);
+}
+
+/* n ids become a document. */
+static int add_doc(struct hd_data *d, const int32_t *ids, size_t n, const char *path, struct hd_err *err)
+{
+    if (!n)
+        return HD_OK;
+    if (!HD_GROW(d->id, d->cap_id, (size_t)d->n + n, MAX_IDS) || !HD_GROW(d->doc, d->cap_doc, (size_t)d->n_doc + 2, MAX_IDS))
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %zu tokens", path, (size_t)d->n + n);
+    memcpy(d->id + d->n, ids, n * sizeof *ids);
+    d->doc[d->n_doc++] = d->n;
+    d->n += (int64_t)n;
+    d->doc[d->n_doc] = d->n;
+    return HD_OK;
+}
+
+static int add_text(struct hd_data *d, const char *text, size_t n, struct hd_tokenizer *tok, const char *path, struct hd_err *err)
+{
+    struct hd_ids ids = {0};
+    int rc = hd_tokenize(tok, text, n, 0, &ids, err);
+
+    if (rc == HD_OK)
+        rc = add_doc(d, ids.id, ids.n, path, err);
+    hd_ids_release(&ids);
+    return rc;
+}
+
+static int add_jsonl(struct hd_data *d, const char *p, size_t n, struct hd_tokenizer *tok, const char *path, struct hd_err *err)
+{
+    const char *end = p + n;
+
+    for (int64_t line = 1; p < end; line++) {
+        const char *stop = memchr(p, '\n', (size_t)(end - p)), *text = NULL;
+        size_t k = (size_t)((stop ? stop : end) - p);
+        char what[600];
+        json_t *j;
+        int rc;
+
+        snprintf(what, sizeof what, "%.500s: line %lld", path, (long long)line);
+        if (k > strspn(p, " \t\r") || !stop) {
+            if (!k)
+                break;
+            if (!(j = hd_json_parse(p, k, what, err)))
+                return err->code;
+            text = json_string_value(json_object_get(j, "text"));
+            rc = text ? add_text(d, text, json_string_length(json_object_get(j, "text")), tok, path, err)
+                      : hd_err_set(err, HD_ERR_FORMAT, "%s: text: found nothing; expected a string", what);
+            json_decref(j);
+            HD_TRY(rc);
+        }
+        p += k + 1;
+    }
+    return HD_OK;
+}
+
+/* u16 or u32 ids, little-endian as they lie. */
+static int add_bin(struct hd_data *d, const unsigned char *p, size_t n, const char *path, struct hd_err *err)
+{
+    size_t wide = ends_with(path, ".u32.bin") ? 4 : 2, count;
+    uint32_t magic = 0;
+    int32_t *ids;
+    int rc;
+
+    if (n >= LLMC_HEADER)
+        memcpy(&magic, p, 4);
+    if (magic == LLMC_MAGIC) {
+        p += LLMC_HEADER;
+        n -= LLMC_HEADER;
+    }
+    if (n % wide)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: %zu bytes of ids; expected a multiple of %zu", path, n, wide);
+    count = n / wide;
+    if (!(ids = hd_malloc(count * sizeof *ids)))
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %zu tokens", path, count);
+    for (size_t i = 0; i < count; i++) {
+        uint16_t half;
+
+        if (wide == 2) {
+            memcpy(&half, p + 2 * i, 2);
+            ids[i] = half;
+        } else {
+            memcpy(&ids[i], p + 4 * i, 4);
+        }
+    }
+    rc = add_doc(d, ids, count, path, err);
+    hd_free(ids);
+    return rc;
+}
+
+static int check_ids(const struct hd_data *d, int64_t from, int64_t n_vocab, const char *path, struct hd_err *err)
+{
+    for (int64_t i = from; i < d->n; i++)
+        if (d->id[i] < 0 || d->id[i] >= n_vocab)
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: token %lld: found id %lld; the model has %lld", path, (long long)(i - from), (long long)d->id[i], (long long)n_vocab);
+    return d->n > from ? HD_OK : hd_err_set(err, HD_ERR_FORMAT, "%s: found no text", path);
+}
+
+int hd_data_add(struct hd_data *d, const char *path, struct hd_tokenizer *tok, int64_t n_vocab, struct hd_err *err)
+{
+    struct hd_file_map m;
+    int64_t from = d->n;
+    bool bin = ends_with(path, ".bin");
+    int rc;
+
+    if (!bin && !tok)
+        return hd_err_set(err, HD_ERR_USAGE, "%s: text needs a tokenizer", path);
+    HD_TRY(hd_file_map(&m, path, err));
+    rc = bin                          ? add_bin(d, m.data, m.n, path, err)
+         : ends_with(path, ".jsonl") ? add_jsonl(d, (const char *)m.data, m.n, tok, path, err)
+                                     : add_text(d, (const char *)m.data, m.n, tok, path, err);
+    hd_file_unmap(&m);
+    return rc < 0 ? rc : check_ids(d, from, n_vocab, path, err);
+}
+
+int hd_data_split(struct hd_data *d, struct hd_data *val, double part, struct hd_err *err)
+{
+    int64_t to = 0;
+
+    for (int64_t i = 0; i < d->n_doc; i++) {
+        int64_t first = d->doc[i], n = d->doc[i + 1] - first, keep = n - (int64_t)(part * (double)n);
+
+        HD_TRY(add_doc(val, d->id + first + keep, (size_t)(n - keep), "validation", err));
+        d->doc[i] = to;
+        memmove(d->id + to, d->id + first, (size_t)keep * sizeof *d->id);
+        to += keep;
+    }
+    d->doc[d->n_doc] = d->n = to;
+    return HD_OK;
+}
+
+void hd_data_seal(struct hd_data *d, const struct hd_tokenizer *tok)
+{
+    d->hash = hd_hash(HD_HASH_INIT, d->id, (size_t)d->n * sizeof *d->id);
+    d->hash = hd_hash(d->hash, d->doc, (size_t)(d->n_doc + 1) * sizeof *d->doc);
+    d->n_bytes = 0;
+    for (int64_t i = 0; i < d->n && tok; i++)
+        d->n_bytes += (int64_t)hd_token_text(tok, d->id[i], false).n;
+}
+
+void hd_data_release(struct hd_data *d)
+{
+    hd_free(d->id);
+    hd_free(d->doc);
+    memset(d, 0, sizeof *d);
+}
+
+/* ---- batches ---- */
+
+int hd_loader_init(struct hd_loader *l, const struct hd_data *d, int64_t context, int64_t batch_tokens, uint64_t seed, bool shuffle, struct hd_err *err)
+{
+    *l = (struct hd_loader){.data = d, .context = context, .batch_tokens = batch_tokens, .max_seq = batch_tokens / 16 + 8, .seed = seed, .shuffle = shuffle, .made = -1};
+    if (context < 1 || batch_tokens < context)
+        return hd_err_set(err, HD_ERR_USAGE, "%lld tokens at once; expected at least the context, %lld", (long long)batch_tokens, (long long)context);
+    for (int64_t i = 0; i < d->n_doc; i++)
+        if (d->doc[i + 1] - d->doc[i] > 1)
+            return HD_OK;
+    return hd_err_set(err, HD_ERR_FORMAT, "the data hold no document of two tokens: nothing can be predicted");
+}
+
+void hd_loader_release(struct hd_loader *l)
+{
+    hd_free(l->piece);
+    memset(l, 0, sizeof *l);
+}
+
+/* The epoch's pieces: each document cut at a place of its own modulo context, then shuffled. Neighbouring pieces share a token, which is a target for the
+ * first and begins the second. */
+static int make_epoch(struct hd_loader *l, struct hd_err *err)
+{
+    const struct hd_data *d = l->data;
+    struct hd_rng rng;
+
+    hd_rng_seed(&rng, l->seed * 1000003u + (uint64_t)l->epoch);
+    l->n_piece = 0;
+    for (int64_t i = 0; i < d->n_doc; i++) {
+        int64_t len = d->doc[i + 1] - d->doc[i], cut = l->shuffle && len > l->context + 1 ? (int64_t)(hd_rng_next(&rng) % (uint64_t)l->context) : 0;
+
+        for (int64_t p = 0; p + 1 < len; p += cut, cut = l->context) {
+            if (!cut)
+                cut = l->context;
+            if (!HD_GROW(l->piece, l->cap, (size_t)l->n_piece + 1, MAX_IDS))
+                return hd_err_set(err, HD_ERR_MEMORY, "no memory for the order of %lld documents", (long long)d->n_doc);
+            l->piece[l->n_piece++] = (struct hd_piece){d->doc[i] + p, len - p < cut + 1 ? len - p : cut + 1};
+        }
+    }
+    for (int64_t i = l->n_piece - 1; i > 0 && l->shuffle; i--) {
+        int64_t k = (int64_t)(hd_rng_next(&rng) % (uint64_t)(i + 1));
+        struct hd_piece t = l->piece[i];
+
+        l->piece[i] = l->piece[k];
+        l->piece[k] = t;
+    }
+    l->made = l->epoch;
+    return HD_OK;
+}
+
+int hd_batch_init(struct hd_batch *b, const struct hd_loader *l, struct hd_err *err)
+{
+    size_t n = (size_t)l->batch_tokens;
+
+    memset(b, 0, sizeof *b);
+    b->id = hd_malloc(n * sizeof *b->id);
+    b->pos = hd_malloc(n * sizeof *b->pos);
+    b->row = hd_malloc(n * sizeof *b->row);
+    b->target = hd_malloc(n * sizeof *b->target);
+    b->span = hd_malloc((size_t)l->max_seq * sizeof *b->span);
+    if (b->id && b->pos && b->row && b->target && b->span)
+        return HD_OK;
+    hd_batch_release(b);
+    return hd_err_set(err, HD_ERR_MEMORY, "no memory for batches of %zu tokens", n);
+}
+
+void hd_batch_release(struct hd_batch *b)
+{
+    hd_free(b->id);
+    hd_free(b->pos);
+    hd_free(b->row);
+    hd_free(b->target);
+    hd_free(b->span);
+    memset(b, 0, sizeof *b);
+}
+
+static void put(struct hd_batch *b, const struct hd_data *d, struct hd_piece p)
+{
+    b->span[b->n_seq++] = (struct hd_span){.tok0 = b->n_tok, .n_tok = p.n - 1};
+    for (int64_t i = 0; i + 1 < p.n; i++, b->n_tok++) {
+        b->id[b->n_tok] = d->id[p.first + i];
+        b->target[b->n_tok] = d->id[p.first + i + 1];
+        b->pos[b->n_tok] = (int32_t)i;
+        b->row[b->n_tok] = (int32_t)b->n_tok;
+    }
+    b->n_target = b->n_tok;
+    b->max_len = p.n - 1 > b->max_len ? p.n - 1 : b->max_len;
+}
+
+int hd_loader_next(struct hd_loader *l, struct hd_batch *b, bool once, struct hd_err *err)
+{
+    b->n_tok = b->n_seq = b->n_target = b->max_len = 0;
+    while (b->n_tok < l->batch_tokens && b->n_seq < l->max_seq) {
+        struct hd_piece *p;
+
+        if (l->made != l->epoch)
+            HD_TRY(make_epoch(l, err));
+        if (l->at == l->n_piece) {
+            if (once)
+                break;
+            l->epoch++;
+            l->at = 0;
+            continue;
+        }
+        p = &l->piece[l->at];
+        if (b->n_tok + p->n - 1 > l->batch_tokens)
+            break;                                    /* the rest of the batch stays empty: pieces are not cut to fit */
+        put(b, l->data, *p);
+        l->at++;
+    }
+    return HD_OK;
+}

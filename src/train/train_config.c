@@ -1,0 +1,191 @@
+/* train_config.c: see train_config.h. */
+#include "train/train_config.h"
+
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+
+#define CONFIG_MAX ((size_t)1 << 24)
+
+static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance",
+                                    "init_std", "seed", "eval_every", "save_every", "log_every", "sample"};
+static const char *const known_data[] = {"train", "val", "val_part"};
+static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts"};
+static const char *const known_schedule[] = {"name", "warmup", "last", "decay"};
+static const char *const known_balance[] = {"bias_speed", "loss"};
+static const char *const known_sample[] = {"tokens", "prompt"};
+
+/* A misspelt field would be a default that nobody asked for. */
+static int check_keys(const json_t *o, const char *const *keys, int n, const char *what, const char *file, struct hd_err *err)
+{
+    const char *key;
+    json_t *v;
+
+    if (o && !json_is_object(o))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: %s: expected an object", file, what);
+    json_object_foreach((json_t *)o, key, v)
+    {
+        int i = 0;
+
+        while (i < n && strcmp(keys[i], key))
+            i++;
+        if (i == n)
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: %s%s%.60s: no such field", file, what, *what ? "." : "", key);
+    }
+    return HD_OK;
+}
+
+static int files(const json_t *v, const char **out, int *n, const char *key, const char *file, struct hd_err *err)
+{
+    json_t *e;
+    size_t i;
+
+    if (json_is_string(v)) {
+        out[(*n)++] = json_string_value(v);
+        return HD_OK;
+    }
+    if (v && !json_is_array(v))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: data.%s: expected a path or a list of paths", file, key);
+    json_array_foreach((json_t *)v, i, e)
+    {
+        if (!json_is_string(e) || *n == HD_MAX_DATA)
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: data.%s: expected at most %d paths", file, key, HD_MAX_DATA);
+        out[(*n)++] = json_string_value(e);
+    }
+    return HD_OK;
+}
+
+static int read_model(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    json_t *m = json_object_get(c->json, "model");
+    char *inside = NULL;
+
+    if (json_is_object(m)) {
+        c->model = json_deep_copy(m);
+        return HD_OK;
+    }
+    if (!json_is_string(m))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: model: expected a config.json, its path or its directory", file);
+    if (hd_file_is_dir(json_string_value(m)) && !(inside = hd_path_join(json_string_value(m), "config.json")))
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", file);
+    c->model = hd_json_read(inside ? inside : json_string_value(m), CONFIG_MAX, err);
+    hd_free(inside);
+    return c->model ? HD_OK : err->code;
+}
+
+static int read_data(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    const json_t *d = json_object_get(c->json, "data");
+
+    HD_TRY(check_keys(d, known_data, HD_LEN(known_data), "data", file, err));
+    HD_TRY(files(json_object_get(d, "train"), c->train, &c->n_train, "train", file, err));
+    HD_TRY(files(json_object_get(d, "val"), c->val, &c->n_val, "val", file, err));
+    HD_TRY(hd_json_real_or(d, "val_part", 0, 0.9, c->n_val ? 0 : 0.1, &c->val_part, file, err));
+    if (!c->n_train)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: data.train: found nothing; expected a path or a list of paths", file);
+    if (c->n_val && c->val_part > 0)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: data: val names files and val_part takes from training; expected one of them", file);
+    return HD_OK;
+}
+
+static int read_optim(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    const json_t *o = json_object_get(c->json, "optimizer"), *betas = json_object_get(o, "betas");
+    struct hd_optim_hp *hp = &c->hp.optim;
+    const char *name;
+    int64_t steps;
+    bool experts;
+
+    *hp = hd_optim_default;
+    HD_TRY(check_keys(o, known_optim, HD_LEN(known_optim), "optimizer", file, err));
+    HD_TRY(hd_json_str_or(o, "name", "muon", &name, file, err));
+    if (strcmp(name, "muon") && strcmp(name, "adamw"))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: optimizer.name: found \"%.40s\"; expected muon or adamw", file, name);
+    hp->muon = !strcmp(name, "muon");
+    HD_TRY(hd_json_real_or(o, "lr", 0, 10, hp->muon ? 3e-3 : 1e-3, &c->schedule.lr, file, err));
+    HD_TRY(hd_json_real_or(o, "eps", 0, 1, hp->eps, &hp->eps, file, err));
+    HD_TRY(hd_json_real_or(o, "weight_decay", 0, 10, hp->decay, &hp->decay, file, err));
+    HD_TRY(hd_json_real_or(o, "momentum", 0, 0.9999, hp->momentum, &hp->momentum, file, err));
+    HD_TRY(hd_json_real_or(o, "table_lr", 0, 1000, hp->table_lr, &hp->table_lr, file, err));
+    HD_TRY(hd_json_real_or(o, "clip", 0, 1e9, hp->clip, &hp->clip, file, err));
+    HD_TRY(hd_json_bool_or(o, "muon_experts", hp->muon_experts, &experts, file, err));
+    HD_TRY(hd_json_int_or(o, "ns_steps", 1, 20, hp->ns_steps + hp->ns_last, &steps, file, err));
+    hp->muon_experts = experts;
+    hp->ns_last = steps < 4 ? 0 : 2;
+    hp->ns_steps = (int)steps - hp->ns_last;
+    if (betas) {
+        hp->beta1 = json_number_value(json_array_get(betas, 0));
+        hp->beta2 = json_number_value(json_array_get(betas, 1));
+        if (json_array_size(betas) != 2 || !(hp->beta1 >= 0 && hp->beta1 < 1 && hp->beta2 >= 0 && hp->beta2 < 1))
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: optimizer.betas: expected two numbers from 0 to below 1", file);
+    }
+    return HD_OK;
+}
+
+static int read_schedule(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    static const char *const names[] = {"constant", "cosine", "wsd"};
+    const json_t *s = json_object_get(c->json, "schedule");
+    const char *name;
+    int k = 0;
+
+    HD_TRY(check_keys(s, known_schedule, HD_LEN(known_schedule), "schedule", file, err));
+    HD_TRY(hd_json_str_or(s, "name", "cosine", &name, file, err));
+    while (k < HD_LEN(names) && strcmp(names[k], name))
+        k++;
+    if (k == HD_LEN(names))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: schedule.name: found \"%.40s\"; expected constant, cosine or wsd", file, name);
+    c->schedule.kind = (enum hd_schedule_kind)k;
+    HD_TRY(hd_json_int(c->json, "steps", 1, (int64_t)1 << 40, &c->schedule.n_step, file, err));
+    HD_TRY(hd_json_int_or(s, "warmup", 0, (int64_t)1 << 40, c->schedule.n_step / 20 < 100 ? c->schedule.n_step / 20 : 100, &c->schedule.warmup, file, err));
+    HD_TRY(hd_json_real_or(s, "last", 0, 1, 0.1, &c->schedule.last, file, err));
+    return hd_json_real_or(s, "decay", 0, 1, 0.2, &c->schedule.decay, file, err);
+}
+
+static int read_rest(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    const json_t *j = c->json, *b = json_object_get(j, "balance"), *s = json_object_get(j, "sample");
+    int64_t seed;
+
+    HD_TRY(check_keys(b, known_balance, HD_LEN(known_balance), "balance", file, err));
+    HD_TRY(check_keys(s, known_sample, HD_LEN(known_sample), "sample", file, err));
+    HD_TRY(hd_json_real_or(b, "bias_speed", 0, 1, 1e-3, &c->hp.bias_speed, file, err));
+    HD_TRY(hd_json_real_or(b, "loss", 0, 10, 1e-4, &c->hp.balance, file, err));
+    HD_TRY(hd_json_int_or(s, "tokens", 0, 100000, 0, &c->sample_tokens, file, err));
+    HD_TRY(hd_json_str_or(s, "prompt", "\n", &c->sample_prompt, file, err));
+    HD_TRY(hd_json_str_or(j, "out", NULL, &c->out, file, err));
+    HD_TRY(hd_json_str_or(j, "tokenizer", "bytes", &c->tokenizer, file, err));
+    HD_TRY(hd_json_int_or(j, "bpe_vocab", 2, 1 << 20, 4096, &c->bpe_vocab, file, err));
+    HD_TRY(hd_json_int_or(j, "context", 1, 1 << 20, 256, &c->hp.context, file, err));
+    HD_TRY(hd_json_int_or(j, "batch_tokens", c->hp.context, 1 << 24, c->hp.context > 4096 ? c->hp.context : 4096 / c->hp.context * c->hp.context, &c->hp.batch_tokens, file, err));
+    HD_TRY(hd_json_int_or(j, "step_tokens", 1, 1 << 30, c->hp.batch_tokens, &c->step_tokens, file, err));
+    HD_TRY(hd_json_real_or(j, "init_std", 0, 1, 0.02, &c->init_std, file, err));
+    HD_TRY(hd_json_int_or(j, "seed", 0, INT64_MAX / 2000003, 1, &seed, file, err));
+    HD_TRY(hd_json_int_or(j, "eval_every", 0, (int64_t)1 << 40, 200, &c->eval_every, file, err));
+    HD_TRY(hd_json_int_or(j, "save_every", 0, (int64_t)1 << 40, c->eval_every, &c->save_every, file, err));
+    HD_TRY(hd_json_int_or(j, "log_every", 1, (int64_t)1 << 40, 10, &c->log_every, file, err));
+    c->seed = (uint64_t)seed;
+    return c->out ? HD_OK : hd_err_set(err, HD_ERR_FORMAT, "%s: out: found nothing; expected a directory", file);
+}
+
+int hd_train_config_read(struct hd_train_config *c, const char *path, struct hd_err *err)
+{
+    memset(c, 0, sizeof *c);
+    if (!(c->json = hd_json_read(path, CONFIG_MAX, err)))
+        return err->code;
+    HD_TRY(check_keys(c->json, known, HD_LEN(known), "", path, err));
+    HD_TRY(read_model(c, path, err));
+    HD_TRY(read_data(c, path, err));
+    HD_TRY(read_optim(c, path, err));
+    HD_TRY(read_schedule(c, path, err));
+    return read_rest(c, path, err);
+}
+
+void hd_train_config_release(struct hd_train_config *c)
+{
+    json_decref(c->json);
+    json_decref(c->model);
+    memset(c, 0, sizeof *c);
+}

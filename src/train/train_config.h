@@ -1,0 +1,35 @@
+/* train_config.h: what a training run is told: a JSON file, read once, every field checked by name (docs/training.md lists them). */
+#ifndef HD_TRAIN_TRAIN_CONFIG_H
+#define HD_TRAIN_TRAIN_CONFIG_H
+
+#include <jansson.h>
+
+#include "train/schedule.h"
+#include "train/trainer.h"
+
+#define HD_MAX_DATA 64
+
+struct hd_train_config {
+    json_t *json;                     /* owned; strings below lie in it */
+    json_t *model;                    /* config.json: inline, or read from a path; owned */
+    const char *out;
+    const char *tokenizer;            /* "bytes", "used-bytes", "bpe", or a directory with a tokenizer.json */
+    int64_t bpe_vocab;
+    const char *train[HD_MAX_DATA], *val[HD_MAX_DATA];
+    int n_train, n_val;
+    double val_part;                  /* of every training document, where no val files are named */
+    struct hd_trainer_hp hp;
+    int64_t step_tokens;              /* tokens of an update; batch_tokens of them at once */
+    struct hd_schedule schedule;
+    double init_std;
+    uint64_t seed;
+    int64_t eval_every, save_every, log_every;
+    int64_t sample_tokens;            /* 0: none */
+    const char *sample_prompt;
+};
+
+/* Errors: IO, FORMAT: file and field, what was found, what was expected. Release after failure too. */
+int hd_train_config_read(struct hd_train_config *c, const char *path, struct hd_err *err);
+void hd_train_config_release(struct hd_train_config *c);
+
+#endif

@@ -1,0 +1,81 @@
+# train.sh: hadal train: a run, cut and resumed, with its files; what bad configurations get; Ctrl-C and kill -9.
+. tests/cli/common.sh
+
+i=0
+while [ $i -lt 60 ]; do echo "the sea is deep and the sea is cold, said number $((i % 7))."; i=$((i + 1)); done >"$T/text.txt"
+config() { # name out more
+    cat >"$T/$1.json" <<EOT
+{"model": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+  "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": false},
+ "out": "$T/$2", "data": {"train": "$T/text.txt"}, "context": 32, "batch_tokens": 128, "save_every": 5, "eval_every": 10, "sample": {"tokens": 8, "prompt": "the"}$3}
+EOT
+}
+
+config a a ', "steps": 20'
+works "a run" "$HADAL" train "$T/a.json" --json -t 1
+says "ends with its loss" '"best_val_loss"'
+complains "says what it needs" "weights and gradients"
+complains "shows steps" "step 20/20"
+complains "validates" "bits per byte"
+for f in config.json model.safetensors tokenizer.json generation_config.json state.safetensors train.json metrics.jsonl loss.svg best/model.safetensors; do
+    [ -s "$T/a/$f" ]
+    report $? "has $f"
+done
+works "the model runs" "$HADAL" run "$T/a" --raw -p "the sea" -n 4 --temp 0
+fails 2 "not over another run" "$HADAL" train "$T/a.json" -q
+complains "says how to go on" "--resume"
+works "a finished run resumed does nothing" "$HADAL" train --resume "$T/a" -q
+
+config b b ', "steps": 20'
+works "the same run, 7 steps" "$HADAL" train "$T/b.json" -q --steps 7 -t 2
+works "and the rest" "$HADAL" train --resume "$T/b" -q -t 1
+cmp -s "$T/a/state.safetensors" "$T/b/state.safetensors"
+report $? "resumed with other workers: the same bits"
+cmp -s "$T/a/model.safetensors" "$T/b/model.safetensors"
+report $? "and the same model"
+[ "$(grep -c val_loss "$T/b/metrics.jsonl")" -eq 2 ] && [ "$(grep -c grad_norm "$T/b/metrics.jsonl")" -eq 20 ]
+report $? "its metrics are whole"
+
+# stopped, and killed
+config c c ', "steps": 1000000'
+"$HADAL" train "$T/c.json" -q -t 1 2>"$T/err" &
+pid=$!
+while [ ! -s "$T/c/state.safetensors" ]; do sleep 0.1; done
+kill -INT $pid
+wait $pid
+[ $? -eq 130 ]
+report $? "Ctrl-C ends with 130"
+complains "and says where it was" "--resume"
+works "and can be resumed" "$HADAL" train --resume "$T/c" -q --steps 1
+"$HADAL" train --resume "$T/c" -q -t 1 2>"$T/err" &
+pid=$!
+sleep 0.3
+kill -KILL $pid
+wait $pid 2>/dev/null
+works "killed, and can be resumed" "$HADAL" train --resume "$T/c" -q --steps 1
+for k in 1 2 3 4; do
+    HD_FAULT=write:$k "$HADAL" train --resume "$T/c" -q --steps 1 2>/dev/null
+done
+works "a disk that fails leaves the last checkpoint" "$HADAL" train --resume "$T/c" -q --steps 1
+
+# what bad input gets
+fails 2 "neither CONFIG nor --resume" "$HADAL" train
+fails 1 "no such file" "$HADAL" train "$T/nothing.json"
+config d d ', "steps": 20, "contxt": 3'
+fails 1 "a field that there is none of" "$HADAL" train "$T/d.json" -q
+complains "names it" "contxt"
+config e e ', "steps": 20, "optimizer": {"name": "sgd"}'
+fails 1 "an unknown optimiser" "$HADAL" train "$T/e.json" -q
+: >"$T/empty.txt"
+sed "s/text.txt/empty.txt/; s|$T/a\"|$T/f\"|" "$T/a.json" >"$T/f.json"
+fails 1 "empty data" "$HADAL" train "$T/f.json" -q
+complains "names the file" "empty.txt"
+fails 1 "a directory that holds no run" "$HADAL" train --resume "$T" -q
+echo "more" >>"$T/text.txt"
+fails 2 "changed data" "$HADAL" train --resume "$T/b" -q
+complains "says so" "not those that the run began with"
+
+config g g ', "steps": 2, "tokenizer": "bpe", "bpe_vocab": 290'
+works "a tokenizer of its own" "$HADAL" train "$T/g.json" -q
+works "that tokenizes" "$HADAL" tokenize "$T/g" -p "the sea"
+echo "1..$n"

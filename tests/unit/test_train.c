@@ -1,0 +1,619 @@
+/* test_train.c: training: data as batches, updates as their formulas, runs that learn, resume and count bits, what is written loads elsewhere. */
+#include "support.h"
+
+#include "base/hash.h"
+#include "base/json.h"
+#include "token/bpe_train.h"
+#include "train/model_dir.h"
+#include "train/train_log.h"
+
+static const char llama[] = "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": 32, \"intermediate_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 2, "
+                            "\"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": false}";
+
+static const char v3[] = "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"model_type\": \"deepseek_v3\", \"hidden_size\": 32, \"intermediate_size\": 64, \"moe_intermediate_size\": 16, "
+                         "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 2, \"q_lora_rank\": 16, \"kv_lora_rank\": 16, \"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 8, "
+                         "\"v_head_dim\": 8, \"n_routed_experts\": 8, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, \"first_k_dense_replace\": 1, \"n_group\": 2, \"topk_group\": 1, "
+                         "\"routed_scaling_factor\": 1.5, \"scoring_func\": \"sigmoid\", \"topk_method\": \"noaux_tc\", \"norm_topk_prob\": true, \"rms_norm_eps\": 1e-6, "
+                         "\"max_position_embeddings\": 128, \"rope_theta\": 10000, \"tie_word_embeddings\": false, \"num_nextn_predict_layers\": 0, \"moe_layer_freq\": 1, \"hidden_act\": \"silu\"}";
+
+static const char v41[] = "{\"architectures\": [\"DeepseekV41ForCausalLM\"], \"model_type\": \"deepseek_v41\", \"text_config\": {\"hidden_size\": 32, \"moe_intermediate_size\": 16, \"num_hidden_layers\": 4, "
+                          "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16, \"qk_rope_head_dim\": 8, \"q_lora_rank\": 16, \"o_lora_rank\": 8, \"o_groups\": 2, \"swiglu_limit\": 10.0, "
+                          "\"rms_norm_eps\": 1e-6, \"max_position_embeddings\": 1024, \"n_routed_experts\": 4, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, \"scoring_func\": \"sqrtsoftplus\", "
+                          "\"norm_topk_prob\": true, \"routed_scaling_factor\": 1.5, \"sliding_window\": 8, \"compress_ratios\": [0, 2, 1, 1], \"compress_rope_theta\": 160000, "
+                          "\"kv_source_layer_ids\": [1, 2], \"index_source_layer_ids\": [1, 2], \"index_n_heads\": 2, \"index_head_dim\": 16, \"index_topk\": 16, \"hc_mult\": 2, "
+                          "\"hc_sinkhorn_iters\": 4, \"engram_layer_ids\": [1], \"engram_max_ngram_size\": 3, \"engram_vocab_size\": 200, \"engram_n_heads\": 2, \"engram_head_dim\": 8, "
+                          "\"engram_pad_token_id\": 0, \"num_nextn_predict_layers\": 0}}";
+
+/* Text that can be learned: a few sentences in a fixed order. */
+static void write_text(const char *path, int n)
+{
+    FILE *f = fopen(path, "wb");
+
+    assert_non_null(f);
+    for (int i = 0; i < n; i++)
+        fprintf(f, "the deep sea is %s and the trench is %s.\n", i % 2 ? "cold" : "dark", i % 3 ? "narrow" : "wide");
+    fclose(f);
+}
+
+static const char *write_config(const char *name, const char *model, const char *data, const char *more)
+{
+    char *path = tmp_path(name), out[512], text[8192];
+
+    snprintf(out, sizeof out, "%s.out", path);
+    snprintf(text, sizeof text, "{\"model\": %s, \"out\": \"%s\", \"data\": {\"train\": \"%s\"}, \"context\": 32, \"batch_tokens\": 128, \"optimizer\": {\"lr\": 0.01}%s}", model, out, data, more);
+    write_file(path, text, strlen(text));
+    return path;
+}
+
+static void remove_state(const char *config)
+{
+    char path[600];
+
+    snprintf(path, sizeof path, "%s.out/state.safetensors", config);
+    unlink(path);
+}
+
+/* n steps of a run; the hash of its weights and averages, the last loss. */
+static uint64_t steps(const char *path, bool resume, int n_thread, int n, double *loss)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    uint64_t sum;
+
+    assert_ok(hd_train_run_prepare(r, path, resume, n_thread, &test_err));
+    assert_ok(hd_train_run_open(r, resume, &test_err));
+    for (int i = 0; i < n; i++) {
+        struct hd_step_result s;
+        double lr;
+
+        assert_ok(hd_train_run_step(r, &s, &lr, &test_err));
+        *loss = s.loss;
+    }
+    assert_ok(hd_train_run_save(r, false, &test_err));
+    sum = hd_hash(HD_HASH_INIT, r->trainer.ps.w, r->trainer.ps.n_float * 4);
+    sum = hd_hash(sum, r->trainer.optim.m, r->trainer.ps.n_float * 4);
+    sum = hd_hash(sum, r->trainer.optim.v, r->trainer.ps.n_float * 4);
+    hd_train_run_close(r);
+    hd_free(r);
+    return sum;
+}
+
+/* ---- families ---- */
+
+static void check_family(const char *name, const char *model, double below)
+{
+    char *data = tmp_path("sea.txt"), out[600];
+    const char *config;
+    double loss, other;
+    uint64_t one, two;
+
+    write_text(data, 200);
+    config = write_config(name, model, data, ", \"steps\": 40, \"schedule\": {\"name\": \"constant\"}");
+    remove_state(config);
+    one = steps(config, false, 1, 40, &loss);
+    if (!(loss < below))
+        fail_msg("%s: loss %.3f after 40 steps; below %.3f expected", name, loss, below);
+    remove_state(config);
+    two = steps(config, false, 2, 17, &other);        /* 17 and 23 steps, two workers */
+    snprintf(out, sizeof out, "%s.out", config);
+    two = steps(out, true, 2, 23, &other);
+    assert_true(one == two && loss == other);
+}
+
+static void test_llama(void **state)
+{
+    check_family("train-llama.json", llama, 0.8);
+}
+
+static void test_v3(void **state)
+{
+    check_family("train-v3.json", v3, 1.6);
+}
+
+static void test_v41(void **state)
+{
+    check_family("train-v41.json", v41, 1.6);
+}
+
+/* Whatever the golden checkpoints are made of begins, learns a little and counts the same bits with two workers: their configs, with bytes for a vocabulary. */
+static void test_blocks(void **state)
+{
+    static const char *const names[] = {"qwen2-a", "v2-lite", "v32-a", "v4-f32-a", "v41-f32-a", "hadal-a", "hadal-b", "hadal-c", "hadal-d"};
+    static const char *const drop[] = {"quantization_config", "engram_num_embeddings", "engram_compressed_vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "image_token_id"};
+    char *data = tmp_path("sea.txt");
+
+    write_text(data, 50);
+    for (int k = 0; k < HD_LEN(names); k++) {
+        char path[256], *model;
+        const char *config;
+        double first, one, two;
+        uint64_t a, b;
+        json_t *c, *text;
+
+        snprintf(path, sizeof path, "tests/golden/%s/config.json", names[k]);
+        assert_non_null(c = hd_json_read(path, (size_t)1 << 20, &test_err));
+        text = json_object_get(c, "text_config");
+        text = text ? text : c;
+        for (int i = 0; i < HD_LEN(drop); i++) {
+            json_object_del(c, drop[i]);
+            json_object_del(text, drop[i]);
+        }
+        json_object_set_new(text, "vocab_size", json_integer(304));
+        json_object_set_new(text, "num_nextn_predict_layers", json_integer(0));
+        assert_non_null(model = json_dumps(c, 0));
+        config = write_config("block.json", model, data, ", \"steps\": 20");
+        remove_state(config);
+        steps(config, false, 1, 1, &first);
+        remove_state(config);
+        a = steps(config, false, 1, 12, &one);
+        remove_state(config);
+        b = steps(config, false, 2, 12, &two);
+        if (!(one < first - 0.5) || a != b)
+            fail_msg("%s: loss %.3f, after 12 steps %.3f; %s bits with two workers", names[k], first, one, a == b ? "the same" : "other");
+        hd_free(model);
+        json_decref(c);
+    }
+}
+
+/* ---- what is written loads elsewhere: the engine's logits give the trainer's loss ---- */
+
+static void check_export(const char *name, const char *model)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    struct hd_engine_options o = {.n_thread = 1, .exact = HD_EXACT_F32, .n_ctx = 256};
+    char *data = tmp_path("sea.txt"), out[600];
+    const char *config;
+    const struct hd_step_item *done;
+    struct hd_step_item it;
+    struct hd_session ss;
+    struct hd_engine e;
+    double loss, sum = 0, one;
+    int64_t n;
+
+    write_text(data, 50);
+    config = write_config(name, model, data, ", \"steps\": 5");
+    remove_state(config);
+    steps(config, false, 1, 5, &loss);
+    snprintf(out, sizeof out, "%s.out", config);
+    assert_ok(hd_train_run_prepare(r, out, true, 1, &test_err));
+    assert_ok(hd_train_run_open(r, true, &test_err));
+    assert_ok(hd_loader_next(&r->loader, &r->batch, false, &test_err));
+    r->batch.n_seq = 1;
+    r->batch.n_tok = r->batch.n_target = r->batch.span[0].n_tok;
+    assert_ok(hd_trainer_eval(&r->trainer, &r->batch, &one, &n, &test_err));
+    assert_ok(hd_engine_open(&e, out, &o, &test_err));
+    assert_ok(hd_session_open(&ss, &e, &test_err));
+    it = (struct hd_step_item){.session = &ss, .ids = r->batch.id, .n_tok = n, .want = HD_WANT_ALL};
+    assert_ok(hd_engine_step(&e, &it, 1, &test_err));
+    done = &it;
+    for (int64_t t = 0; t < n; t++) {
+        const float *l = done->logits + t * e.model.hp.n_vocab;
+        double den = 0;
+
+        for (int64_t i = 0; i < e.model.hp.n_vocab; i++)
+            den += exp((double)l[i]);
+        sum += log(den) - (double)l[r->batch.target[t]];
+    }
+    assert_true(fabs(sum - one) < 1e-4 * one);
+    hd_session_close(&ss);
+    hd_engine_close(&e);
+    hd_train_run_close(r);
+    hd_free(r);
+}
+
+static void test_export(void **state)
+{
+    check_export("export-llama.json", llama);
+    check_export("export-v3.json", v3);
+    check_export("export-v41.json", v41);
+}
+
+/* ---- data ---- */
+
+static void test_data(void **state)
+{
+    static const char jsonl[] = "{\"text\": \"abc\"}\n\n{\"text\": \"defgh\", \"other\": 1}\n";
+    static const uint16_t ids[] = {1, 2, 3, 300};
+    static const int32_t wide[] = {5, 6};
+    struct hd_data d = {0}, val = {0};
+    char *path = tmp_path("a.jsonl"), *bin = tmp_path("a.bin"), *bin32 = tmp_path("a.u32.bin"), *empty = tmp_path("empty.txt");
+    struct hd_bpe_trainer *t;
+    struct hd_tokenizer *tok;
+    struct hd_str json;
+    int64_t n;
+
+    assert_ok(hd_bpe_trainer_create(&t, &test_err));
+    hd_str_init(&json, 0);
+    assert_ok(hd_bpe_trainer_finish(t, &(struct hd_bpe_hp){0}, &json, &n, &test_err));
+    assert_int_equal(n, 256);
+    assert_ok(hd_tokenizer_parse(&tok, json.s, json.n, "bytes", 0, &test_err));
+    write_file(path, jsonl, sizeof jsonl - 1);
+    write_file(bin, ids, sizeof ids);
+    write_file(bin32, wide, sizeof wide);
+    write_file(empty, "", 0);
+    assert_ok(hd_data_add(&d, path, tok, 256, &test_err));
+    assert_int_equal(d.n_doc, 2);
+    assert_int_equal(d.n, 8);
+    assert_int_equal(d.id[3], 'd');
+    assert_int_equal(hd_data_add(&d, bin, NULL, 256, &test_err), HD_ERR_FORMAT);      /* 300 */
+    assert_ok(hd_data_add(&d, bin32, NULL, 256, &test_err));
+    assert_int_equal(hd_data_add(&d, empty, tok, 256, &test_err), HD_ERR_FORMAT);
+    hd_data_release(&d);
+    assert_ok(hd_data_add(&d, path, tok, 256, &test_err));
+    assert_ok(hd_data_split(&d, &val, 0.4, &test_err));
+    assert_int_equal(d.n, 5);
+    assert_int_equal(val.n, 3);
+    assert_int_equal(val.id[1], 'g');
+    hd_data_seal(&val, tok);
+    assert_int_equal(val.n_bytes, 3);
+    hd_data_release(&d);
+    hd_data_release(&val);
+    hd_tokenizer_free(tok);
+    hd_bpe_trainer_free(t);
+    hd_str_release(&json);
+}
+
+/* Every token of every epoch is a target once but for documents' first ones; a cursor alone goes on where another loader was. */
+static void test_loader(void **state)
+{
+    struct hd_data d = {0};
+    struct hd_loader a, b;
+    struct hd_batch x, y;
+    int32_t id[100];
+    int seen[100];
+
+    for (int i = 0; i < 100; i++)
+        id[i] = i;
+    d.id = id;
+    d.n = 100;
+    d.doc = (int64_t[]){0, 3, 4, 60, 100};
+    d.n_doc = 4;
+    assert_ok(hd_loader_init(&a, &d, 8, 20, 7, true, &test_err));
+    assert_ok(hd_loader_init(&b, &d, 8, 20, 7, true, &test_err));
+    assert_ok(hd_batch_init(&x, &a, &test_err));
+    assert_ok(hd_batch_init(&y, &b, &test_err));
+    for (int epoch = 0; epoch < 3; epoch++) {
+        memset(seen, 0, sizeof seen);
+        for (int64_t n = 0; n < 96; n += x.n_target) {
+            a.epoch = epoch;
+            assert_ok(hd_loader_next(&a, &x, true, &test_err));
+            assert_true(x.n_target > 0);
+            for (int64_t s = 0; s < x.n_seq; s++)
+                for (int64_t i = 0; i < x.span[s].n_tok; i++) {
+                    int64_t t = x.span[s].tok0 + i;
+
+                    assert_int_equal(x.pos[t], i);
+                    assert_int_equal(x.target[t], x.id[t] + 1);
+                    seen[x.target[t]]++;
+                }
+        }
+        for (int i = 0; i < 100; i++)
+            assert_int_equal(seen[i], i != 0 && i != 3 && i != 4 && i != 60);
+        a.at = 0;
+    }
+    a.epoch = b.epoch = 2;
+    a.at = b.at = 0;
+    assert_ok(hd_loader_next(&a, &x, false, &test_err));
+    b.at = a.at;
+    assert_ok(hd_loader_next(&a, &x, false, &test_err));
+    assert_ok(hd_loader_next(&b, &y, false, &test_err));
+    assert_int_equal(x.n_tok, y.n_tok);
+    assert_memory_equal(x.id, y.id, (size_t)x.n_tok * sizeof *x.id);
+    hd_batch_release(&x);
+    hd_batch_release(&y);
+    hd_loader_release(&a);
+    hd_loader_release(&b);
+}
+
+/* ---- neighbours in a batch do not see each other ---- */
+
+static void check_apart(const char *name, const char *model)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    char *data = tmp_path("sea.txt");
+    const char *config;
+    struct hd_batch *b = &r->batch, one;
+    struct hd_span span;
+    double all, sum = 0, part;
+    int64_t n;
+
+    write_text(data, 50);
+    config = write_config(name, model, data, ", \"steps\": 5");
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 1, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    assert_ok(hd_loader_next(&r->loader, b, false, &test_err));
+    assert_true(b->n_seq > 2);
+    assert_ok(hd_trainer_eval(&r->trainer, b, &all, &n, &test_err));
+    for (int64_t i = 0; i < b->n_seq; i++) {
+        int64_t first = b->span[i].tok0;
+
+        one = *b;
+        span = (struct hd_span){.n_tok = b->span[i].n_tok};
+        one.span = &span;
+        one.n_seq = 1;
+        one.n_tok = one.n_target = span.n_tok;
+        one.id += first;
+        one.pos += first;
+        one.target += first;
+        assert_ok(hd_trainer_eval(&r->trainer, &one, &part, &n, &test_err));
+        sum += part;
+    }
+    assert_true(fabs(all - sum) < 1e-6 * all);
+    hd_train_run_close(r);
+    hd_free(r);
+}
+
+static void test_apart(void **state)
+{
+    check_apart("apart-llama.json", llama);
+    check_apart("apart-v41.json", v41);
+}
+
+/* ---- formulas ---- */
+
+static void test_schedule(void **state)
+{
+    struct hd_schedule s = {HD_SCHEDULE_COSINE, 1, 0.1, 110, 10, 0};
+
+    assert_true(fabs(hd_schedule_lr(&s, 0) - 0.1) < 1e-12 && hd_schedule_lr(&s, 9) == 1);
+    assert_true(fabs(hd_schedule_lr(&s, 60) - 0.55) < 1e-12 && fabs(hd_schedule_lr(&s, 110) - 0.1) < 1e-12);
+    s.kind = HD_SCHEDULE_WSD;
+    s.n_step = 100;
+    s.decay = 0.2;
+    assert_true(hd_schedule_lr(&s, 80) == 1 && fabs(hd_schedule_lr(&s, 90) - 0.55) < 1e-12);
+}
+
+static void test_orthogonal(void **state)
+{
+    static const int64_t shape[][2] = {{8, 20}, {20, 8}, {16, 16}, {1, 5}};
+    struct hd_optim o = {.hp = hd_optim_default};
+    struct hd_rng rng;
+
+    assert_ok(hd_backend_cpu_init(NULL, &test_err));
+    assert_ok(hd_pool_create(&o.pool, 1, &test_err));
+    struct hd_backend be;
+
+    assert_ok(hd_backend_cpu_create(&be, o.pool, &test_err));
+    o.be = &be;
+    hd_arena_init(&o.arena, 0);
+    hd_tape_init(&o.tape);
+    hd_rng_seed(&rng, 3);
+    for (int k = 0; k < HD_LEN(shape); k++) {
+        int64_t m = shape[k][0], n = shape[k][1], a = m < n ? m : n, b = m < n ? n : m;
+        float x[400];
+
+        for (int64_t i = 0; i < m * n; i++)
+            x[i] = (float)(hd_rng_double(&rng) - 0.5);
+        assert_ok(hd_orthogonalise(&o, x, m, n, &test_err));
+        for (int64_t i = 0; i < a; i++)
+            for (int64_t j = 0; j < a; j++) {
+                double d = 0;
+
+                for (int64_t e = 0; e < b; e++)
+                    d += m < n ? (double)x[i * n + e] * (double)x[j * n + e] : (double)x[e * n + i] * (double)x[e * n + j];
+                assert_true(fabs(d - (i == j)) < 0.02);
+            }
+    }
+    hd_arena_release(&o.arena);
+    hd_tape_release(&o.tape);
+    hd_backend_cpu_free(&be);
+    hd_pool_free(o.pool);
+}
+
+/* AdamW's first two updates, and rows that nobody touched. */
+static void test_adamw(void **state)
+{
+    float w[6] = {1, -2, 3, 4, 5, 6}, g[6] = {0.5f, -0.25f, 0, 0, 1, 1}, m[6] = {0}, v[6] = {0};
+    unsigned char touched[1] = {1 << 0 | 1 << 2};
+    struct hd_param p = {.name = "embed.weight", .w = w, .grad = g, .rows = 3, .cols = 2, .n = 6, .kind = HD_PARAM_TABLE, .touched = touched};
+    struct hd_params ps = {.p = &p, .n = 1, .w = w, .grad = g, .n_float = 6};
+    struct hd_optim o = {.hp = hd_optim_default, .ps = &ps, .m = m, .v = v};
+    double part[1];
+
+    o.hp.table_lr = 1;
+    o.part = part;
+    assert_ok(hd_pool_create(&o.pool, 1, &test_err));
+    assert_true(fabs(hd_grad_norm(&o, 2) - 2 * sqrt(0.25 + 0.0625 + 2)) < 1e-6);
+    assert_ok(hd_optim_step(&o, 0.1, 1, &test_err));
+    assert_true(fabs((double)w[0] - 0.9) < 1e-6 && fabs((double)w[1] + 1.9) < 1e-6);
+    assert_true(w[2] == 3 && w[3] == 4 && g[0] == 0 && touched[0] == 0);
+    touched[0] = 1;
+    g[0] = 0.5f;
+    assert_ok(hd_optim_step(&o, 0.1, 1, &test_err));
+    assert_true(fabs((double)w[0] - 0.8) < 1e-5);
+    hd_pool_free(o.pool);
+}
+
+/* ---- balance ---- */
+
+struct gate_trial {
+    struct hd_backend be;
+    struct hd_arena arena;
+    struct hd_tape tape;
+    struct hd_stream s;
+    struct hd_balance b;
+    struct hd_ragged batch;
+    struct hd_span span[2];
+    float logits[7 * 5], grad[7 * 5], bias[5], bias_grad[5];
+    struct hd_tensor x, bias_t;
+};
+
+static double balance_loss(struct gate_trial *a, const struct hd_gate_hp *hp)
+{
+    hd_arena_reset(&a->arena);
+    hd_stream_init(&a->s, &a->be, &a->arena, HD_EXACT_F32);
+    hd_tape_begin(&a->tape);
+    a->s.tape = &a->tape;
+    memset(a->grad, 0, sizeof a->grad);
+    hd_gate(&a->s, hd_new(&a->s, HD_I32, 7, 2), hd_new(&a->s, HD_F32, 7, 2), &a->x, &a->bias_t, NULL, &a->batch, hp);
+    assert_ok(hd_balance_batch(&a->b, &a->s, 1, &test_err));
+    return a->b.loss;
+}
+
+/* The sequence-wise loss's gradient against differences; biases move towards equal loads, and MaxVio is what it says. */
+static void test_balance(void **state)
+{
+    for (int fn = 0; fn < 3; fn++) {
+        struct gate_trial *a = hd_calloc(1, sizeof *a);
+        struct hd_gate_hp hp = {.n_expert = 5, .n_used = 2, .fn = (enum hd_gate_fn)fn, .norm = true, .scale = 1, .temp = 0.7f};
+        struct hd_pool *pool;
+        struct hd_rng rng;
+        float grad[7 * 5];
+
+        hd_rng_seed(&rng, 5);
+        for (int i = 0; i < 35; i++)
+            a->logits[i] = (float)(4 * hd_rng_double(&rng) - 2);
+        a->span[0] = (struct hd_span){.n_tok = 4};
+        a->span[1] = (struct hd_span){.tok0 = 4, .n_tok = 3};
+        a->batch = (struct hd_ragged){.n_tok = 7, .n_seq = 2, .span = a->span};
+        a->x = hd_view2(HD_F32, a->logits, 7, 5);
+        a->bias_t = hd_view1(HD_F32, a->bias, 5);
+        a->b = (struct hd_balance){.speed = 0.01, .alpha = 0.1};
+        assert_ok(hd_pool_create(&pool, 1, &test_err));
+        assert_ok(hd_backend_cpu_create(&a->be, pool, &test_err));
+        hd_arena_init(&a->arena, 0);
+        hd_tape_init(&a->tape);
+        assert_ok(hd_tape_range(&a->tape, a->logits, a->grad, sizeof a->logits, false, &test_err));
+        balance_loss(a, &hp);
+        memcpy(grad, a->grad, sizeof grad);
+        for (int i = 0; i < 35; i++) {
+            float old = a->logits[i];
+            double up, down;
+
+            a->logits[i] = old + 1e-3f;
+            up = balance_loss(a, &hp);
+            a->logits[i] = old - 1e-3f;
+            down = balance_loss(a, &hp);
+            a->logits[i] = old;
+            assert_true(fabs((up - down) / 2e-3 - (double)grad[i]) < 2e-6);
+        }
+        memset(a->b.gate[0].load, 0, 5 * sizeof(int64_t));
+        balance_loss(a, &hp);
+        int64_t load[5], top = 0;
+
+        memcpy(load, a->b.gate[0].load, sizeof load);
+        for (int e = 0; e < 5; e++)
+            top = load[e] > top ? load[e] : top;
+        assert_true(fabs(hd_balance_update(&a->b) - ((double)top / 2.8 - 1)) < 1e-12);      /* 14 choices of 5 experts */
+        for (int e = 0; e < 5; e++)
+            assert_true(a->bias[e] == (load[e] > 2 ? -0.01f : 0.01f));
+        hd_balance_release(&a->b);
+        hd_tape_release(&a->tape);
+        hd_arena_release(&a->arena);
+        hd_backend_cpu_free(&a->be);
+        hd_pool_free(pool);
+        hd_free(a);
+    }
+}
+
+/* ---- refusals ---- */
+
+static void refuse(const char *name, const char *model, const char *data, const char *more, bool resume, const char *says)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    const char *config = resume ? name : write_config(name, model, data, more);
+    int rc = hd_train_run_prepare(r, config, resume, 1, &test_err);
+
+    if (rc == HD_OK)
+        rc = hd_train_run_open(r, resume, &test_err);
+    if (rc >= 0 || !strstr(test_err.msg, says))
+        fail_msg("%s: \"%s\"; expected \"%s\"", name, rc < 0 ? test_err.msg : "no error", says);
+    hd_train_run_close(r);
+    hd_free(r);
+}
+
+static void test_refusals(void **state)
+{
+    char *data = tmp_path("sea2.txt"), out[600];
+    const char *config;
+    double loss;
+
+    write_text(data, 50);
+    refuse("bad1.json", llama, data, ", \"steps\": 5, \"stepz\": 1", false, "stepz: no such field");
+    refuse("bad2.json", llama, data, "", false, "steps: found");
+    refuse("bad3.json", llama, "nowhere.txt", ", \"steps\": 5", false, "nowhere.txt");
+    refuse("bad4.json", "{\"model_type\": \"gpt5\"}", data, ", \"steps\": 5", false, "gpt5");
+    refuse("bad5.json", llama, data, ", \"steps\": 5, \"schedule\": {\"name\": \"linear\"}", false, "schedule.name");
+    config = write_config("changed.json", llama, data, ", \"steps\": 9");
+    remove_state(config);
+    steps(config, false, 1, 3, &loss);
+    refuse("changed.json", llama, data, ", \"steps\": 9", false, "--resume");
+    snprintf(out, sizeof out, "%s.out", config);
+    write_text(data, 51);
+    refuse(out, NULL, NULL, NULL, true, "not those that the run began with");
+    write_text(data, 50);
+    steps(out, true, 1, 3, &loss);                    /* still there */
+}
+
+/* A weight that is no number: the layer is named, and nothing is written. */
+static void test_not_finite(void **state)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    char *data = tmp_path("sea.txt");
+    const char *config;
+    struct hd_step_result s;
+    double lr;
+
+    write_text(data, 50);
+    config = write_config("nan.json", llama, data, ", \"steps\": 5");
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 1, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    for (int i = 0; i < r->trainer.ps.n; i++)
+        if (strstr(r->trainer.ps.p[i].name, "layers.1.mlp.up_proj"))
+            r->trainer.ps.p[i].w[3] = NAN;
+    assert_int_equal(hd_train_run_step(r, &s, &lr, &test_err), HD_ERR_FORMAT);
+    assert_non_null(strstr(test_err.msg, "layers.1."));
+    hd_train_run_close(r);
+    hd_free(r);
+}
+
+/* ---- tokenizers ---- */
+
+static void test_bpe(void **state)
+{
+    static const char *const special[] = {"<|endoftext|>"};
+    struct hd_bpe_hp hp = {.n_vocab = 290, .special = special, .n_special = 1};
+    struct hd_bpe_trainer *t;
+    struct hd_tokenizer *tok;
+    struct hd_ids ids = {0};
+    struct hd_str json, back;
+    char *path = tmp_path("sea.txt"), *text;
+    int64_t n_vocab;
+    size_t n;
+
+    write_text(path, 100);
+    assert_ok(hd_file_read(path, (size_t)1 << 20, &text, &n, &test_err));
+    assert_ok(hd_bpe_trainer_create(&t, &test_err));
+    assert_ok(hd_bpe_trainer_add(t, text, n, &test_err));
+    hd_str_init(&json, 0);
+    hd_str_init(&back, 0);
+    assert_ok(hd_bpe_trainer_finish(t, &hp, &json, &n_vocab, &test_err));
+    assert_int_equal(n_vocab, 290);
+    assert_ok(hd_tokenizer_parse(&tok, json.s, json.n, "bpe", 0, &test_err));
+    assert_int_equal(hd_tokenizer_find(tok, special[0]), 0);
+    assert_ok(hd_tokenize(tok, text, n, 0, &ids, &test_err));
+    assert_true(ids.n * 3 < n);                       /* words are pieces now */
+    hd_detokenize(tok, ids.id, ids.n, false, &back);
+    assert_int_equal(back.n, n);
+    assert_memory_equal(back.s, text, n);
+    hd_ids_release(&ids);
+    hd_tokenizer_free(tok);
+    hd_bpe_trainer_free(t);
+    hd_str_release(&json);
+    hd_str_release(&back);
+    hd_free(text);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_export),
+        cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
+    };
+
+    hd_json_init();
+    assert_ok(hd_backend_cpu_init(NULL, &test_err));
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
