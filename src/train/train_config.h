@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "train/schedule.h"
+#include "train/lr_schedule.h"
 #include "train/trainer.h"
 
 #define HD_MAX_DATA 64

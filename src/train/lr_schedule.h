@@ -1,6 +1,6 @@
-/* schedule.h: the learning rate of a step. */
-#ifndef HD_TRAIN_SCHEDULE_H
-#define HD_TRAIN_SCHEDULE_H
+/* lr_schedule.h: the learning rate of a step. */
+#ifndef HD_TRAIN_LR_SCHEDULE_H
+#define HD_TRAIN_LR_SCHEDULE_H
 
 #include <stdint.h>
 

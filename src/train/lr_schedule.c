@@ -1,5 +1,5 @@
-/* schedule.c: see schedule.h. */
-#include "train/schedule.h"
+/* lr_schedule.c: see lr_schedule.h. */
+#include "train/lr_schedule.h"
 
 #include <math.h>
 
