@@ -57,7 +57,7 @@ BIN     := $(OUT)/hadal
 LIB     := $(OUT)/libhadal.a
 
 .DEFAULT_GOAL := all
-.PHONY: golden-report checkkern all lib ref run check check-all bench deps deps-dev lint clean help print-bin tests man install ready model
+.PHONY: check-clients golden-report checkkern all lib ref run check check-all bench deps deps-dev lint clean help print-bin tests man install ready model
 all: $(BIN)
 lib: $(LIB)
 ref: $(REF)
@@ -87,6 +87,12 @@ check-all:
 	@sh tools/fetch_model.sh
 	@sh tests/all.sh
 
+# Real client libraries and agents from PyPI and npm, each against a scripted server.
+check-clients:
+	@sh tools/deps.sh check
+	@$(AGAIN) -s all
+	@sh tests/clients/run.sh $(OUT)
+
 bench: all
 	@sh tools/deps.sh run
 	@sh tools/fetch_model.sh
@@ -107,6 +113,7 @@ help:
 	@echo 'make run        install what is missing, build, and let a real model answer (P="..." asks something else)'
 	@echo 'make check      the same, then the tests; the last line is: N passed, N failed'
 	@echo 'make check-all  check under address, undefined-behaviour and thread sanitizers, fuzz corpora, emulated ISA levels'
+	@echo 'make check-clients  openai, anthropic, litellm, langchain, ai-sdk, Claude Code, Codex and opencode against a scripted server'
 	@echo 'make            build the program: $(BIN)'
 	@echo 'make ref        the plain double-precision reference: $(REF)'
 	@echo 'make bench      prefill and decode of the bundled model with their share of the roofline'

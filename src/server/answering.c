@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "base/mem.h"
+#include "sample/json_mask.h"
 #include "server/access_log.h"
 #include "server/routes.h"
 #include "token/py_json.h"
@@ -575,6 +576,20 @@ static int prepare_choice(struct hd_answer *a, int i)
     return HD_OK;
 }
 
+/* Where there are tools the answer may be a call instead; what a prefix has begun is not known here. */
+static int constrain(struct hd_answer *a, struct hd_constraint *out, struct hd_err *err)
+{
+    const struct hd_server *s = a->server;
+    bool thinks = a->ask.start == HD_PARSE_IN_REASONING;
+    struct hd_json_mask *m;
+
+    if (!a->ask.json_object || a->ask.has_tools || a->ask.partial_turn || !s->json_vocab || (thinks && s->think_end_id < 0))
+        return HD_OK;
+    HD_TRY(hd_json_mask_create(&m, s->json_vocab, thinks ? s->think_end_id : -1, err));
+    *out = (struct hd_constraint){m, hd_json_mask_apply, hd_json_mask_take, hd_json_mask_free};
+    return HD_OK;
+}
+
 static int submit(struct hd_answer *a, int i, struct hd_problem *p)
 {
     struct hd_choice *c = &a->choice[i];
@@ -595,11 +610,15 @@ static int submit(struct hd_answer *a, int i, struct hd_problem *p)
                                .arg = &c->slot};
 
     r.sample.seed += (uint64_t)(c->index % a->ask.n);
+    if (constrain(a, &r.constraint, &err) < 0)
+        return hd_problem_from(p, &err);
     if (s->runner.submit(s->runner.self, &r, &c->run, &retry_s, &err) == HD_OK) {
         c->submitted = true;
         a->n_open++;
         return HD_OK;
     }
+    if (r.constraint.free)
+        r.constraint.free(r.constraint.self);
     if (err.code == HD_ERR_LIMIT) {
         hd_problem_set(p, a->shape->anthropic ? 529 : 429, NULL, "%s", err.msg);
         p->retry_s = retry_s < 1 ? 1 : retry_s > 3600 ? 3600 : (int)ceil(retry_s);

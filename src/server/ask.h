@@ -23,6 +23,7 @@ struct hd_ask {
     const char *thinking;             /* "off", or a level */
     struct hd_replay_spot *spot;      /* earlier turns that are known exactly, in order; for rendering at once, not for later */
     int n_spot;
+    bool json_object;                 /* the answer must be one */
     bool partial_turn;                /* the prompt holds the beginning of the answer */
     bool has_tools, one_call;
     enum hd_tool_force force;

@@ -431,6 +431,7 @@ int hd_format_read(const struct hd_server *s, struct hd_ask *a, const json_t *fo
         if (!says_json(json_object_get(a->doc, "messages")))
             return hd_problem_set(p, 400, "response_format", "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'.");
         json_object_set_new(a->doc, "response_format", json_pack("{s:s}", "type", "json_object"));
+        a->json_object = true;
         return HD_OK;
     }
     if (!strcmp(type, "json_schema")) {

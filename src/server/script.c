@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/rng.h"
 
 #define N_REMEMBERED 256
 
@@ -17,7 +18,7 @@ struct run {
     char *when, *error, *refuse;
     struct hd_ids ids;
     double start_s, delay_s, retry_s;
-    int64_t burst, repeat;
+    int64_t burst, repeat, random;
     int finish, error_code;
     int64_t n_used;
 };
@@ -30,6 +31,7 @@ struct play {
     struct hd_ids prompt, said;
     char *tenant;
     double born, began, first, due;
+    struct hd_rng rng;
     int64_t at, n_cached;
     bool running, paused, cancelled;
 };
@@ -41,6 +43,8 @@ struct memory {
 
 struct hd_script {
     struct hd_tokenizer *tok;
+    int32_t think_end;
+    float *logits;                    /* scratch */
     struct run *run;
     size_t n_run, cap_run;
     int64_t n_ctx, slots, queue;
@@ -122,6 +126,7 @@ static int read_run(struct hd_script *s, const json_t *o, size_t i, struct hd_er
     HD_TRY(hd_json_real_or(o, "retry_s", 0, 1e6, 1, &r->retry_s, where, err));
     HD_TRY(hd_json_int_or(o, "burst", 1, 1 << 20, 1, &r->burst, where, err));
     HD_TRY(hd_json_int_or(o, "repeat", 1, 1 << 30, 1, &r->repeat, where, err));
+    HD_TRY(hd_json_int_or(o, "random", 0, INT32_MAX, 0, &r->random, where, err));
     HD_TRY(read_word(o, "finish", finishes, 4, &k, where, err));
     r->finish = finish_of[k];
     HD_TRY(read_word(o, "error_code", codes, 3, &k, where, err));
@@ -178,8 +183,32 @@ static void make_pick(const struct hd_script *s, const struct play *p, int32_t i
     }
 }
 
+/* The likeliest token of noise, through the constraint. */
+static int32_t draw(struct hd_script *s, struct play *p)
+{
+    static const char likely[] = "\"}],: 0";
+    int64_t n = hd_tokenizer_size(s->tok), best = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        struct hd_view v = hd_token_text(s->tok, (int32_t)i, false);
+
+        s->logits[i] = (float)hd_rng_double(&p->rng);
+        if (hd_tokenizer_is_end(s->tok, (int32_t)i) || (v.n == 1 && v.p[0] && strchr(likely, v.p[0])))
+            s->logits[i] += (float)(0.15 * hd_rng_double(&p->rng));
+        if (i == s->think_end)
+            s->logits[i] += 0.05f;
+    }
+    if (p->r.constraint.mask)
+        p->r.constraint.mask(p->r.constraint.self, s->logits, n);
+    for (int64_t i = 1; i < n; i++)
+        best = s->logits[i] > s->logits[best] ? i : best;
+    return (int32_t)best;
+}
+
 static void free_play(struct play *p)
 {
+    if (p->r.constraint.free)
+        p->r.constraint.free(p->r.constraint.self);
     hd_ids_release(&p->prompt);
     hd_ids_release(&p->said);
     hd_free(p->tenant);
@@ -291,12 +320,14 @@ static bool say(struct hd_script *s, struct play *p, enum hd_finish *finish)
             *finish = HD_FINISH_LENGTH;
             return false;
         }
-        if (p->at >= n_text) {
+        if (!r->random && p->at >= n_text) {
             *finish = r->finish;
             return false;
         }
-        make_pick(s, p, r->ids.id[p->at % (int64_t)r->ids.n], &pick);
+        make_pick(s, p, r->random ? draw(s, p) : r->ids.id[p->at % (int64_t)r->ids.n], &pick);
         p->at++;
+        if (p->r.constraint.take && !hd_tokenizer_is_end(s->tok, pick.id))
+            p->r.constraint.take(p->r.constraint.self, pick.id);
         if (hd_tokenizer_is_end(s->tok, pick.id) && !p->r.ignore_end) {
             *finish = HD_FINISH_END;
             return false;
@@ -426,7 +457,9 @@ static struct play *new_play(const struct hd_run_request *q, const struct run *r
     if (!p)
         return NULL;
     p->r = *q;
+    p->r.constraint.free = NULL;      /* the caller's, until the play is accepted */
     p->run = r;
+    hd_rng_seed(&p->rng, (uint64_t)r->random * 1000003 + q->sample.seed);
     p->born = p->began = p->first = now();
     p->tenant = hd_strdup(q->tenant ? q->tenant : "");
     if (!p->tenant || !HD_GROW(p->prompt.id, p->prompt.cap, (size_t)q->n_prompt, (size_t)1 << 28)) {
@@ -454,6 +487,7 @@ static int submit(void *self, const struct hd_run_request *q, uint64_t *id, doub
         *retry_s = 1;
         rc = hd_err_set(err, HD_ERR_LIMIT, "too many requests are waiting");
     } else {
+        p->r.constraint.free = q->constraint.free;
         *id = p->id = ++s->last_id;
         s->n_waiting++;
         for (at = &s->plays; *at; at = &(*at)->next)
@@ -545,12 +579,14 @@ int hd_script_open(struct hd_script **out, const char *path, struct hd_tokenizer
     if (!s)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a script");
     s->tok = tok;
+    s->think_end = hd_tokenizer_find(tok, "</think>");
+    s->logits = hd_calloc((size_t)hd_tokenizer_size(tok) + 1, sizeof *s->logits);
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&s->wake, &attr);
     pthread_condattr_destroy(&attr);
-    rc = read_file(s, path, err);
+    rc = s->logits ? read_file(s, path, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a script");
     if (rc == HD_OK && pthread_create(&s->thread, NULL, play_all, s))
         rc = hd_err_set(err, HD_ERR_MEMORY, "cannot start a thread");
     s->started = rc == HD_OK;
@@ -580,6 +616,7 @@ void hd_script_close(struct hd_script *s)
     }
     forget(s);
     hd_free(s->run);
+    hd_free(s->logits);
     pthread_cond_destroy(&s->wake);
     pthread_mutex_destroy(&s->lock);
     hd_free(s);

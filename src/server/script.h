@@ -11,6 +11,7 @@
  *   finish    "stop" (default), "length", "context" or "cancelled", after the text;  repeat: how many times the text is said
  *   error     instead of an end: this message, after the text;  error_code: "memory", "limit" or "io" (default)
  *   refuse    the request is refused: "full" (with retry_s) or "long"
+ *   random    instead of text: tokens drawn from noise with this seed, through the request's constraint; punctuation and ends a little likelier
  * Cached tokens are counted as a model's runner would: the longest beginning that an earlier prompt and answer of the tenant had.
  * Log-probabilities are made up of the ids: -(1 + id % 97) / 10.
  */

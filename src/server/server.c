@@ -9,6 +9,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "sample/json_mask.h"
 #include "server/access_log.h"
 #include "server/answering.h"
 #include "server/fields.h"
@@ -497,6 +498,14 @@ static int listen_all(struct hd_server *s, struct hd_err *err)
     return HD_OK;
 }
 
+static bool has_end(const struct hd_tokenizer *t)
+{
+    for (int32_t id = 0; id < hd_tokenizer_size(t); id++)
+        if (hd_tokenizer_is_end(t, id))
+            return true;
+    return false;
+}
+
 static int set_up(struct hd_server *s, struct hd_err *err)
 {
     static const struct hd_http_calls calls = {on_head, on_request, on_refused, on_flows, on_gone, on_done, on_tick};
@@ -504,6 +513,8 @@ static int set_up(struct hd_server *s, struct hd_err *err)
 
     HD_TRY(read_keys(s, &s->keys, err));
     HD_TRY(hd_replay_create(&s->replay, err));
+    if (has_end(s->tok))
+        HD_TRY(hd_json_vocab_create(&s->json_vocab, s->tok, err));
     HD_TRY(hd_ledger_open(&s->ledger, s->opt.ledger, s->opt.prices, err));
     HD_TRY(check_address(s, err));
     evthread_use_pthreads();
@@ -582,6 +593,7 @@ void hd_server_free(struct hd_server *s)
     hd_keys_release(&s->keys);
     hd_ledger_close(s->ledger);
     hd_replay_free(s->replay);
+    hd_json_vocab_free(s->json_vocab);
     hd_str_release(&s->out);
     hd_free(s);
 }

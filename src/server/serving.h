@@ -13,6 +13,7 @@
 #include "token/token.h"
 
 struct hd_answer;
+struct hd_json_vocab;
 struct hd_replay;
 
 struct hd_server {
@@ -39,6 +40,7 @@ struct hd_server {
     int n_answer;
     struct hd_ledger *ledger;
     struct hd_replay *replay;
+    struct hd_json_vocab *json_vocab; /* NULL: the tokenizer has no end token, and JSON cannot be forced */
     struct hd_metrics metrics;
     struct hd_str out;                /* scratch */
 };

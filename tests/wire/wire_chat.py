@@ -356,6 +356,27 @@ def _():
     assert s.post(P, s.chat("answer as JSON", response_format={"type": "json_object"})).status == 200
 
 
+@case("json_object is kept by force: from noise, with and without thinking, every answer that ends is one JSON object")
+def _():
+    r = Server({"n_ctx": 6000, "runs": [{"random": 7, "burst": 64}]})
+    ended = 0
+    for seed in range(150):
+        thinking = {"type": "enabled" if seed % 3 == 0 else "disabled"}
+        c = r.post(P, r.chat("noise as json", response_format={"type": "json_object"}, seed=seed, max_tokens=3000, thinking=thinking)).json()["choices"][0]
+        text = c["message"]["content"]
+        if c["finish_reason"] == "stop":
+            assert isinstance(json.loads(text), dict), text
+            ended += 1
+        elif text:
+            assert text.startswith("{") and c["finish_reason"] == "length", text[:200]
+        for marker in [BOS, EOS, "<think>", "</think>", D]:
+            assert marker not in text
+    assert ended > 60, ended
+    free = r.post(P, r.chat("noise as json", seed=1, max_tokens=50, thinking={"type": "disabled"})).json()["choices"][0]["message"]["content"]
+    assert not free.startswith("{")
+    r.stop()
+
+
 @case("legacy aliases: off by default; deepseek-chat does not think, deepseek-reasoner does")
 def _():
     l = Server({"runs": [{"text": "hm</think>ok" + EOS}]}, "--legacy-aliases")
