@@ -110,13 +110,13 @@ static void pack_blocks(const struct hd_tensor *w, const struct hd_panels *p, in
     }
 }
 
-static void pack_pairs(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
+/* Four bytes a lane: four columns of fp8, two of bf16. */
+static void pack_words(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
 {
     const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes;
-    int size = p->kind == HD_PANEL_FP8 ? 2 : 4;
 
-    for (int64_t c = 0; c < p->n / 2; c++)
-        memcpy(out + (c * 16 + lane) * size, in + c * size, (size_t)size);
+    for (int64_t c = 0; c < p->n / (p->kind == HD_PANEL_FP8 ? 4 : 2); c++)
+        memcpy(out + (c * 16 + lane) * 4, in + c * 4, 4);
 }
 
 static void pack_fp8_scales(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
@@ -139,7 +139,7 @@ void hd_panel_pack(const struct hd_tensor *w, const struct hd_panels *p, int64_t
         if (p->kind == HD_PANEL_NIBBLES || p->kind == HD_PANEL_BYTES) {
             pack_blocks(w, p, row, lane, out);
         } else {
-            pack_pairs(w, p, row, lane, out);
+            pack_words(w, p, row, lane, out);
             if (p->kind == HD_PANEL_FP8 && (lane == 0 || p->scale_rows))
                 pack_fp8_scales(w, p, row, lane, out);
         }

@@ -143,6 +143,7 @@ static bool prepare(struct bench *b, enum hd_dtype type, int64_t rows, int64_t c
 
 static double once(struct bench *b)
 {
+    struct hd_stream stream = {0};
     double t0 = hd_now();
 
     for (int64_t i = 0; i < b->n_copy; i++) {
@@ -151,7 +152,7 @@ static double once(struct bench *b)
         b->panels.data = b->packs + i * b->pack_bytes;
         b->w.data = b->weights + i * b->bytes;
         b->w.scale.data = b->scales ? b->scales + i * b->scale_bytes : NULL;
-        hd_cpu_matmul(&b->cpu, NULL, &c);
+        hd_cpu_matmul(&b->cpu, &stream, &c);
     }
     return hd_now() - t0;
 }

@@ -84,20 +84,21 @@ static inline __m256i dot8_bytes(const __m256i w[8], const int8_t *x, __m256i in
     return init;
 }
 
-/* e4m3 in the upper halves of words are f16 but for the exponent's bias. */
-static inline __m128i half_of(__m128i v)
+/* e4m3 in the upper bytes of words as bf16, times 2^-120. */
+static inline __m256i move_bits(__m256i v)
 {
-    return _mm_or_si128(_mm_and_si128(v, _mm_set1_epi16((short)0x8000)), _mm_and_si128(_mm_srli_epi16(v, 1), _mm_set1_epi16(0x3F80)));
+    return _mm256_or_si256(_mm256_and_si256(v, _mm256_set1_epi16((short)0x8000)), _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi16(0x07F0)));
 }
 
 static inline void v_fp8(const uint8_t *p, __m256 out[4])
 {
-    for (int j = 0; j < 2; j++) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(p + j * 32));
+    const __m256i high = _mm256_set1_epi32((int)0xFFFF0000);
+    __m256i v = vi_load(p), even = move_bits(_mm256_slli_epi16(v, 8)), odd = move_bits(v);
 
-        out[2 * j] = _mm256_cvtph_ps(half_of(_mm_slli_epi16(v, 8)));
-        out[2 * j + 1] = _mm256_cvtph_ps(half_of(v));
-    }
+    out[0] = _mm256_castsi256_ps(_mm256_slli_epi32(even, 16));
+    out[1] = _mm256_castsi256_ps(_mm256_slli_epi32(odd, 16));
+    out[2] = _mm256_castsi256_ps(_mm256_and_si256(even, high));
+    out[3] = _mm256_castsi256_ps(_mm256_and_si256(odd, high));
 }
 
 static inline void v_bf16(const uint8_t *p, __m256 out[4])

@@ -51,20 +51,23 @@ static inline __m512i w_e2m1(__m512i nibble)
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4)), nibble);
 }
 
-/* e4m3 in the upper halves of words are f16 but for the exponent's bias. */
-static inline __m512i half_of(__m512i v)
+/* e4m3 in the upper bytes of words as bf16, times 2^-120: the sign from v, the rest four bits lower. */
+static inline __m512i move_bits(__m512i v)
 {
-    return _mm512_or_si512(_mm512_and_si512(v, _mm512_set1_epi16((short)0x8000)), _mm512_and_si512(_mm512_srli_epi16(v, 1), _mm512_set1_epi16(0x3F80)));
+    const __m512i sign = _mm512_set1_epi16((short)0x8000), keep = _mm512_set1_epi16((short)0x87F0);
+
+    return _mm512_and_si512(_mm512_ternarylogic_epi32(sign, v, _mm512_srli_epi16(v, 4), 0xCA), keep);
 }
 
 static inline void v_fp8(const uint8_t *p, __m512 out[4])
 {
-    __m512i v = vi_load(p), even = half_of(_mm512_slli_epi16(v, 8)), odd = half_of(v);
+    const __m512i high = _mm512_set1_epi32((int)0xFFFF0000);
+    __m512i v = vi_load(p), even = move_bits(_mm512_slli_epi16(v, 8)), odd = move_bits(v);
 
-    out[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(even));
-    out[1] = _mm512_cvtph_ps(_mm512_castsi512_si256(odd));
-    out[2] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(even, 1));
-    out[3] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(odd, 1));
+    out[0] = _mm512_castsi512_ps(_mm512_slli_epi32(even, 16));
+    out[1] = _mm512_castsi512_ps(_mm512_slli_epi32(odd, 16));
+    out[2] = _mm512_castsi512_ps(_mm512_and_si512(even, high));
+    out[3] = _mm512_castsi512_ps(_mm512_and_si512(odd, high));
 }
 
 static inline void v_bf16(const uint8_t *p, __m512 out[4])

@@ -7,7 +7,9 @@
  *   v_f16(p), v_e8m0(p)                         L scales
  *   w_nibbles(v, lo, hi), w_e2m1(v), w_byte(v)  codes to what dot8 takes: unsigned ones with NIBBLE_SHIFT's and BYTE_SHIFT's offset
  *   dot8(w[8], x, init), dot8_bytes             init + sums of 32 products
- *   v_fp8(p, out[4]), v_bf16(p, out[4])         four columns of L rows as f32 (fp8: times 2^-8), of sixteen rows' pairs at p
+ *   v_fp8(p, out[4]), v_bf16(p, out[4])         four columns of L rows as f32, fp8 times 2^-120: its bits moved to where f32 has them. Subnormal
+ *                                               fp8 are subnormal f32 then, rare among weights; where one token meets them its values are
+ *                                               raised by 2^80 first, so that no product is
  *   PANEL_FILL
  */
 #include <string.h>
@@ -192,35 +194,40 @@ struct work {
 INLINE void float_cols(enum hd_panel_kind kind, const uint8_t *code, int half, V v[4])
 {
     if (kind == HD_PANEL_FP8)
-        v_fp8(code + half * 2 * L, v);
+        v_fp8(code + half * 4 * L, v);
     else
         v_bf16(code + half * 4 * L, v);
 }
 
-/* The scale of columns from c on, times what v_fp8 left out. */
+#define RAISE 0x1p80f
+#define RAISE_MAX 65536               /* values of few tokens; more go the way of many */
+
+/* The scale of columns from c on. */
 INLINE V float_scale(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t c, int half)
 {
     const float *scale = (const float *)(panel + w->scale_at);
 
     if (kind == HD_PANEL_BF16)
         return v_set1(1);
-    return v_mul(v_set1(256), w->scale_rows ? v_load(scale + c / w->scale_cols * 16 + half * L) : v_set1(scale[c / w->scale_cols]));
+    return w->scale_rows ? v_load(scale + c / w->scale_cols * 16 + half * L) : v_set1(scale[c / w->scale_cols]);
 }
 
-/* One token, P panels side by side: as many sums that do not wait for each other. */
-INLINE void float_vec(enum hd_panel_kind kind, int P, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const float *x, float *out)
+/* T tokens, P panels side by side, P * T at most P_MAX: as many sums that do not wait for each other. x rows lie ld floats apart, raised where
+ * weights are fp8. */
+INLINE void float_vec(enum hd_panel_kind kind, int P, int T, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const float *x, int64_t ld, float *out,
+                      int64_t ld_out)
 {
     int col_bytes = kind == HD_PANEL_FP8 ? 16 : 32;
     V acc[P_MAX];
 
-    for (int p = 0; p < P; p++)
-        acc[p] = v_zero();
+    for (int k = 0; k < P * T; k++)
+        acc[k] = v_zero();
     for (int64_t c = 0; c < w->n; c += w->scale_cols) {
         int64_t end = c + w->scale_cols < w->n ? c + w->scale_cols : w->n;
         V sum[P_MAX];
 
-        for (int p = 0; p < P; p++)
-            sum[p] = v_zero();
+        for (int k = 0; k < P * T; k++)
+            sum[k] = v_zero();
         for (int64_t i = c; i < end; i += 4)
             for (int p = 0; p < P; p++) {
                 const uint8_t *code = panel + p * w->bytes + i * col_bytes;
@@ -230,13 +237,19 @@ INLINE void float_vec(enum hd_panel_kind kind, int P, const struct hd_panels *w,
                     prefetch_near(code + AHEAD);
                 float_cols(kind, code, half, v);
                 for (int j = 0; j < 4; j++)
-                    sum[p] = v_fma(v[j], v_set1(x[i + j]), sum[p]);
+                    for (int t = 0; t < T; t++)
+                        sum[p * T + t] = v_fma(v[j], v_set1(x[t * ld + i + j]), sum[p * T + t]);
             }
-        for (int p = 0; p < P; p++)
-            acc[p] = v_fma(sum[p], float_scale(kind, w, panel + p * w->bytes, c, half), acc[p]);
+        for (int p = 0; p < P; p++) {
+            V s = float_scale(kind, w, panel + p * w->bytes, c, half);
+
+            for (int k = p * T; k < (p + 1) * T; k++)
+                acc[k] = v_fma(kind == HD_PANEL_FP8 ? v_mul(sum[k], v_set1(0x1p120f / RAISE)) : sum[k], s, acc[k]);
+        }
     }
     for (int p = 0; p < P; p++)
-        put(out + p * HD_PANEL_ROWS, acc[p], half, n_row - p * HD_PANEL_ROWS);
+        for (int t = 0; t < T; t++)
+            put(out + t * ld_out + p * HD_PANEL_ROWS, acc[p * T + t], half, n_row - p * HD_PANEL_ROWS);
 }
 
 /* Columns c .. c + n of a panel. */
@@ -250,7 +263,7 @@ INLINE void decode_slab(enum hd_panel_kind kind, const uint8_t *panel, int64_t c
 
             float_cols(kind, panel + (c + i) * col_bytes, half, v);
             for (int j = 0; j < 4; j++)
-                v_store(out[i + j] + half * L, v[j]);
+                v_store(out[i + j] + half * L, kind == HD_PANEL_FP8 ? v_mul(v[j], v_set1(0x1p120f)) : v[j]);
         }
 }
 
@@ -295,7 +308,7 @@ INLINE void float_scaled(enum hd_panel_kind kind, const struct hd_panels *w, con
 }
 
 /* Any number of tokens up to TOK, panels up to F_PANELS. */
-INLINE void float_panels_few(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out,
+INLINE void float_many(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out,
                        int64_t ld_out)
 {
     int P = n_row >= F_PANELS * HD_PANEL_ROWS ? F_PANELS : (int)((n_row + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS);
@@ -341,23 +354,48 @@ INLINE void float_panels_few(enum hd_panel_kind kind, const struct hd_panels *w,
                 put(out + k * ld_out + p * HD_PANEL_ROWS, v_load(z.acc[p][k] + half * L), half, n_row - p * HD_PANEL_ROWS);
 }
 
+/* A few tokens: weights go through registers once. */
+INLINE void float_few(enum hd_panel_kind kind, int T, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, float *out, int64_t ld_out)
+{
+    const uint8_t *panel = w->data + row0 / HD_PANEL_ROWS * w->bytes;
+    int P = P_MAX / T;
+    float raised[RAISE_MAX];
+    int64_t r = 0, ld = x_bytes / 4;
+    const float *xf = (const float *)x;
+
+    if (kind == HD_PANEL_FP8) {
+        for (int t = 0; t < T; t++)
+            for (int64_t i = 0; i < w->n; i += L)
+                v_store(raised + t * w->n + i, v_mul(v_load(xf + t * ld + i), v_set1(RAISE)));
+        xf = raised;
+        ld = w->n;
+    }
+    for (; r + P * HD_PANEL_ROWS <= n_row; r += P * HD_PANEL_ROWS, panel += P * w->bytes)
+        for (int half = 0; half < HALVES; half++)
+            float_vec(kind, P, T, w, panel, half, n_row - r, xf, ld, out + r, ld_out);
+    for (; r < n_row; r += HD_PANEL_ROWS, panel += w->bytes)
+        for (int half = 0; half < HALVES; half++)
+            float_vec(kind, 1, T, w, panel, half, n_row - r, xf, ld, out + r, ld_out);
+}
+
 INLINE void float_panels(enum hd_panel_kind kind, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
 {
     const uint8_t *panel = w->data + row0 / HD_PANEL_ROWS * w->bytes;
-    int64_t r = 0;
 
-    if (n_tok == 1) {
-        for (; r + P_MAX * HD_PANEL_ROWS <= n_row; r += P_MAX * HD_PANEL_ROWS, panel += P_MAX * w->bytes)
-            for (int half = 0; half < HALVES; half++)
-                float_vec(kind, P_MAX, w, panel, half, n_row - r, (const float *)x, out + r);
-        for (; r < n_row; r += HD_PANEL_ROWS, panel += w->bytes)
-            for (int half = 0; half < HALVES; half++)
-                float_vec(kind, 1, w, panel, half, n_row - r, (const float *)x, out + r);
-        return;
-    }
-    for (; r < n_row; r += F_PANELS * HD_PANEL_ROWS, panel += F_PANELS * w->bytes)
+    if (n_tok <= P_MAX && n_tok * w->n <= RAISE_MAX)
+        switch (n_tok) {
+        case 1: float_few(kind, 1, w, row0, n_row, x, x_bytes, out, ld_out); return;
+        case 2: float_few(kind, 2, w, row0, n_row, x, x_bytes, out, ld_out); return;
+        case 3: float_few(kind, 3, w, row0, n_row, x, x_bytes, out, ld_out); return;
+        case 4: float_few(kind, 4, w, row0, n_row, x, x_bytes, out, ld_out); return;
+#if P_MAX > 4
+        case 6: float_few(kind, 6, w, row0, n_row, x, x_bytes, out, ld_out); return;
+        case 8: float_few(kind, 8, w, row0, n_row, x, x_bytes, out, ld_out); return;
+#endif
+        }
+    for (int64_t r = 0; r < n_row; r += F_PANELS * HD_PANEL_ROWS, panel += F_PANELS * w->bytes)
         for (int64_t k = 0; k < n_tok; k += TOK)
-            float_panels_few(kind, w, panel, n_row - r, x + k * x_bytes, x_bytes, n_tok - k < TOK ? n_tok - k : TOK, out + k * ld_out + r, ld_out);
+            float_many(kind, w, panel, n_row - r, x + k * x_bytes, x_bytes, n_tok - k < TOK ? n_tok - k : TOK, out + k * ld_out + r, ld_out);
 }
 
 #define DEFINE_FLOAT(t, kind)                                                                                                                          \

@@ -68,22 +68,22 @@ static inline int32x4_t dot8(const int8x16_t w[8], const int8_t *x, int32x4_t in
 
 #define dot8_bytes dot8
 
-/* e4m3 in the upper halves of words are f16 but for the exponent's bias. */
-static inline float32x4_t half_of(uint16x4_t v)
+/* e4m3 in the upper bytes of words as bf16, times 2^-120. */
+static inline uint32x4_t move_bits(uint16x8_t v)
 {
-    uint16x4_t h = vorr_u16(vand_u16(v, vdup_n_u16(0x8000)), vand_u16(vshr_n_u16(v, 1), vdup_n_u16(0x3F80)));
-
-    return vcvt_f32_f16(vreinterpret_f16_u16(h));
+    return vreinterpretq_u32_u16(vorrq_u16(vandq_u16(v, vdupq_n_u16(0x8000)), vandq_u16(vshrq_n_u16(v, 4), vdupq_n_u16(0x07F0))));
 }
 
 static inline void v_fp8(const uint8_t *p, float32x4_t out[4])
 {
-    for (int j = 0; j < 2; j++) {
-        uint16x4_t v = vld1_u16((const uint16_t *)(p + j * 32));
+    const uint32x4_t high = vdupq_n_u32(0xFFFF0000);
+    uint16x8_t v = vreinterpretq_u16_u8(vld1q_u8(p));
+    uint32x4_t even = move_bits(vshlq_n_u16(v, 8)), odd = move_bits(v);
 
-        out[2 * j] = half_of(vshl_n_u16(v, 8));
-        out[2 * j + 1] = half_of(v);
-    }
+    out[0] = vreinterpretq_f32_u32(vshlq_n_u32(even, 16));
+    out[1] = vreinterpretq_f32_u32(vshlq_n_u32(odd, 16));
+    out[2] = vreinterpretq_f32_u32(vandq_u32(even, high));
+    out[3] = vreinterpretq_f32_u32(vandq_u32(odd, high));
 }
 
 static inline void v_bf16(const uint8_t *p, float32x4_t out[4])

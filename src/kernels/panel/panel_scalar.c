@@ -58,9 +58,10 @@ static float dot_floats(const struct hd_panels *w, const uint8_t *panel, int lan
         float sum = 0, s = w->kind == HD_PANEL_BF16 ? 1 : scale[w->scale_rows ? c / w->scale_cols * 16 + lane : c / w->scale_cols];
 
         for (int64_t i = c; i < c + w->scale_cols && i < w->n; i++) {
-            const uint8_t *pair = panel + (i / 2 * 16 + lane) * (w->kind == HD_PANEL_FP8 ? 2 : 4);
+            bool fp8 = w->kind == HD_PANEL_FP8;
+            const uint8_t *word = panel + (i / (fp8 ? 4 : 2) * 16 + lane) * 4;
 
-            sum = fmaf(w->kind == HD_PANEL_FP8 ? hd_e4m3_f32(pair[i % 2]) : hd_bf16_f32(hd_load16(pair + i % 2 * 2)), x[i], sum);
+            sum = fmaf(fp8 ? hd_e4m3_f32(word[i % 4]) : hd_bf16_f32(hd_load16(word + i % 2 * 2)), x[i], sum);
         }
         acc = fmaf(sum, s, acc);
     }
