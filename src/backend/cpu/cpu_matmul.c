@@ -90,6 +90,8 @@ static int64_t tile_rows(const struct hd_tensor *w, int64_t n_out, int64_t n_tok
 
     if (n_tok == 1)
         bytes = clamp(total / (4 * n_thread), STREAM_MIN, STREAM_MAX);
+    else if (w->panels && !hd_panel_by_q8(w->panels->kind))
+        return clamp(n_out / (4 * n_thread) / step * step, 4 * step, 256);      /* its kernel shares activations among sixteen panels */
     else if (w->panels)
         bytes = clamp(bytes / (4 * n_thread), min = 2 * step, TILE_PANEL);
     else if (n_tok > 4)

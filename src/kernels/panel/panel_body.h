@@ -19,7 +19,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define HALVES (HD_PANEL_ROWS / L)
-#define AHEAD 1024                    /* bytes between a load and its prefetch */
+#define AHEAD 512                     /* bytes between a load and its prefetch */
 #define P_INT 4                       /* panels at once when there is one token: memory gives more to several streams */
 
 /* Where a token's result goes: n_row of the panel's rows. */
@@ -182,10 +182,10 @@ DEFINE_INT(MXFP4)
 
 #define SLAB 64                       /* columns that are decoded at a time */
 #define TOK 48                        /* tokens that share a decoded slab */
-#define F_PANELS 4                    /* panels that share its activations */
+#define F_PANELS 16                   /* panels that share a slab of activations */
 
 struct work {
-    _Alignas(64) float w[F_PANELS][SLAB][HD_PANEL_ROWS];      /* decoded */
+    _Alignas(64) float w[2][SLAB][HD_PANEL_ROWS];             /* decoded, of a pair of panels */
     float x[TOK][SLAB + 16];                                  /* activations beside each other: rows of 2^n bytes would evict one another */
     float sum[F_PANELS][TOK][HD_PANEL_ROWS], acc[F_PANELS][TOK][HD_PANEL_ROWS];
 };
@@ -267,7 +267,7 @@ INLINE void decode_slab(enum hd_panel_kind kind, const uint8_t *panel, int64_t c
         }
 }
 
-/* The sums of T tokens from k on and panels p0, p0 + 1 over n more columns. */
+/* The sums of T tokens from k on and the pair of panels at p0 over n more columns. */
 INLINE void float_tile(int T, int64_t n, struct work *z, int p0, int64_t k)
 {
     for (int half = 0; half < HALVES; half++) {
@@ -277,7 +277,7 @@ INLINE void float_tile(int T, int64_t n, struct work *z, int p0, int64_t k)
             for (int p = 0; p < 2; p++)
                 s[t][p] = v_load(z->sum[p0 + p][k + t] + half * L);
         for (int64_t i = 0; i < n; i++) {
-            V w0 = v_load(z->w[p0][i] + half * L), w1 = v_load(z->w[p0 + 1][i] + half * L);
+            V w0 = v_load(z->w[0][i] + half * L), w1 = v_load(z->w[1][i] + half * L);
 
             for (int t = 0; t < T; t++) {
                 V x = v_set1(z->x[k + t][i]);
@@ -314,23 +314,22 @@ INLINE void float_many(enum hd_panel_kind kind, const struct hd_panels *w, const
     int P = n_row >= F_PANELS * HD_PANEL_ROWS ? F_PANELS : (int)((n_row + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS);
     struct work z;
 
-    for (int p = 0; p < F_PANELS; p++) {
+    for (int p = 0; p < P + P % 2; p++) {
         memset(z.sum[p], 0, (size_t)n_tok * sizeof z.sum[p][0]);
         memset(z.acc[p], 0, (size_t)n_tok * sizeof z.acc[p][0]);
     }
-    if (P % 2)
-        memset(z.w[P], 0, sizeof z.w[P]);     /* the other one of a pair */
+    memset(z.w, 0, sizeof z.w);               /* the other one of a pair may not be there */
     for (int64_t c = 0, n; c < w->n; c += n) {
         int64_t end = (c / w->scale_cols + 1) * w->scale_cols;
 
         end = end < w->n ? end : w->n;
         n = end - c < SLAB ? end - c : SLAB;
-        for (int p = 0; p < P; p++)
-            decode_slab(kind, panel + p * w->bytes, c, n, z.w[p]);
         for (int64_t k = 0; k < n_tok; k++)
             for (int64_t i = 0; i < n; i += L)
                 v_store(z.x[k] + i, v_load((const float *)(x + k * x_bytes) + c + i));
-        for (int p = 0; p < P; p += 2)
+        for (int p = 0; p < P; p += 2) {
+            for (int i = 0; i < 2 && p + i < P; i++)
+                decode_slab(kind, panel + (p + i) * w->bytes, c, n, z.w[i]);
             for (int64_t k = 0; k < n_tok;) {
                 int64_t left = n_tok - k;
 
@@ -345,6 +344,7 @@ INLINE void float_many(enum hd_panel_kind kind, const struct hd_panels *w, const
                     k++;
                 }
             }
+        }
         for (int p = 0; p < P && c + n == end; p++)
             float_scaled(kind, w, panel + p * w->bytes, p, c, n_tok, &z);
     }
