@@ -49,12 +49,12 @@ static struct hd_tensor group_of(const struct hd_tensor *x, int64_t g, int64_t n
     return t;
 }
 
-/* Into how many runs of rows a group is cut: some 64 KB of weights each. */
+/* Into how many runs of rows a group is cut: long ones, since kernels share activations among a run's rows. */
 static int64_t group_pieces(const struct hd_call *c)
 {
-    int64_t bytes = hd_cols(c->out[0]) / c->i[0] * c->in[1]->row_bytes;
+    int64_t n = hd_cols(c->out[0]) / c->i[0], run = hd_rows(c->out[0]) > 8 ? 256 : 128;
 
-    return bytes < (int64_t)128 << 10 ? 1 : bytes >> 16;
+    return (n + run - 1) / run;
 }
 
 static void group_range(void *arg, int64_t begin, int64_t end)
