@@ -1,7 +1,7 @@
 /* cpu_attend.c: causal grouped-query attention over cached rows, with an online softmax.
  *
  * A task is one token and one key/value head: the query heads that share the head's rows go through them together, so that
- * each row is fetched once. Positions are walked in blocks cut at absolute multiples of BLOCK: a token sees the same
+ * each row is fetched once (or some of them, where there are fewer such tasks than workers could do). Positions are walked in blocks cut at absolute multiples of BLOCK: a token sees the same
  * blocks, hence the same sums in the same order, whether it came alone, in a chunk or in a batch.
  */
 #include <math.h>
@@ -58,31 +58,40 @@ static void attend_task(const struct hd_call *c, int64_t seq, int64_t t, int64_t
         hd_k.scale(dim, 1 / den[h], out + h * dim);
 }
 
+struct job {
+    const struct hd_call *c;
+    int64_t group, heads, parts;      /* query heads that share a key/value head; of a task; tasks that make up a group */
+};
+
 static void attend_range(void *arg, int64_t begin, int64_t end)
 {
-    const struct hd_call *c = arg;
-    const struct hd_ragged *b = c->batch;
-    int64_t n_kv = c->i[2], group = hd_cols(c->in[0]) / (n_kv * c->i[3]), seq = 0;
+    const struct job *j = arg;
+    const struct hd_ragged *b = j->c->batch;
+    int64_t n_kv = j->c->i[2], seq = 0;
 
     for (int64_t i = begin; i < end; i++) {
-        int64_t t = i / n_kv, kv_head = i % n_kv;
+        int64_t t = i / (n_kv * j->parts), kv_head = i / j->parts % n_kv, h = i % j->parts * j->heads, n = j->group - h;
 
-        while (t >= b->span[seq].tok0 + b->span[seq].n_tok)
-            seq++;
-        for (int64_t h = 0; h < group; h += MAX_GROUP)
-            attend_task(c, seq, t, kv_head, kv_head * group + h, group - h < MAX_GROUP ? group - h : MAX_GROUP);
+        hd_cpu_span(b, t, &seq);
+        attend_task(j->c, seq, t, kv_head, kv_head * j->group + h, n < j->heads ? n : j->heads);
     }
 }
 
 void hd_cpu_attend(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     struct hd_cpu *cpu = self;
+    struct job j = {.c = c, .group = hd_cols(c->in[0]) / (c->i[2] * c->i[3])};
     int64_t n = c->batch->n_tok * c->i[2], work = 0;
 
     for (int64_t i = 0; i < c->batch->n_seq; i++)
         work += c->batch->span[i].n_tok * (c->batch->span[i].pos0 + c->batch->span[i].n_tok) * hd_cols(c->in[0]);
+    j.heads = j.group < MAX_GROUP ? j.group : MAX_GROUP;
+    while (j.heads > 1 && n * ((j.group + j.heads - 1) / j.heads) < 3 * hd_pool_threads(cpu->pool))
+        j.heads = (j.heads + 1) / 2;      /* too few tasks for the team: fewer heads each, though rows are fetched more often */
+    j.parts = (j.group + j.heads - 1) / j.heads;
+    n *= j.parts;
     if (work <= 4 * HD_CPU_SMALL)
-        attend_range((void *)c, 0, n);
+        attend_range(&j, 0, n);
     else
-        hd_pool_for(cpu->pool, n, 1, attend_range, (void *)c);
+        hd_pool_for(cpu->pool, n, 1, attend_range, &j);
 }
