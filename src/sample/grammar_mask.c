@@ -307,7 +307,7 @@ static void fill_mask(struct hd_grammar_mask *m, uint64_t *mask)
             allow(mask, m->v->byte[b]);
             some = true;
         }
-    walk(m, &m->v->all, mask);
+    walk(m, &m->v->order, mask);
 }
 
 static const uint64_t *get_mask(struct hd_grammar_mask *m)

@@ -50,14 +50,16 @@ static size_t common_bytes(struct hd_view a, struct hd_view b)
     return n;
 }
 
-static bool sort_tokens(const struct hd_json_vocab *v, bool plain, struct hd_token_order *o)
+static bool sort_tokens(struct hd_json_vocab *v)
 {
+    struct hd_token_order *o = &v->order;
+
     o->id = hd_calloc((size_t)v->n + 1, sizeof *o->id);
     o->common = hd_calloc((size_t)v->n + 1, sizeof *o->common);
     if (!o->id || !o->common)
         return false;
     for (int32_t id = 0; id < v->n; id++)
-        if (v->class[id] == HD_TOKEN_OTHER || (plain && v->class[id] == HD_TOKEN_PLAIN))
+        if (v->class[id] == HD_TOKEN_OTHER || v->class[id] == HD_TOKEN_PLAIN)
             o->id[o->n++] = id;
     qsort_r(o->id, (size_t)o->n, sizeof *o->id, compare, (void *)v->tok);
     for (int64_t i = 1; i < o->n; i++)
@@ -102,7 +104,7 @@ int hd_json_vocab_create(struct hd_json_vocab **out, const struct hd_tokenizer *
     v->spells = true;
     for (int b = 0x20; b < 0xF5; b++)
         v->spells &= v->byte[b] >= 0 || b == 0x7F || b == 0xC0 || b == 0xC1;
-    if (!sort_tokens(v, true, &v->all) || !sort_tokens(v, false, &v->other)) {
+    if (!sort_tokens(v)) {
         hd_json_vocab_free(v);
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a vocabulary");
     }
@@ -110,18 +112,12 @@ int hd_json_vocab_create(struct hd_json_vocab **out, const struct hd_tokenizer *
     return HD_OK;
 }
 
-static void free_order(struct hd_token_order *o)
-{
-    hd_free(o->id);
-    hd_free(o->common);
-}
-
 void hd_json_vocab_free(struct hd_json_vocab *v)
 {
     if (!v)
         return;
-    free_order(&v->all);
-    free_order(&v->other);
+    hd_free(v->order.id);
+    hd_free(v->order.common);
     hd_free(v->class);
     hd_free(v->first);
     hd_free(v);

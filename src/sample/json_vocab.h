@@ -22,7 +22,7 @@ struct hd_json_vocab {
     const struct hd_tokenizer *tok;
     int64_t n;
     uint8_t *class, *first;           /* first: its first byte */
-    struct hd_token_order all, other; /* PLAIN and OTHER; OTHER alone */
+    struct hd_token_order order;      /* PLAIN and OTHER */
     int32_t byte[256];                /* the token that is this one byte, -1: none */
     bool spells;                      /* each byte of printable UTF-8 has a token: what may come by bytes can be said */
     int64_t len_max;
