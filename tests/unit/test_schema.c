@@ -487,7 +487,7 @@ static json_t *nested(int n, const char *key)
     json_t *s = json_pack("{s:s}", "type", "null");
 
     while (n--)
-        s = !strcmp(key, "anyOf") ? json_pack("{s:[O, o]}", key, s, json_deep_copy(s)) : json_pack("{s:o}", key, s);
+        s = !strcmp(key, "anyOf") ? json_pack("{s:[o, o]}", key, s, json_deep_copy(s)) : json_pack("{s:o}", key, s);
     return s;
 }
 
