@@ -2,21 +2,11 @@
 #include "sample/json_mask.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "base/mem.h"
 #include "token/json_scan.h"
 
 #define DEPTH_MAX 64
-
-/* PLAIN: whole characters that mean nothing inside a string. */
-enum class { NEVER, PLAIN, OTHER, END };
-
-struct hd_json_vocab {
-    const struct hd_tokenizer *tok;
-    int64_t n;
-    uint8_t *class, *first;           /* first: its first byte */
-};
 
 struct place {
     struct hd_json_scan scan;
@@ -30,69 +20,6 @@ struct hd_json_mask {
     bool on;
     struct place at;
 };
-
-/* ---- vocabulary ---- */
-
-static bool is_plain(struct hd_view v)
-{
-    for (size_t i = 0; i < v.n;) {
-        int len;
-
-        if (hd_utf8_get(v.p + i, v.n - i, &len) < 0x20 || v.p[i] == '"' || v.p[i] == '\\' || v.p[i] == 0x7F)
-            return false;
-        i += (size_t)len;
-    }
-    return true;
-}
-
-/* Markers that are spelled like text are none. */
-static bool is_added(const struct hd_tokenizer *t, int32_t id, struct hd_view v)
-{
-    char text[128];
-
-    if (v.n >= sizeof text || (v.p[0] != '<' && v.p[0] != '[' && !memmem(v.p, v.n, "｜", 3)))
-        return false;
-    memcpy(text, v.p, v.n);
-    text[v.n] = 0;
-    return hd_tokenizer_find(t, text) == id;
-}
-
-int hd_json_vocab_create(struct hd_json_vocab **out, const struct hd_tokenizer *t, struct hd_err *err)
-{
-    struct hd_json_vocab *v = hd_calloc(1, sizeof *v);
-
-    if (v) {
-        v->class = hd_calloc((size_t)hd_tokenizer_size(t), 1);
-        v->first = hd_calloc((size_t)hd_tokenizer_size(t), 1);
-    }
-    if (!v || !v->class || !v->first) {
-        hd_json_vocab_free(v);
-        return hd_err_set(err, HD_ERR_MEMORY, "no memory for a vocabulary");
-    }
-    v->tok = t;
-    v->n = hd_tokenizer_size(t);
-    for (int32_t id = 0; id < v->n; id++) {
-        struct hd_view text = hd_token_text(t, id, false);
-
-        if (hd_tokenizer_is_end(t, id))
-            v->class[id] = END;
-        else if (text.n && !is_added(t, id, text))
-            v->class[id] = is_plain(text) ? PLAIN : OTHER;
-        if (text.n)
-            v->first[id] = (unsigned char)text.p[0];
-    }
-    *out = v;
-    return HD_OK;
-}
-
-void hd_json_vocab_free(struct hd_json_vocab *v)
-{
-    if (!v)
-        return;
-    hd_free(v->class);
-    hd_free(v->first);
-    hd_free(v);
-}
 
 /* ---- bytes ---- */
 
@@ -194,17 +121,15 @@ void hd_json_mask_apply(void *self, float *logits, int64_t n_vocab)
     bool whole = is_whole(&m->at), in_string = m->at.begun && hd_json_scan_in_string(&m->at.scan) && !m->at.n_more, fits[256];
 
     if (!m->on) {                     /* reasoning says anything, but must come to its end */
-        for (int64_t id = 0; id < m->vocab->n && id < n_vocab; id++)
-            if (m->vocab->class[id] == END)
-                logits[id] = -INFINITY;
+        hd_json_vocab_go_on(m->vocab, logits, n_vocab);
         return;
     }
     first_bytes(m, fits);
     for (int64_t id = 0; id < n_vocab; id++) {
-        int class = id < m->vocab->n ? m->vocab->class[id] : NEVER;
-        bool ok = class == END ? whole : class != NEVER && !whole;
+        int class = id < m->vocab->n ? m->vocab->class[id] : HD_TOKEN_NEVER;
+        bool ok = class == HD_TOKEN_END ? whole : class != HD_TOKEN_NEVER && !whole;
 
-        if (ok && class != END && !(class == PLAIN && in_string))
+        if (ok && class != HD_TOKEN_END && !(class == HD_TOKEN_PLAIN && in_string))
             ok = fits[m->vocab->first[id]] && token_fits(m, (int32_t)id);
         if (!ok)
             logits[id] = -INFINITY;

@@ -9,15 +9,9 @@
 #ifndef HD_SAMPLE_JSON_MASK_H
 #define HD_SAMPLE_JSON_MASK_H
 
-#include "base/err.h"
-#include "token/token.h"
+#include "sample/json_vocab.h"
 
-struct hd_json_vocab;
 struct hd_json_mask;
-
-/* What is known of each token; once for a tokenizer, which outlives it. Errors: MEMORY. */
-int hd_json_vocab_create(struct hd_json_vocab **out, const struct hd_tokenizer *t, struct hd_err *err);
-void hd_json_vocab_free(struct hd_json_vocab *v);
 
 /* behind: the id that the object stands behind (the end of reasoning); -1: it begins at once. Errors: MEMORY. */
 int hd_json_mask_create(struct hd_json_mask **out, const struct hd_json_vocab *v, int32_t behind, struct hd_err *err);

@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "sample/grammar.h"
 #include "token/chat.h"
 
 void hd_ask_init(struct hd_ask *a, const struct hd_exchange *x, json_t *body)
@@ -28,6 +29,7 @@ void hd_ask_release(struct hd_ask *a)
         hd_ids_release(&a->prompt[i]);
     hd_free(a->prompt);
     hd_free(a->bias);
+    hd_grammar_release(a->grammar);
     for (int i = 0; i < a->n_spot; i++)
         hd_free(a->spot[i].text);
     hd_free(a->spot);
@@ -295,6 +297,8 @@ int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, st
         return hd_problem_set(p, 500, NULL, "no memory");
     a->n_prompt = 1;
     a->partial_turn = a->force != HD_TOOLS_AUTO || continues_last(a->doc);
+    if (a->strict_format && (a->has_tools || a->partial_turn))
+        return hd_problem_set(p, 400, "response_format", "response_format: json_schema: strict is not supported %s", a->has_tools ? "together with tools; send tool_choice: none, or strict: false" : "where the answer has begun already (prefix); send strict: false");
     reasoning = take_open_reasoning(a);
     hd_chat_text_init(&c);
     rc = hd_chat_render(s->tok, a->doc, &opt, &c, &err);

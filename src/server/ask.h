@@ -12,6 +12,8 @@
 
 enum hd_tool_force { HD_TOOLS_AUTO, HD_TOOLS_REQUIRED };
 
+struct hd_grammar;
+
 struct hd_ask {
     json_t *body;                     /* the request; strings below are borrowed from it */
     const char *model;                /* as the client named it */
@@ -24,6 +26,8 @@ struct hd_ask {
     struct hd_replay_spot *spot;      /* earlier turns that are known exactly, in order; for rendering at once, not for later */
     int n_spot;
     bool json_object;                 /* the answer must be one */
+    struct hd_grammar *grammar;       /* the answer must fit it; or NULL */
+    bool strict_format;               /* a schema was sent that must be kept, or refused */
     bool partial_turn;                /* the prompt holds the beginning of the answer */
     bool has_tools, one_call;
     enum hd_tool_force force;

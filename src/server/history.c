@@ -6,6 +6,8 @@
 #include <strings.h>
 
 #include "base/mem.h"
+#include "sample/json_mask.h"
+#include "sample/schema.h"
 
 /* ---- contents ---- */
 
@@ -417,6 +419,37 @@ static bool says_json(const json_t *messages)
     return false;
 }
 
+/* The place in the request, for param: what stands before the first ": " behind the schema's own. */
+static int refuse_schema(const struct hd_err *err, struct hd_problem *p)
+{
+    const char *end = strstr(err->msg, ": ");
+    char param[sizeof p->param];
+    int n = err->msg[0] == '#' && end ? (int)(end - err->msg) : 0;
+
+    if (err->code == HD_ERR_MEMORY)
+        return hd_problem_from(p, err);
+    snprintf(param, sizeof param, "response_format.json_schema.schema%.*s", n, err->msg);
+    return hd_problem_set(p, 400, param, "response_format: json_schema: schema%s%s", n ? "" : ": ", err->msg);
+}
+
+/* Who did not say strict gets what can be kept by force, too. Messages has no such word, and means it. */
+static int read_schema(const struct hd_server *s, struct hd_ask *a, const json_t *format, struct hd_problem *p)
+{
+    const json_t *nested = hd_field(format, "json_schema"), *holder = nested ? nested : format, *schema = json_object_get(holder, "schema");
+    struct hd_err err;
+
+    if (!json_is_object(schema))
+        return hd_problem_set(p, 400, "response_format", "response_format: json_schema: schema: expected an object");
+    a->strict_format = !nested;
+    HD_TRY(hd_field_bool(holder, "strict", &a->strict_format, p));
+    json_object_set_new(a->doc, "response_format", json_pack("{s:s, s:{s:O}}", "type", "json_schema", "json_schema", "schema", schema));
+    if (a->strict_format && (!s->json_vocab || !s->json_vocab->spells || (strcmp(a->thinking, "off") && s->think_end_id < 0)))
+        return hd_problem_set(p, 400, "response_format", "response_format: json_schema: strict: this model's vocabulary cannot be kept to a schema");
+    if (hd_schema_compile(&a->grammar, schema, &err) < 0)
+        return a->strict_format ? refuse_schema(&err, p) : HD_OK;
+    return HD_OK;
+}
+
 int hd_format_read(const struct hd_server *s, struct hd_ask *a, const json_t *format, struct hd_problem *p)
 {
     const char *type = hd_text_of(format, "type");
@@ -434,13 +467,7 @@ int hd_format_read(const struct hd_server *s, struct hd_ask *a, const json_t *fo
         a->json_object = true;
         return HD_OK;
     }
-    if (!strcmp(type, "json_schema")) {
-        const json_t *schema = json_object_get(hd_field(format, "json_schema") ? json_object_get(format, "json_schema") : format, "schema");
-
-        if (!json_is_object(schema))
-            return hd_problem_set(p, 400, "response_format", "response_format: json_schema: schema: expected an object");
-        json_object_set_new(a->doc, "response_format", json_pack("{s:s, s:{s:O}}", "type", "json_schema", "json_schema", "schema", schema));
-        return HD_OK;
-    }
+    if (!strcmp(type, "json_schema"))
+        return read_schema(s, a, format, p);
     return hd_problem_set(p, 400, "response_format", "response_format: type: found \"%.40s\"; expected text, json_object or json_schema", type);
 }

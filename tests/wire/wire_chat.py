@@ -6,6 +6,11 @@ import time
 
 from wire import *
 
+try:
+    import jsonschema                 # a second opinion, where it is installed
+except ImportError:
+    jsonschema = None
+
 LONG = "</think>" + "The quick brown fox. " * 40
 ARGS = [("path", True, "a \"b\"\n2>&1 </x>"), ("n", False, "12"), ("deep", False, "{\"a\": [1, null]}")]
 RUNS = [
@@ -374,6 +379,83 @@ def _():
     assert ended > 60, ended
     free = r.post(P, r.chat("noise as json", seed=1, max_tokens=50, thinking={"type": "disabled"})).json()["choices"][0]["message"]["content"]
     assert not free.startswith("{")
+    r.stop()
+
+
+SCHEMA = {"type": "object", "properties": {
+    "name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 130}, "day": {"type": "string", "format": "date"},
+    "kind": {"enum": ["a", "b", None, 3]}, "tags": {"type": "array", "items": {"type": "string", "pattern": "^[a-z]{1,4}$"}, "maxItems": 3},
+    "of": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}, "required": ["name", "age", "day", "kind", "of"], "additionalProperties": False}
+
+
+def schema_format(schema, **more):
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, **more}}
+
+
+def fits(v):
+    import datetime
+    import re
+    assert list(v) == [k for k in SCHEMA["properties"] if k in v] and set(v) >= set(SCHEMA["required"]), v
+    assert isinstance(v["name"], str) and len(v["name"]) <= 12 and type(v["age"]) is int and 0 <= v["age"] <= 130 and v["kind"] in ["a", "b", None, 3], v
+    datetime.date.fromisoformat(v["day"])
+    assert len(v.get("tags", [])) <= 3 and all(re.fullmatch("[a-z]{1,4}", t) for t in v.get("tags", [])), v
+    return v["of"] is None or fits(v["of"])
+
+
+@case("json_schema is kept by force: from noise, with and without thinking, streamed or whole; what ends is valid")
+def _():
+    r = Server({"n_ctx": 6000, "runs": [{"random": 7, "burst": 64}]})
+    ended = 0
+    for seed in range(30):
+        thinking = {"type": "enabled" if seed % 3 == 0 else "disabled"}
+        body = r.chat("noise", response_format=schema_format(SCHEMA, **({"strict": True} if seed % 2 else {})), seed=seed, max_tokens=3000, thinking=thinking)
+        if seed % 5:
+            c = r.post(P, body).json()["choices"][0]
+            text, finish = c["message"]["content"], c["finish_reason"]
+        else:
+            ev = r.events(P, dict(body, stream=True))
+            text, finish = said(ev, "content"), ev[-2][1]["choices"][0]["finish_reason"]
+        if finish == "stop":
+            assert fits(json.loads(text))
+            if jsonschema:
+                jsonschema.validate(json.loads(text), SCHEMA)
+            ended += 1
+        for marker in [BOS, EOS, "<think>", "</think>", D]:
+            assert marker not in text
+    assert ended > 8, ended
+    many = r.post(P, r.chat("noise", response_format=schema_format({"enum": ["yes", "no"]}, strict=True), n=4, thinking={"type": "disabled"})).json()["choices"]
+    assert all(c["message"]["content"] in ['"yes"', '"no"'] for c in many)
+    r.stop()
+
+
+@case("json_schema: strict refuses what it cannot keep, and says where; others only print it")
+def _():
+    bad = {"type": "object", "properties": {"a": {"type": "object", "patternProperties": {}}}}
+    e = error_of(s.post(P, s.chat("hi", response_format=schema_format(bad, strict=True))), 400, param="response_format.json_schema.schema#/properties/a/patternProperties")
+    assert "schema#/properties/a/patternProperties: this keyword is not supported" in e["message"]
+    assert s.post(P, s.chat("hi", response_format=schema_format(bad))).status == 200
+    for schema, word in [({"type": "int"}, "#/type"), ({"type": "string", "pattern": "["}, "#/pattern"), ({"$ref": "http://127.0.0.1/x"}, "#/$ref"), ({"$ref": "#"}, "itself"),
+                         ({"type": "array", "minItems": 10**8}, "states"), ({"enum": []}, "no value fits")]:
+        e = error_of(s.post(P, s.chat("hi", response_format=schema_format(schema, strict=True))), 400)
+        assert word in e["message"], e
+    for schema in [3, None, []]:
+        error_of(s.post(P, s.chat("hi", response_format=schema_format(schema))), 400)
+    error_of(s.post(P, s.chat("hi", response_format=schema_format(SCHEMA, strict="yes"))), 400)
+    e = error_of(s.post(P, s.chat("hi", response_format=schema_format(SCHEMA, strict=True), tools=TOOLS)), 400, param="response_format")
+    assert "tools" in e["message"]
+    assert s.post(P, s.chat("hi", response_format=schema_format(SCHEMA, strict=True), tools=TOOLS, tool_choice="none")).status == 200
+    assert s.post(P, s.chat("hi", response_format=schema_format(SCHEMA), tools=TOOLS)).status == 200
+    begun = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "{", "prefix": True}]
+    e = error_of(s.post(P, {"model": s.name, "messages": begun, "response_format": schema_format(SCHEMA, strict=True)}), 400, param="response_format")
+    assert "prefix" in e["message"]
+    r = Server({"n_ctx": 6000, "runs": [{"random": 7, "burst": 64}]})
+    flat = {"type": "json_schema", "name": "x", "schema": {"const": {"a": [1, None]}}, "strict": True}
+    j = r.post("/v1/responses", {"model": r.name, "input": "noise", "text": {"format": flat}, "reasoning": {"effort": "none"}}).json()
+    assert j["output"][-1]["content"][0]["text"] == '{"a": [1, null]}', j
+    m = {"model": r.name, "max_tokens": 99, "messages": [{"role": "user", "content": "noise"}], "output_config": {"format": {"type": "json_schema", "schema": {"const": 7}}}}
+    assert r.post("/v1/messages", m).json()["content"][-1]["text"] == "7"
+    m["output_config"]["format"]["schema"] = {"const": 7, "not": {}}
+    assert r.post("/v1/messages", m).status == 400
     r.stop()
 
 

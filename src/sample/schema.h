@@ -1,0 +1,29 @@
+/* schema.h: a JSON Schema as a grammar: what fits the grammar is valid.
+ *
+ * Of the 2020-12 keywords: type, enum, const, properties, required, additionalProperties, minProperties and maxProperties (where they say
+ * nothing new), items, prefixItems, minItems, maxItems, minLength, maxLength, pattern, format, minimum, maximum, exclusiveMinimum,
+ * exclusiveMaximum, multipleOf 1, anyOf, oneOf (where the alternatives exclude one another), allOf, $ref within the document, $defs (and
+ * definitions, $def). Annotations are skipped. Any other keyword is an error: nothing is left unchecked.
+ *
+ * Narrower than the schema, so that models end and answers are what was meant:
+ *   members come in the order of properties; others behind them, and only where additionalProperties is said or no properties are;
+ *   a schema without type has the type that its keywords speak of; integers have at most 18 digits, numbers 12 and 6 behind the point where
+ *   they are bounded, else 15, 16 and a two-digit exponent; text has one spelling (as Python's json.dumps, non-ASCII as it is).
+ * A free key may come twice; readers take the last one.
+ *
+ * Errors   name the keyword and its place, as a JSON pointer behind #
+ */
+#ifndef HD_SAMPLE_SCHEMA_H
+#define HD_SAMPLE_SCHEMA_H
+
+#include <jansson.h>
+
+#include "sample/grammar.h"
+
+#define HD_SCHEMA_NESTED 64           /* schemas inside one another */
+#define HD_SCHEMA_VALUES 200000       /* keywords, enum's values, ... in all */
+
+/* Errors: UNSUPPORTED, USAGE (not a schema), LIMIT, MEMORY. */
+int hd_schema_compile(struct hd_grammar **out, const json_t *schema, struct hd_err *err);
+
+#endif
