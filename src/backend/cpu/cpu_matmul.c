@@ -83,10 +83,10 @@ static void matmul_range(void *arg, int64_t begin, int64_t end)
         matmul_tile(arg, i);
 }
 
-/* Rows of a tile of w: a multiple of 16 (8 where there are no panels). total: bytes of all weights of the call. */
+/* Rows of a tile of w: a multiple of 16 (8 where there are no panels; 64 of one token's, which kernels take four panels at a time). total: bytes of all weights of the call. */
 static int64_t tile_rows(const struct hd_tensor *w, int64_t n_out, int64_t n_tok, int n_thread, int64_t total)
 {
-    int64_t bytes = hd_tensor_bytes(w), step = w->panels ? HD_PANEL_ROWS : 8, min = step;
+    int64_t bytes = hd_tensor_bytes(w), step = !w->panels ? 8 : n_tok == 1 ? 4 * HD_PANEL_ROWS : HD_PANEL_ROWS, min = step;
 
     if (n_tok == 1)
         bytes = clamp(total / (4 * n_thread), STREAM_MIN, STREAM_MAX);
