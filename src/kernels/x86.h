@@ -36,6 +36,11 @@ static inline __m512i _mm512_cvtepu16_epi32(__m256i a)
 {
     return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(a))), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1)), 1);
 }
+#undef _mm512_cvtepu8_epi32
+static inline __m512i _mm512_cvtepu8_epi32(__m128i a)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtepu8_epi32(a)), _mm256_cvtepu8_epi32(_mm_srli_si128(a, 8)), 1);
+}
 #undef _mm512_cvtph_ps
 static inline __m512 _mm512_cvtph_ps(__m256i a)
 {
