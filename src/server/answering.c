@@ -562,7 +562,7 @@ static int prepare_choice(struct hd_answer *a, int i)
     c->answer = a;
     c->index = i;
     c->prompt = i / a->ask.n;
-    c->slot = (struct hd_inbox_slot){&s->inbox, c};
+    c->slot = (struct hd_inbox_slot){.inbox = &s->inbox, .arg = c};
     hd_str_init(&c->reasoning, 0);
     hd_str_init(&c->content, 0);
     hd_text_stream_init(&c->stops, s->tok, a->ask.stop, a->ask.n_stop);

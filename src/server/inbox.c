@@ -67,23 +67,45 @@ static void pack(struct hd_str *s, void *arg, const struct hd_run_event *e)
 
 void hd_inbox_event(void *arg, const struct hd_run_event *e)
 {
-    const struct hd_inbox_slot *slot = arg;
+    struct hd_inbox_slot *slot = arg;
     struct hd_inbox *b = slot->inbox;
     size_t before;
     bool first;
 
     pthread_mutex_lock(&b->lock);
     before = b->filling.n;
-    first = before == 0;
-    pack(&b->filling, slot->arg, e);
+    first = before == 0 || slot->lost;
+    if (!slot->lost)
+        pack(&b->filling, slot->arg, e);
     if (b->filling.failed) {          /* nothing half-written stays */
         b->filling.failed = false;
         b->filling.n = before;
-        b->lost = true;
+        slot->lost = first = true;
+    }
+    if (slot->lost && e->kind == HD_RUN_END) {
+        slot->next = b->broken;
+        b->broken = slot;
     }
     pthread_mutex_unlock(&b->lock);
     if (first)
         event_active(b->wake, EV_READ, 0);
+}
+
+/* The END of a request that lost an event. */
+static bool take_broken(struct hd_inbox *b, struct hd_note *out)
+{
+    struct hd_inbox_slot *slot;
+
+    pthread_mutex_lock(&b->lock);
+    slot = b->broken;
+    if (slot)
+        b->broken = slot->next;
+    pthread_mutex_unlock(&b->lock);
+    if (!slot)
+        return false;
+    *out = (struct hd_note){.arg = slot->arg, .kind = HD_RUN_END, .finish = HD_FINISH_CANCELLED, .failed = true};
+    hd_err_set(&out->err, HD_ERR_MEMORY, "no memory for what the model said");
+    return true;
 }
 
 static void unpack(struct hd_inbox *b, void *out, size_t n)
@@ -108,7 +130,7 @@ bool hd_inbox_take(struct hd_inbox *b, struct hd_note *out)
         b->filling = empty;
         pthread_mutex_unlock(&b->lock);
         if (!b->taking.n)
-            return false;
+            return take_broken(b, out);
     }
     unpack(b, &head, sizeof head);
     out->arg = head.arg;

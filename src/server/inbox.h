@@ -26,17 +26,19 @@ struct hd_note {
     double queue_s, prefill_s, decode_s;
 };
 
-/* A request's arg as the runner sees it. */
+/* A request's arg as the runner sees it; lives until its END was taken. */
 struct hd_inbox_slot {
     struct hd_inbox *inbox;
     void *arg;
+    bool lost;                        /* there was no memory for one of its events: it ends with an error */
+    struct hd_inbox_slot *next;       /* on the inbox's list of those that ended so */
 };
 
 struct hd_inbox {
     pthread_mutex_t lock;
     struct hd_str filling, taking;    /* notes, packed */
     size_t at;
-    bool lost;                        /* there was no memory for one: all that wait must be told */
+    struct hd_inbox_slot *broken;
     struct event *wake;
 };
 
@@ -47,7 +49,7 @@ void hd_inbox_release(struct hd_inbox *b);
 /* An hd_run_event_fn; arg is a struct hd_inbox_slot. */
 void hd_inbox_event(void *arg, const struct hd_run_event *e);
 
-/* The next note; false: no more. */
+/* The next note; false: no more. Every request's END comes, whatever memory there was: of one that lost an event, as failed. */
 bool hd_inbox_take(struct hd_inbox *b, struct hd_note *out);
 
 #endif
