@@ -278,10 +278,12 @@ int hd_optim_step(struct hd_optim *o, double lr, double scale, struct hd_err *er
         struct hd_param *p = &o->ps->p[i];
         bool decays = p->kind == HD_PARAM_MATRIX || p->kind == HD_PARAM_EMBED;
         double b1 = o->hp.beta1, b2 = o->hp.beta2;
-        struct job j = {.o = o, .p = p, .m = o->m + (p->w - o->ps->w), .v = o->v + (p->w - o->ps->w), .scale = (float)scale, .decay = decays ? (float)o->hp.decay : 0};
+        struct job j = {.o = o, .p = p, .scale = (float)scale, .decay = decays ? (float)o->hp.decay : 0};
 
         if (!learns(p))
-            continue;
+            continue;             /* its w may lie elsewhere */
+        j.m = o->m + (p->w - o->ps->w);
+        j.v = o->v + (p->w - o->ps->w);
         if (has_muon(&o->hp, p->name, p->kind)) {
             HD_TRY(muon(o, &j, lr, err));
             continue;
