@@ -401,6 +401,7 @@ void hd_group_matmul(struct hd_stream *s, struct hd_tensor *out, const struct hd
     struct hd_call c = {.op = HD_OP_GROUP_MATMUL, .n_out = 1, .out = {out}, .in = {x, w}, .i = {n_group, stride, first}};
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor groups = hd_view2(HD_F32, x->data, hd_rows(x) * n_group, hd_cols(w));
+    enum hd_dtype act;
 
     if (!hd_require(s, hd_cols(out) % n_group == 0 && hd_cols(x) == n_group * hd_cols(w) && (n_group - 1) * stride + first + hd_cols(out) / n_group <= hd_rows(w),
                     HD_OP_GROUP_MATMUL, x, w) ||
@@ -409,8 +410,9 @@ void hd_group_matmul(struct hd_stream *s, struct hd_tensor *out, const struct hd
     hd_meet_weight(s, w);
     s->cost.flops += 2.0 * (double)hd_elems(out) * (double)hd_cols(w);
     s->cost.weight_bytes += (double)hd_tensor_bytes(w) * (double)hd_cols(out) / (double)hd_rows(w);
-    if (hd_act_type(s, w, stride % HD_PANEL_ROWS ? 1 : first) != HD_F32)
-        c.in[2] = hd_quantise(s, hd_act_type(s, w, stride % HD_PANEL_ROWS ? 1 : first), &groups);
+    act = hd_act_type(s, w, stride % HD_PANEL_ROWS ? 1 : first);
+    if (act != HD_F32)
+        c.in[2] = hd_quantise(s, act, &groups);
     hd_dispatch(s, &c);
     hd_stream_rewind(s, mark);
 }

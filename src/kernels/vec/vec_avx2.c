@@ -3,6 +3,7 @@
 #pragma GCC optimize("O3")
 #include <math.h>
 
+#include "kernels/matmul/decode_fast_avx2.h"
 #include "kernels/table.h"
 #include "kernels/x86.h"
 #include "tensor/blocks.h"
@@ -203,40 +204,20 @@ static void f32_to_f16(int64_t n, const float *x, uint16_t *out)
         out[i] = hd_f32_f16(x[i]);
 }
 
-static void q16_encode(const float *x, int64_t n, struct hd_q16 *out)
+/* A block of 32 values, and the largest magnitude among them. */
+static inline float load_block(const float *x, __m256 v[4])
 {
-    __m256 abs_mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+    const __m256 abs_mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+    __m256 m = _mm256_setzero_ps();
+    __m128 t;
 
-    for (int64_t b = 0; b < n / 32; b++, x += 32, out++) {
-        __m256 v[4], m = _mm256_setzero_ps(), idv;
-        __m256i q[4], sum, p0, p1;
-        __m128 t;
-        __m128i s;
-        float amax, id;
-
-        for (int i = 0; i < 4; i++) {
-            v[i] = _mm256_loadu_ps(x + 8 * i);
-            m = _mm256_max_ps(m, _mm256_and_ps(v[i], abs_mask));
-        }
-        t = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
-        t = _mm_max_ps(t, _mm_movehl_ps(t, t));
-        t = _mm_max_ss(t, _mm_movehdup_ps(t));
-        amax = _mm_cvtss_f32(t);
-        id = amax > 1e-30f ? 32767 / amax : 0;
-        idv = _mm256_set1_ps(id);
-        for (int i = 0; i < 4; i++)
-            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], idv));
-        sum = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
-        s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
-        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1));
-        p0 = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[0], q[1]), 0xD8);
-        p1 = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[2], q[3]), 0xD8);
-        out->d = amax / 32767;
-        out->sum = out->d * (float)_mm_cvtsi128_si32(s);
-        _mm256_storeu_si256((__m256i *)out->q, p0);
-        _mm256_storeu_si256((__m256i *)(out->q + 16), p1);
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_loadu_ps(x + 8 * i);
+        m = _mm256_max_ps(m, _mm256_and_ps(v[i], abs_mask));
     }
+    t = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
 }
 
 static inline int32_t sum_words(__m256i v)
@@ -245,6 +226,25 @@ static inline int32_t sum_words(__m256i v)
 
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+
+static void q16_encode(const float *x, int64_t n, struct hd_q16 *out)
+{
+    for (int64_t b = 0; b < n / 32; b++, x += 32, out++) {
+        __m256 v[4], idv;
+        __m256i q[4], p0, p1;
+        float amax = load_block(x, v);
+
+        idv = _mm256_set1_ps(amax > 1e-30f ? 32767 / amax : 0);
+        for (int i = 0; i < 4; i++)
+            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], idv));
+        p0 = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[0], q[1]), 0xD8);
+        p1 = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[2], q[3]), 0xD8);
+        out->d = amax / 32767;
+        out->sum = out->d * (float)sum_words(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
+        _mm256_storeu_si256((__m256i *)out->q, p0);
+        _mm256_storeu_si256((__m256i *)(out->q + 16), p1);
+    }
 }
 
 /* Four vectors of int32 as bytes in order, and their sum. */
@@ -258,24 +258,14 @@ static inline __m256i to_bytes(const __m256i q[4], int32_t *sum)
 
 static void q8_encode(const float *x, int64_t n, struct hd_q8 *out)
 {
-    const __m256 abs_mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
     int8_t *fine = (int8_t *)(out + n / 32);
 
     for (int64_t b = 0; b < n / 32; b++, x += 32, out++, fine += 32) {
-        __m256 v[4], m = _mm256_setzero_ps(), idv;
+        __m256 v[4], idv;
         __m256i q[4], f[4], squares = _mm256_setzero_si256();
+        float amax = load_block(x, v);
         int32_t sum, rest;
-        __m128 t;
-        float amax;
 
-        for (int i = 0; i < 4; i++) {
-            v[i] = _mm256_loadu_ps(x + 8 * i);
-            m = _mm256_max_ps(m, _mm256_and_ps(v[i], abs_mask));
-        }
-        t = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
-        t = _mm_max_ps(t, _mm_movehl_ps(t, t));
-        t = _mm_max_ss(t, _mm_movehdup_ps(t));
-        amax = _mm_cvtss_f32(t);
         idv = _mm256_set1_ps(amax > 1e-30f ? 127 / amax : 0);
         for (int i = 0; i < 4; i++) {
             v[i] = _mm256_mul_ps(v[i], idv);
@@ -490,17 +480,6 @@ static void mix_streams(int64_t n, int64_t n_hc, const float *a, const float *po
 
 /* ---- packed cache rows ---- */
 
-/* Sixteen e4m3 as f32, times 2^-8; NaN stays NaN. */
-static inline void fp8_16(const uint8_t *p, __m256 scale, float *x)
-{
-    __m256i v = _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p)), 8), mag = _mm256_and_si256(v, _mm256_set1_epi16(0x7F00)), h;
-
-    h = _mm256_or_si256(_mm256_and_si256(v, _mm256_set1_epi16((short)0x8000)), _mm256_srli_epi16(mag, 1));
-    h = _mm256_or_si256(h, _mm256_and_si256(_mm256_cmpeq_epi16(mag, _mm256_set1_epi16(0x7F00)), _mm256_set1_epi16(0x7C00)));
-    _mm256_storeu_ps(x, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(h)), scale));
-    _mm256_storeu_ps(x + 8, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)), scale));
-}
-
 /* Sixteen e2m1 as f32. */
 static inline void fp4_16(const uint8_t *p, __m256 half_scale, float *x)
 {
@@ -522,13 +501,14 @@ static void kv_decode(const struct hd_kv_row *r, const void *row, float *x)
     }
     for (int64_t b = 0; b < n_block; b++) {
         float s = r->code == HD_KV_FP4_E4M3 ? hd_e4m3_f32(scale[b]) : hd_e8m0_f32(scale[b]);
-        __m256 v = _mm256_set1_ps(r->code == HD_KV_FP8 ? 256 * s : 0.5f * s);
+        int64_t first = b * r->block, end = first + r->block;
 
-        for (int64_t k = b * r->block; k < (b + 1) * r->block; k += 16)
-            if (r->code == HD_KV_FP8)
-                fp8_16(code + k, v, x + k);
-            else
-                fp4_16(code + k / 2, v, x + k);
+        if (r->code != HD_KV_FP8)
+            for (int64_t k = first; k < end; k += 16)
+                fp4_16(code + k / 2, _mm256_set1_ps(0.5f * s), x + k);
+        else if (r->block % 32 || !hd_e4m3_avx2(code + first, r->block, s, x + first))
+            for (int64_t k = first; k < end; k += 8)
+                _mm256_storeu_ps(x + k, _mm256_mul_ps(hd_e4m3x8_avx2(code + k), _mm256_set1_ps(s)));
     }
     x += r->n;
     for (; i + 8 <= r->tail; i += 8)
