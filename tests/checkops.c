@@ -12,25 +12,9 @@
 #include "backend/backend.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"
+#include "report.h"
 
-static int n_pass, n_fail;
 static bool bench;
-
-static void report(bool ok, const char *fmt, ...)
-{
-    va_list ap;
-
-    if (ok) {
-        n_pass++;
-        return;
-    }
-    n_fail++;
-    printf("not ok: ");
-    va_start(ap, fmt);
-    vprintf(fmt, ap);
-    va_end(ap);
-    printf("\n");
-}
 
 static uint64_t seed = 88172645463325252u;
 

@@ -6,7 +6,6 @@
 #define HD_TESTS_GRAD_TRIAL_H
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 #include "ops/tape.h"
+#include "report.h"
 
 #define MAX_IN 6
 #define MAX_SEQ 3
@@ -53,24 +53,6 @@ struct trial {
     void *page[MAX_SEQ][N_PAGE];
     char *ring;
 };
-
-static int n_pass, n_fail;
-
-static void report(bool ok, const char *fmt, ...)
-{
-    va_list ap;
-
-    if (ok) {
-        n_pass++;
-        return;
-    }
-    n_fail++;
-    printf("not ok: ");
-    va_start(ap, fmt);
-    vprintf(fmt, ap);
-    va_end(ap);
-    printf("\n");
-}
 
 static uint64_t seed;
 

@@ -739,6 +739,16 @@ void hd_answer_start(struct hd_server *s, struct hd_exchange *x, struct hd_ask *
         start_stream(a);
 }
 
+void hd_answer_or_refuse(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *ask, const struct hd_shape *shape, struct hd_problem *p)
+{
+    if (rc == HD_OK) {
+        hd_answer_start(s, x, ask, shape);
+        return;
+    }
+    hd_reply_problem(s, x, p);
+    hd_ask_release(ask);
+}
+
 /* ---- sums ---- */
 
 struct hd_usage hd_answer_usage(const struct hd_answer *a)

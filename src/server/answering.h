@@ -93,6 +93,8 @@ struct hd_answer {
 
 /* Renders, checks limits and submits; replies with the problem if there is one. Takes what is in *ask. */
 void hd_answer_start(struct hd_server *s, struct hd_exchange *x, struct hd_ask *ask, const struct hd_shape *shape);
+/* The same when rc is HD_OK; otherwise replies with the problem that the request was read with. */
+void hd_answer_or_refuse(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *ask, const struct hd_shape *shape, struct hd_problem *p);
 
 /* For the server. */
 void hd_answer_note(const struct hd_note *n);         /* arg is a choice */

@@ -267,10 +267,5 @@ void hd_api_chat(struct hd_server *s, struct hd_exchange *x)
         rc = hd_ask_render(s, &a, NULL, &p);
     if (rc == HD_OK)
         rc = hd_ask_fit(s, &a, &p);
-    if (rc == HD_OK) {
-        hd_answer_start(s, x, &a, &chat_shape);
-        return;
-    }
-    hd_reply_problem(s, x, &p);
-    hd_ask_release(&a);
+    hd_answer_or_refuse(s, x, rc, &a, &chat_shape, &p);
 }

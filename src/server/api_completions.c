@@ -394,10 +394,5 @@ void hd_api_completions(struct hd_server *s, struct hd_exchange *x)
         rc = read_request(s, &a, &p);
     if (rc == HD_OK)
         rc = hd_ask_fit(s, &a, &p);
-    if (rc == HD_OK) {
-        hd_answer_start(s, x, &a, &completion_shape);
-        return;
-    }
-    hd_reply_problem(s, x, &p);
-    hd_ask_release(&a);
+    hd_answer_or_refuse(s, x, rc, &a, &completion_shape, &p);
 }

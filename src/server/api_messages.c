@@ -599,12 +599,7 @@ void hd_api_messages(struct hd_server *s, struct hd_exchange *x)
     struct hd_ask a;
 
     hd_exchange_header(x, "request-id", x->id);
-    if (prepare(s, x, &a, false, &p) == HD_OK) {
-        hd_answer_start(s, x, &a, &message_shape);
-        return;
-    }
-    hd_reply_problem(s, x, &p);
-    hd_ask_release(&a);
+    hd_answer_or_refuse(s, x, prepare(s, x, &a, false, &p), &a, &message_shape, &p);
 }
 
 void hd_api_count_tokens(struct hd_server *s, struct hd_exchange *x)

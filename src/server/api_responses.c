@@ -711,15 +711,11 @@ void hd_api_responses(struct hd_server *s, struct hd_exchange *x)
         rc = hd_ask_render(s, &a, NULL, &p);
     if (rc == HD_OK)
         rc = hd_ask_fit(s, &a, &p);
-    if (rc == HD_OK) {
+    if (rc == HD_OK)
         a.extra = e;
-        hd_answer_start(s, x, &a, &response_shape);
-        return;
-    }
-    hd_reply_problem(s, x, &p);
-    hd_ask_release(&a);
-    if (e)
+    else if (e)
         free_extra(e);
+    hd_answer_or_refuse(s, x, rc, &a, &response_shape, &p);
 }
 
 void hd_api_stored_response(struct hd_server *s, struct hd_exchange *x)
