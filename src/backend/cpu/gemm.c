@@ -17,10 +17,10 @@
 #define PACK_ROWS 64                  /* of b, a task */
 
 struct job {
-    int64_t m, n, k, ld, kc, cols, n_col;     /* n_col: tasks beside each other */
+    int64_t m, n, k, ld, kc, rows, cols, n_col;       /* rows, cols of a task; n_col: tasks beside each other */
     struct hd_gemm_view a, b;
     float *c, *packed;                /* packed: [panels][k][gemm_nr] */
-    bool add;
+    bool add, lower;                  /* lower: c is symmetric, and what lies right of the diagonal may be left out */
 };
 
 static _Thread_local _Alignas(64) float rows_of_a[ROWS * KC + HD_GEMM_SLACK];
@@ -64,9 +64,11 @@ static void pack_rows(const struct job *j, int64_t r, int64_t m, int64_t k0, int
 
 static void block(const struct job *j, int64_t r, int64_t c0)
 {
-    int64_t m = j->m - r < ROWS ? j->m - r : ROWS, c1 = c0 + j->cols < j->n ? c0 + j->cols : j->n, mr = hd_k.gemm_mr, nr = hd_k.gemm_nr;
+    int64_t m = j->m - r < j->rows ? j->m - r : j->rows, c1 = c0 + j->cols < j->n ? c0 + j->cols : j->n, mr = hd_k.gemm_mr, nr = hd_k.gemm_nr;
 
-    for (int64_t k0 = 0; k0 < j->k; k0 += j->kc) {
+    if (j->lower && c1 > r + m)
+        c1 = r + m;
+    for (int64_t k0 = 0; k0 < j->k && c1 > c0; k0 += j->kc) {
         int64_t k = j->k - k0 < j->kc ? j->k - k0 : j->kc;
 
         pack_rows(j, r, m, k0, k);
@@ -82,7 +84,17 @@ static void blocks(void *arg, int64_t begin, int64_t end)
     const struct job *j = arg;
 
     for (int64_t i = begin; i < end; i++)
-        block(j, i / j->n_col * ROWS, i % j->n_col * j->cols);
+        block(j, i / j->n_col * j->rows, i % j->n_col * j->cols);
+}
+
+static void mirror_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct job *j = arg;
+
+    for (int64_t r0 = begin * 16; r0 < end * 16 && r0 < j->m; r0 += 16)
+        for (int64_t c = r0; c < j->m; c++)
+            for (int64_t r = r0; r < r0 + 16 && r < c; r++)
+                j->c[r * j->ld + c] = j->c[c * j->ld + r];
 }
 
 void hd_cpu_gemm(struct hd_cpu *cpu, struct hd_stream *s, int64_t m, int64_t n, int64_t k, struct hd_gemm_view a, struct hd_gemm_view b, float *c, int64_t ld, bool add)
@@ -90,19 +102,24 @@ void hd_cpu_gemm(struct hd_cpu *cpu, struct hd_stream *s, int64_t m, int64_t n, 
     int64_t nr = hd_k.gemm_nr, panels = (n + nr - 1) / nr;
     struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
     struct job j = {.m = m, .n = n, .k = k, .ld = ld, .cols = COLS, .a = a, .b = b, .c = c, .add = add};
-    int64_t tall = (m + ROWS - 1) / ROWS, parts = (k + KC - 1) / KC;
+    int64_t parts = (k + KC - 1) / KC, mr = hd_k.gemm_mr, tall = (m + ROWS - 1) / ROWS;
 
-    HD_ASSERT(ROWS % hd_k.gemm_mr == 0 && COLS_MIN % nr == 0 && k > 0);
+    HD_ASSERT(ROWS % mr == 0 && COLS_MIN % nr == 0 && k > 0);
     if (!m || !n || !(j.packed = hd_tape_scratch(s, panels * nr, k)))
         return;
     j.kc = ((k + parts - 1) / parts + 7) / 8 * 8;
+    j.rows = ((m + tall - 1) / tall + mr - 1) / mr * mr;
+    tall = (m + j.rows - 1) / j.rows;
     while (j.cols > COLS_MIN && tall * ((n + j.cols - 1) / j.cols) < 4 * hd_pool_threads(cpu->pool))
         j.cols /= 2;
     j.n_col = (n + j.cols - 1) / j.cols;
+    j.lower = m == n && !add && a.p == b.p && a.row == b.col && a.col == b.row;       /* x x^T: both halves would have the same bits */
     if (b.col == 1)
         hd_pool_for(cpu->pool, (k + PACK_ROWS - 1) / PACK_ROWS, 1, pack_rows_of_b, &j);
     else
         hd_pool_for(cpu->pool, panels, 1, pack_panels, &j);
     hd_pool_for(cpu->pool, tall * j.n_col, 1, blocks, &j);
+    if (j.lower)
+        hd_pool_for(cpu->pool, (m + 15) / 16, 4, mirror_range, &j);
     hd_arena_rewind(&s->tape->scratch, mark);
 }
