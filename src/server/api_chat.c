@@ -46,7 +46,7 @@ int hd_chat_read(struct hd_server *s, struct hd_ask *a, struct hd_problem *p)
     HD_TRY(read_logprobs(a, p));
     HD_TRY(hd_history_read(s, a, p));
     HD_TRY(hd_tools_read(s, a, p));
-    HD_TRY(hd_format_read(s, a, hd_field(a->body, "response_format"), p));
+    HD_TRY(hd_format_read(a, hd_field(a->body, "response_format"), p));
     HD_TRY(hd_history_check(s, a, p));
     hd_ask_thinking_sampling(s, a);
     return HD_OK;

@@ -300,7 +300,7 @@ static int read_tools(struct reader *r)
             return hd_problem_set(r->p, 400, "tools", "tools.%zu: expected an object", i);
         if (hd_text_of(t, "type")[0] && !hd_text_is(t, "type", "custom"))
             continue;                 /* a tool that Anthropic's servers would run */
-        HD_TRY(hd_tools_add(r->a, hd_text_of(t, "name"), hd_field(t, "description"), hd_field(t, "input_schema"), i, r->p));
+        HD_TRY(hd_tools_add(r->a, hd_text_of(t, "name"), hd_field(t, "description"), hd_field(t, "input_schema"), hd_field(t, "strict"), i, r->p));
     }
     if (r->a->has_tools && !r->s->tools)
         return hd_problem_set(r->p, 400, "tools", "tools: this model's chat template has no form for them");
@@ -354,7 +354,7 @@ static int read_request(struct hd_server *s, struct hd_ask *a, struct hd_problem
     HD_TRY(read_system(&r));
     HD_TRY(read_messages(&r));
     HD_TRY(read_tools(&r));
-    HD_TRY(hd_format_read(s, a, hd_field(hd_field(a->body, "output_config"), "format"), p));
+    HD_TRY(hd_format_read(a, hd_field(hd_field(a->body, "output_config"), "format"), p));
     HD_TRY(hd_history_check(s, a, p));
     hd_ask_thinking_sampling(s, a);
     return HD_OK;

@@ -9,7 +9,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
-#include "sample/json_mask.h"
+#include "sample/json_vocab.h"
 #include "server/access_log.h"
 #include "server/answering.h"
 #include "server/fields.h"

@@ -179,7 +179,7 @@ static bool scribble(struct hd_grammar *g, int n, struct hd_str *out)
     struct hd_grammar_mask *m;
     bool whole = false;
 
-    assert_ok(hd_grammar_mask_create(&m, g, vocab, -1, &test_err));
+    assert_ok(hd_grammar_mask_create(&m, g, vocab, -1, NULL, &test_err));
     hd_str_reset(out);
     for (int i = 0; i < n && !whole; i++) {
         int32_t best = -1;
@@ -623,7 +623,7 @@ static void test_speed(void **state)
         struct hd_grammar *g;
 
         assert_ok(hd_schema_compile(&g, s, &test_err));
-        assert_ok(hd_grammar_mask_create(&m, g, v, -1, &test_err));
+        assert_ok(hd_grammar_mask_create(&m, g, v, -1, NULL, &test_err));
         for (int k = 0; k < 40; k++) {
             int64_t at = (int64_t)(draw() >> 20) % N_LARGE, n = 0;
             double a, b, c;
