@@ -54,6 +54,7 @@ struct hd_grammar_mask {
     uint64_t *pool;                   /* state << 32 | stack; sorted within a set */
     size_t n_pool, cap_pool;
     size_t n_row, n_mask;
+    int64_t n_made;
 
     uint64_t *work, *out;             /* of one step */
     size_t n_work, n_out, cap_work, cap_out;
@@ -445,6 +446,7 @@ static const uint64_t *get_mask(struct hd_grammar_mask *m)
         return NULL;
     fill_mask(m, mask);
     m->n_mask++;
+    m->n_made++;
     return m->set[m->at].mask = mask;
 }
 
@@ -597,4 +599,9 @@ int64_t hd_grammar_mask_bytes(const struct hd_grammar_mask *m)
 {
     return (int64_t)(m->cap_stack * sizeof *m->stack + m->cap_set * sizeof *m->set + m->cap_pool * sizeof *m->pool + m->n_row * STEPS * 4 +
                      m->n_mask * m->v->n_word * 8 + m->cap_seen * 8);
+}
+
+int64_t hd_grammar_mask_known(const struct hd_grammar_mask *m)
+{
+    return m->n_made;
 }

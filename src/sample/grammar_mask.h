@@ -35,7 +35,8 @@ void hd_grammar_mask_apply(void *self, float *logits, int64_t n_vocab);
 void hd_grammar_mask_take(void *self, int32_t id);
 void hd_grammar_mask_free(void *self);
 
-/* For tests: is what was taken whole, and the bytes that are held. */
+/* For tests and measurements: is what was taken whole, the bytes that are held, and how many masks were made so far. */
+int64_t hd_grammar_mask_known(const struct hd_grammar_mask *m);
 bool hd_grammar_mask_whole(const struct hd_grammar_mask *m);
 int64_t hd_grammar_mask_bytes(const struct hd_grammar_mask *m);
 
