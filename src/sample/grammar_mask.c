@@ -15,7 +15,7 @@
 #define ROWS_MAX 12288                /* 1 KiB each */
 #define MASKS_BYTES ((size_t)8 << 20)
 #define FUEL 6000000                  /* places looked at for one mask */
-#define TABLE 65536
+#define TABLE 8192
 #define STEPS 256
 
 enum { DEAD = -1, UNKNOWN = -2 };
@@ -540,7 +540,7 @@ int hd_grammar_mask_create(struct hd_grammar_mask **out, struct hd_grammar *g, c
     if (!(m = hd_calloc(1, sizeof *m)))
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a constraint");
     hd_grammar_hold(g);
-    *m = (struct hd_grammar_mask){.g = g, .v = v, .behind = behind, .cap_seen = 4 * PLACES_MAX, .n_set = 1, .n_stack = 1};
+    *m = (struct hd_grammar_mask){.g = g, .v = v, .behind = behind, .cap_seen = 2 * PLACES_MAX, .n_set = 1, .n_stack = 1};
     m->trigger = trigger ? *trigger : (struct hd_grammar_trigger){-1, -1, -1};
     m->phase = behind >= 0 ? REASONING : trigger ? TEXT : GRAMMAR;
     m->stack_table = hd_calloc(TABLE, sizeof *m->stack_table);
