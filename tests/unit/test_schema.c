@@ -389,10 +389,11 @@ static void test_masks(void **state)
                 if ((class == HD_TOKEN_PLAIN || class == HD_TOKEN_OTHER) && (allowed[id] == 0) != goes_on(g, ids, n + 1))
                     fail_msg("%s: after %d tokens %d should%s come", schemas[i], n, id, allowed[id] == 0 ? " not" : "");
             }
-            for (ids[n] = below((int)vocab->n); allowed[ids[n]] != 0;)
+            ids[n] = below((int)vocab->n);
+            for (int64_t k = 0; k < vocab->n && allowed[ids[n]] != 0; k++)
                 ids[n] = (ids[n] + 1) % (int32_t)vocab->n;
-            if (vocab->class[ids[n]] == HD_TOKEN_END)
-                break;
+            if (allowed[ids[n]] != 0 || vocab->class[ids[n]] == HD_TOKEN_END)
+                break;                /* only an end may come */
             hd_grammar_mask_take(m, ids[n]);
         }
         hd_grammar_mask_free(m);
