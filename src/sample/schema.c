@@ -405,7 +405,8 @@ int hd_schema_add(struct hd_grammar *g, const json_t *schema, uint32_t from, uin
     return rc;
 }
 
-int hd_schema_compile(struct hd_grammar **out, const json_t *schema, struct hd_err *err)
+/* A grammar whose root is what add() puts between its entry and exit. */
+static int compile(struct hd_grammar **out, int (*add)(struct hd_grammar *g, const void *what, uint32_t from, uint32_t to, struct hd_err *err), const void *what, struct hd_err *err)
 {
     struct hd_grammar *g = hd_grammar_create();
     uint32_t root;
@@ -414,7 +415,7 @@ int hd_schema_compile(struct hd_grammar **out, const json_t *schema, struct hd_e
     if (!g)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a schema");
     root = hd_grammar_rule(g);
-    rc = g->failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for a schema") : hd_schema_add(g, schema, g->rule[root].entry, g->rule[root].exit, err);
+    rc = g->failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for a schema") : add(g, what, g->rule[root].entry, g->rule[root].exit, err);
     if (rc == HD_OK)
         rc = hd_grammar_finish(g, root, err);
     if (rc == HD_OK)
@@ -422,4 +423,72 @@ int hd_schema_compile(struct hd_grammar **out, const json_t *schema, struct hd_e
     else
         hd_grammar_release(g);
     return rc;
+}
+
+static int add_schema(struct hd_grammar *g, const void *schema, uint32_t from, uint32_t to, struct hd_err *err)
+{
+    return hd_schema_add(g, schema, from, to, err);
+}
+
+static int add_choice(struct hd_grammar *g, const void *list, uint32_t from, uint32_t to, struct hd_err *err)
+{
+    struct hd_schema_compiler c = {.g = g, .err = err};
+    size_t n = json_array_size(list);
+    char **text = hd_malloc(n * sizeof *text);
+
+    if (!text)
+        return hd_schema_no_memory(&c);
+    for (size_t i = 0; i < n; i++)
+        text[i] = (char *)json_string_value(json_array_get(list, i));
+    add_texts(&c, text, n, from, to);
+    hd_free(text);
+    return HD_OK;
+}
+
+static bool is_escaped(const char *s, size_t at)
+{
+    size_t n = 0;
+
+    while (n < at && s[at - 1 - n] == '\\')
+        n++;
+    return n & 1;
+}
+
+/* All of the text: anchors that are there are taken off, and put around the whole. */
+static int add_regex(struct hd_grammar *g, const void *pattern, uint32_t from, uint32_t to, struct hd_err *err)
+{
+    const char *s = pattern;
+    size_t n = strlen(s);
+    struct hd_spelling raw;
+    struct hd_str all;
+    int rc;
+
+    if (n && s[n - 1] == '$' && !is_escaped(s, n - 1))
+        n--;
+    if (n && s[0] == '^') {
+        s++;
+        n--;
+    }
+    hd_spelling_init(&raw, g, true);
+    hd_str_init(&all, 0);
+    hd_str_printf(&all, "^(?:%.*s)$", (int)n, s);
+    rc = all.failed ? hd_err_set(err, HD_ERR_MEMORY, "no memory for a pattern") : hd_pattern_add(&raw, hd_str_get(&all), 0, -1, from, to, err);
+    hd_str_release(&all);
+    hd_spelling_release(&raw);
+    return rc;
+}
+
+int hd_schema_compile(struct hd_grammar **out, const json_t *schema, struct hd_err *err)
+{
+    return compile(out, add_schema, schema, err);
+}
+
+int hd_schema_compile_choice(struct hd_grammar **out, const json_t *list, struct hd_err *err)
+{
+    return compile(out, add_choice, list, err);
+}
+
+int hd_schema_compile_regex(struct hd_grammar **out, const char *pattern, struct hd_err *err)
+{
+    return compile(out, add_regex, pattern, err);
 }

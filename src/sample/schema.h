@@ -25,6 +25,9 @@
 
 /* Errors: UNSUPPORTED, USAGE (not a schema), LIMIT, MEMORY. */
 int hd_schema_compile(struct hd_grammar **out, const json_t *schema, struct hd_err *err);
+/* Text as it is, no JSON: one of a list of strings; all of a text that matches a regular expression (pattern.h). */
+int hd_schema_compile_choice(struct hd_grammar **out, const json_t *list, struct hd_err *err);
+int hd_schema_compile_regex(struct hd_grammar **out, const char *pattern, struct hd_err *err);
 /* Into a grammar that is being built: a value as JSON text between two states. */
 int hd_schema_add(struct hd_grammar *g, const json_t *schema, uint32_t from, uint32_t to, struct hd_err *err);
 

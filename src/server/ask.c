@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "server/extras.h"
 #include "server/forcing.h"
 #include "token/chat.h"
 
@@ -169,6 +170,7 @@ int hd_ask_common(const struct hd_server *s, struct hd_ask *a, struct hd_problem
     HD_TRY(read_bias(s, a, p));
     HD_TRY(hd_ask_stops(a, "stop", p));
     HD_TRY(hd_field_bool(a->body, "ignore_eos", &a->ignore_end, p));
+    HD_TRY(hd_extras_read(s, a, p));
     HD_TRY(hd_field_str(a->body, "user", &a->user, p));
     return hd_field_str(a->body, "user_id", &a->user, p);
 }

@@ -45,6 +45,9 @@ struct hd_ask {
     struct hd_logit_bias *bias;
     const char *stop[HD_STOP_MAX];
     int n_stop;
+    int32_t stop_id[HD_STOP_MAX];
+    int n_stop_id;
+    int64_t n_min;                    /* tokens before an end may come */
     bool logprobs, echo, ignore_end;
     int n_top;
     void *extra;                      /* the protocol's own; the shape frees it with the answer */

@@ -96,6 +96,12 @@ int hd_force(const struct hd_server *s, struct hd_ask *a, struct hd_problem *p)
 {
     bool must = a->force == HD_TOOLS_REQUIRED, strict = a->has_tools && json_object_size(a->strict_tools) > 0;
 
+    if (a->grammar && (a->has_tools || a->partial_turn))
+        return hd_problem_set(p, 400, "tools", "a form of the whole answer (guided_json and such) is not supported together with tools or a prefix; send tool_choice: none, or response_format");
+    if (a->grammar)
+        return can_force(s, a) ? HD_OK : hd_problem_set(p, 400, NULL, "this model's vocabulary cannot be kept to a form behind its reasoning");
+    if (a->n_min && (must || strict || a->format))
+        return hd_problem_set(p, 400, "min_tokens", "min_tokens is not supported together with response_format, strict tools or required calls");
     if (a->strict_format && a->partial_turn && !must)
         return hd_problem_set(p, 400, "response_format", "response_format: json_schema: strict is not supported where the answer has begun already (prefix); send strict: false");
     if (!must && !strict && !a->format)

@@ -246,6 +246,38 @@ def _():
     r.stop()
 
 
+@case("fields of other servers: min_tokens, stop_token_ids, guided_*, structured_outputs are done, and what cannot be is 400 by name unless it says nothing")
+def _():
+    import re
+    r = Server({"n_ctx": 6000, "runs": [{"random": 7}]})
+    off = {"thinking": {"type": "disabled"}, "max_tokens": 3000}
+    def text(**more):
+        return r.post(P, r.chat("noise", **dict(off, **more))).json()["choices"][0]["message"]["content"]
+    assert text(guided_choice=["yes", "no, never"]) in ("yes", "no, never")
+    assert text(structured_outputs={"choice": ["a\nb"]}) == "a\nb"
+    assert re.fullmatch("(ab|c){2,3}x?", text(guided_regex="(ab|c){2,3}x?")) and re.fullmatch("[a-c]{3}", text(structured_outputs={"regex": "^[a-c]{3}$"}))
+    assert json.loads(text(guided_json={"const": [1]})) == [1] and json.loads(text(guided_json='{"const": 2}')) == 2 and json.loads(text(json_schema={"const": "x"})) == "x"
+    assert r.post("/v1/completions", {"model": r.name, "prompt": "noise", "guided_choice": ["only"], "max_tokens": 99}).json()["choices"][0]["text"] == "only"
+    thought = r.post(P, r.chat("noise", guided_choice=["ok"], max_tokens=4000)).json()["choices"][0]
+    assert thought["finish_reason"] == "length" or thought["message"]["content"] == "ok"
+    for seed in range(6):
+        u = r.post(P, r.chat("noise", min_tokens=50, seed=seed, **off)).json()
+        assert u["usage"]["completion_tokens"] > 50 or u["choices"][0]["finish_reason"] == "length"
+    stop = s.post("/tokenize", {"content": "!"}).json()["tokens"]
+    c = s.post(P, s.chat("say hello", stop_token_ids=stop, stream=False)).json()
+    assert len(stop) == 1 and c["choices"][0]["message"]["content"] == "Hello, wörld 🎉" and c["choices"][0]["finish_reason"] == "stop", c
+    for field, bad in [("guided_choice", []), ("guided_choice", [1]), ("guided_regex", "("), ("guided_json", {"not": {}}), ("guided_json", "no"), ("structured_outputs", 3), ("structured_outputs", {"grammar": "x"}),
+                       ("stop_token_ids", 3), ("stop_token_ids", ["x"]), ("min_tokens", "x"), ("guided_grammar", "root ::= x"), ("use_beam_search", True), ("length_penalty", 2), ("bad_words", ["x"]),
+                       ("allowed_token_ids", [1]), ("skip_special_tokens", False), ("chat_template", "{{x}}"), ("grammar", "x"), ("mirostat", 2)]:
+        got = s.post(P, s.chat("hi", **{field: bad}))
+        assert got.status in (400, 422) and field in got.json()["error"]["message"], (field, bad, got.text())
+    assert s.post(P, s.chat("hi", use_beam_search=False, length_penalty=1.0, bad_words=[], skip_special_tokens=True, guided_grammar=None, mirostat=0, min_tokens=0, stop_token_ids=[])).status == 200
+    error_of(s.post(P, s.chat("hi", guided_choice=["a"], tools=TOOLS)), 400)
+    error_of(s.post(P, s.chat("hi", guided_choice=["a"], guided_regex="a")), 400)
+    error_of(s.post(P, s.chat("hi", guided_choice=["a"], min_tokens=3)), 400)
+    r.stop()
+
+
 @case("strict tools: what cannot be kept is 400 with the tool and the place; the same without strict is taken")
 def _():
     bad = {"type": "object", "properties": {"a": {"type": "object", "patternProperties": {}}}}
