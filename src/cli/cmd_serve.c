@@ -119,6 +119,7 @@ static int read_options(struct hd_server_options *o, const struct hd_args *a, co
     o->allowed_origins = hd_args_text(a, "allowed-origins", NULL);
     o->open = hd_args_has(a, "i-know-this-is-open");
     o->model_id = model_id;
+    o->tokenizer = a->positional[0];
     o->any_model = hd_args_has(a, "any-model");
     o->legacy_aliases = hd_args_has(a, "legacy-aliases");
     o->strict_reasoning = hd_args_has(a, "strict-reasoning");

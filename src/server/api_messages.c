@@ -5,6 +5,7 @@
 
 #include "server/answering.h"
 #include "server/api.h"
+#include "server/prep.h"
 #include "server/history.h"
 #include "token/py_json.h"
 
@@ -581,7 +582,7 @@ static const struct hd_shape message_shape = {.name = "messages",
                                               .whole = on_whole,
                                               .error = on_error};
 
-static int prepare(struct hd_server *s, struct hd_exchange *x, struct hd_ask *a, bool count, struct hd_problem *p)
+static int read_prompt(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
 {
     json_t *body = hd_body_json(x, p);
 
@@ -589,28 +590,41 @@ static int prepare(struct hd_server *s, struct hd_exchange *x, struct hd_ask *a,
     if (!body)
         return HD_ERR_USAGE;
     HD_TRY(read_request(s, a, p));
-    HD_TRY(hd_ask_render(s, a, NULL, p));
-    return count ? HD_OK : hd_ask_fit(s, a, p);
+    return hd_ask_render(s, a, NULL, p);
+}
+
+static int prepare(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
+{
+    HD_TRY(read_prompt(s, x, a, p));
+    return hd_ask_fit(s, a, p);
+}
+
+static void done(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *a, struct hd_problem *p)
+{
+    hd_answer_or_refuse(s, x, rc, a, &message_shape, p);
 }
 
 void hd_api_messages(struct hd_server *s, struct hd_exchange *x)
 {
-    struct hd_problem p = {0};
-    struct hd_ask a;
+    static const struct hd_prep_kind kind = {prepare, done, NULL};
 
     hd_exchange_header(x, "request-id", x->id);
-    hd_answer_or_refuse(s, x, prepare(s, x, &a, false, &p), &a, &message_shape, &p);
+    hd_prep(s, x, &kind);
+}
+
+static void counted(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *a, struct hd_problem *p)
+{
+    if (rc == HD_OK)
+        hd_reply_value(x, 200, json_pack("{s:I}", "input_tokens", (json_int_t)a->prompt[0].n));
+    else
+        hd_reply_problem(s, x, p);
+    hd_ask_release(a);
 }
 
 void hd_api_count_tokens(struct hd_server *s, struct hd_exchange *x)
 {
-    struct hd_problem p = {0};
-    struct hd_ask a;
+    static const struct hd_prep_kind kind = {read_prompt, counted, NULL};
 
     hd_exchange_header(x, "request-id", x->id);
-    if (prepare(s, x, &a, true, &p) == HD_OK)
-        hd_reply_value(x, 200, json_pack("{s:I}", "input_tokens", (json_int_t)a.prompt[0].n));
-    else
-        hd_reply_problem(s, x, &p);
-    hd_ask_release(&a);
+    hd_prep(s, x, &kind);
 }

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "server/answering.h"
 #include "server/api.h"
+#include "server/prep.h"
 #include "server/history.h"
 #include "token/py_json.h"
 
@@ -690,28 +691,38 @@ static const struct hd_shape response_shape = {.name = "responses",
                                                .error = on_error,
                                                .free_extra = free_extra};
 
-void hd_api_responses(struct hd_server *s, struct hd_exchange *x)
+static int prepare(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
 {
-    struct hd_problem p = {0};
     struct extra *e = hd_calloc(1, sizeof *e);
-    struct hd_ask a;
-    json_t *body = hd_body_json(x, &p);
+    json_t *body = hd_body_json(x, p);
     int rc = body ? HD_OK : HD_ERR_USAGE;
 
-    hd_ask_init(&a, x, body);
+    hd_ask_init(a, x, body);
     if (rc == HD_OK && !e)
-        rc = hd_problem_set(&p, 500, NULL, "no memory");
+        rc = hd_problem_set(p, 500, NULL, "no memory");
     if (rc == HD_OK)
-        rc = read_request(s, &a, e, &p);
+        rc = read_request(s, a, e, p);
     if (rc == HD_OK)
-        rc = hd_ask_render(s, &a, NULL, &p);
+        rc = hd_ask_render(s, a, NULL, p);
     if (rc == HD_OK)
-        rc = hd_ask_fit(s, &a, &p);
+        rc = hd_ask_fit(s, a, p);
     if (rc == HD_OK)
-        a.extra = e;
+        a->extra = e;
     else if (e)
         free_extra(e);
-    hd_answer_or_refuse(s, x, rc, &a, &response_shape, &p);
+    return rc;
+}
+
+static void done(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *a, struct hd_problem *p)
+{
+    hd_answer_or_refuse(s, x, rc, a, &response_shape, p);
+}
+
+void hd_api_responses(struct hd_server *s, struct hd_exchange *x)
+{
+    static const struct hd_prep_kind kind = {prepare, done, free_extra};
+
+    hd_prep(s, x, &kind);
 }
 
 void hd_api_stored_response(struct hd_server *s, struct hd_exchange *x)

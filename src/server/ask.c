@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "server/extras.h"
 #include "server/forcing.h"
+#include "server/prep.h"
 #include "token/chat.h"
 
 void hd_ask_init(struct hd_ask *a, const struct hd_exchange *x, json_t *body)
@@ -32,7 +33,7 @@ void hd_ask_release(struct hd_ask *a)
     hd_free(a->bias);
     hd_grammar_release(a->grammar);
     for (int i = 0; i < a->n_spot; i++)
-        hd_free(a->spot[i].text);
+        hd_replay_spot_release(&a->spot[i]);
     hd_free(a->spot);
     json_decref(a->format);
     json_decref(a->strict_tools);
@@ -311,9 +312,9 @@ int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, st
     if (rc == HD_OK && reasoning)
         hd_chat_put_value(&c, reasoning);
     if (rc == HD_OK)
-        rc = hd_replay_ids(s->tok, &c, a->spot, a->n_spot, &a->prompt[0], &n_exact, &err);
-    s->metrics.replays[HD_REPLAY_EXACT] += (uint64_t)n_exact;
-    s->metrics.replays[HD_REPLAY_CANONICAL] += (uint64_t)(a->n_spot - n_exact);
+        rc = hd_replay_ids(hd_prep_tokenizer(s), &c, a->spot, a->n_spot, &a->prompt[0], &n_exact, &err);
+    hd_metrics_count(&s->metrics.replays[HD_REPLAY_EXACT], (uint64_t)n_exact);
+    hd_metrics_count(&s->metrics.replays[HD_REPLAY_CANONICAL], (uint64_t)(a->n_spot - n_exact));
     if (rc < 0)
         hd_problem_from(p, &err);
     json_decref(reasoning);

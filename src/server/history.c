@@ -267,14 +267,16 @@ static void restore_turns(struct hd_server *s, struct hd_ask *a)
     a->spot = hd_calloc(json_array_size(messages) + 1, sizeof *a->spot);
     json_array_foreach(messages, i, m)
     {
-        const struct hd_replay_turn *t;
+        struct hd_replay_spot *spot = a->spot + a->n_spot;
 
         if (!a->spot || !json_array_size(json_object_get(m, "tool_calls")))
             continue;
-        if ((t = hd_replay_restore(s->replay, tenant, m)))
-            a->spot[a->n_spot++] = (struct hd_replay_spot){t, hd_replay_text(s->tok, t, m, a->thinking)};
-        else
-            s->metrics.replays[HD_REPLAY_MISS]++;
+        if (hd_replay_restore(s->replay, tenant, m, spot)) {
+            spot->text = hd_replay_text(s->tok, spot, m, a->thinking);
+            a->n_spot++;
+        } else {
+            hd_metrics_count(&s->metrics.replays[HD_REPLAY_MISS], 1);
+        }
     }
 }
 

@@ -617,6 +617,15 @@ void hd_exchange_header(struct hd_exchange *x, const char *name, const char *val
     hd_str_printf(&x->conn->headers, "%s: %s\r\n", name, value);
 }
 
+void hd_exchange_take_body(struct hd_exchange *x, struct hd_str *out)
+{
+    struct hd_conn *c = x->conn;
+
+    *out = c->body;
+    hd_str_init(&c->body, c->http->lim.body_max);
+    x->body = "";
+}
+
 /* length < 0: a body in pieces. */
 static void send_head(struct hd_exchange *x, int status, const char *type, int64_t length)
 {

@@ -31,6 +31,7 @@ struct hd_exchange {
     char id[40];                      /* unguessable; sent as x-request-id */
     double t0;                        /* seconds, monotonic: the head was complete */
     void *owner;                      /* for whoever answers later */
+    void *pending;                    /* its body is being read (prep.h) */
     const void *route;                /* for the server above */
     char tenant[32];                  /* whose key was sent */
     bool answered;                    /* a model answers: what becomes of it is told elsewhere */
@@ -71,6 +72,9 @@ int hd_http_n_conn(const struct hd_http *h);
 
 /* Is this a loopback address (or "localhost")? */
 bool hd_http_is_loopback(const char *host);
+
+/* Moves the body into *out, which it outlives its client in; body is "" from then on, n_body what it was. */
+void hd_exchange_take_body(struct hd_exchange *x, struct hd_str *out);
 
 /* ---- replies ---- */
 

@@ -1,6 +1,7 @@
 /* replay.c: see replay.h. */
 #include "server/replay.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 #define BYTES ((size_t)128 << 20)
 
 struct hd_replay {
+    pthread_mutex_t lock;
     struct hd_replay_turn turn[TURNS];        /* a ring */
     uint64_t first, next;             /* numbers of the oldest and of the next one */
     size_t bytes;
@@ -26,6 +28,7 @@ int hd_replay_create(struct hd_replay **out, struct hd_err *err)
         hd_free(r);
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for the server");
     }
+    pthread_mutex_init(&r->lock, NULL);
     *out = r;
     return HD_OK;
 }
@@ -58,6 +61,7 @@ void hd_replay_free(struct hd_replay *r)
     while (r->first < r->next)
         drop_oldest(r);
     json_decref(r->by_id);
+    pthread_mutex_destroy(&r->lock);
     hd_free(r);
 }
 
@@ -106,11 +110,13 @@ void hd_replay_keep(struct hd_replay *r, const char *tenant, const struct hd_cho
         release(&t);
         return;
     }
+    pthread_mutex_lock(&r->lock);
     while (r->first < r->next && (r->next - r->first == TURNS || r->bytes + t.bytes > BYTES))
         drop_oldest(r);
     json_array_foreach(t.calls, i, call) json_object_set_new(r->by_id, hd_text_of(call, "id"), json_integer((json_int_t)r->next));
     r->bytes += t.bytes;
     r->turn[r->next++ % TURNS] = t;
+    pthread_mutex_unlock(&r->lock);
 }
 
 /* ---- restoring ---- */
@@ -208,19 +214,39 @@ static bool same_turn(const struct hd_replay_turn *t, const json_t *message)
     return true;
 }
 
-const struct hd_replay_turn *hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message)
+static bool restore(const struct hd_replay_turn *t, json_t *message, struct hd_replay_spot *out)
 {
-    json_t *calls = json_object_get(message, "tool_calls"), *c;
-    const struct hd_replay_turn *t = find(r, tenant, hd_text_of(json_array_get(calls, 0), "id"));
+    json_t *c;
     size_t i;
 
-    if (!t || !same_turn(t, message))
-        return NULL;
+    *out = (struct hd_replay_spot){.thought = t->thought};
+    if (!HD_GROW(out->ids.id, out->ids.cap, t->ids.n + 1, (size_t)1 << 28))
+        return false;
+    memcpy(out->ids.id, t->ids.id, t->ids.n * sizeof *t->ids.id);
+    out->ids.n = t->ids.n;
     json_object_set_new(message, "reasoning_content", json_string(t->reasoning));
     json_object_set_new(message, "content", json_string(t->content));
-    json_array_foreach(calls, i, c)
-        json_object_set(json_object_get(c, "function"), "arguments", json_object_get(json_array_get(t->calls, i), "arguments"));
-    return t;
+    json_array_foreach(json_object_get(message, "tool_calls"), i, c)
+        json_object_set_new(json_object_get(c, "function"), "arguments", json_string(hd_text_of(json_array_get(t->calls, i), "arguments")));
+    return true;
+}
+
+bool hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message, struct hd_replay_spot *out)
+{
+    const struct hd_replay_turn *t;
+    bool found;
+
+    pthread_mutex_lock(&r->lock);
+    t = find(r, tenant, hd_text_of(json_array_get(json_object_get(message, "tool_calls"), 0), "id"));
+    found = t && same_turn(t, message) && restore(t, message, out);
+    pthread_mutex_unlock(&r->lock);
+    return found;
+}
+
+void hd_replay_spot_release(struct hd_replay_spot *spot)
+{
+    hd_ids_release(&spot->ids);
+    hd_free(spot->text);
 }
 
 /* ---- ids ---- */
@@ -240,13 +266,13 @@ static int render(const struct hd_tokenizer *t, const json_t *message, const cha
 }
 
 /* Two prompts that differ by the message tell. */
-char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_turn *turn, const json_t *message, const char *thinking)
+char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_spot *spot, const json_t *message, const char *thinking)
 {
     static const char end[] = "<｜end▁of▁sentence｜>";
     struct hd_chat_text head, whole;
     char *text = NULL;
 
-    if (turn->thought != (strcmp(thinking, "off") != 0))
+    if (spot->thought != (strcmp(thinking, "off") != 0))
         return NULL;
     hd_chat_text_init(&head);
     hd_chat_text_init(&whole);
@@ -310,7 +336,7 @@ int hd_replay_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, const st
         if (!p)
             continue;
         HD_TRY(ids_between(t, c, at, (size_t)(p - text), out, err));
-        HD_TRY(append_ids(out, &spot[i].turn->ids, err));
+        HD_TRY(append_ids(out, &spot[i].ids, err));
         at = (size_t)(p - text) + n;
         ++*n_exact;
     }

@@ -418,30 +418,29 @@ static void *play_all(void *arg)
 
 /* ---- the runner ---- */
 
-static bool fits(struct hd_script *s, const struct run *r, const struct hd_run_request *q)
-{
-    struct hd_str text;
-    bool yes;
-
-    hd_str_init(&text, 0);
-    hd_detokenize(s->tok, q->prompt, (size_t)q->n_prompt, true, &text);
-    yes = strstr(hd_str_get(&text), r->when) != NULL;
-    hd_str_release(&text);
-    return yes;
-}
+#define ENDS 8192                     /* tokens of a prompt's beginning, and of its end, that "when" looks at */
 
 static const struct run *choose(struct hd_script *s, const struct hd_run_request *q)
 {
-    for (size_t i = 0; i < s->n_run; i++)
-        if (s->run[i].when && fits(s, &s->run[i], q))
-            return &s->run[i];
-    for (size_t i = 0; i < s->n_run; i++) {
+    size_t n = (size_t)q->n_prompt, n_first = n > 2 * ENDS ? ENDS : n;
+    const struct run *found = NULL;
+    struct hd_str text;
+
+    hd_str_init(&text, 0);
+    hd_detokenize(s->tok, q->prompt, n_first, true, &text);
+    if (n_first < n)
+        hd_detokenize(s->tok, q->prompt + n - ENDS, ENDS, true, &text);
+    for (size_t i = 0; i < s->n_run && !found; i++)
+        if (s->run[i].when && strstr(hd_str_get(&text), s->run[i].when))
+            found = &s->run[i];
+    hd_str_release(&text);
+    for (size_t i = 0; i < s->n_run && !found; i++) {
         const struct run *r = &s->run[s->turn++ % s->n_run];
 
         if (!r->when)
-            return r;
+            found = r;
     }
-    return &s->run[0];
+    return found ? found : &s->run[0];
 }
 
 static int refuse(const struct run *r, double *retry_s, struct hd_err *err)

@@ -13,6 +13,7 @@
 #include "server/access_log.h"
 #include "server/answering.h"
 #include "server/fields.h"
+#include "server/prep.h"
 #include "server/replay.h"
 #include "server/routes.h"
 #include "token/chat.h"
@@ -94,7 +95,7 @@ void hd_reply_problem(struct hd_server *s, struct hd_exchange *x, const struct h
 /* ---- bodies ---- */
 
 /* Integers of any length are Python's to write, and schemas of other languages' largest ones are common. */
-static json_t *parse_body(struct hd_exchange *x, struct hd_err *err)
+static json_t *parse_body(const struct hd_exchange *x, struct hd_err *err)
 {
     json_error_t e;
     json_t *v;
@@ -108,7 +109,7 @@ static json_t *parse_body(struct hd_exchange *x, struct hd_err *err)
     return v;
 }
 
-json_t *hd_body_json(struct hd_exchange *x, struct hd_problem *p)
+json_t *hd_body_json(const struct hd_exchange *x, struct hd_problem *p)
 {
     struct hd_err err;
     json_t *v;
@@ -371,6 +372,7 @@ static void note_exchange(struct hd_server *s, const struct hd_exchange *x, int 
 static void on_gone(void *arg, struct hd_exchange *x)
 {
     note_exchange(arg, x, 499);
+    hd_prep_gone(x);
     if (x->owner)
         hd_answer_gone(x->owner);
 }
@@ -392,9 +394,9 @@ static void on_tick(void *arg, double now)
 
 /* ---- the end ---- */
 
-static void stop_if_idle(struct hd_server *s)
+void hd_server_stop_if_idle(struct hd_server *s)
 {
-    if (s->draining && !s->n_answer && !s->stopped) {
+    if (s->draining && !s->n_answer && !s->n_prep && !s->stopped) {
         struct timeval soon = {0, 200000};    /* last replies leave */
 
         s->stopped = true;
@@ -411,7 +413,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     hd_problem_set(&p, 503, NULL, "the server is shutting down");
     for (struct hd_answer *a = s->answers; a; a = a->next)
         hd_answer_fail(a, &p);
-    stop_if_idle(s);
+    hd_server_stop_if_idle(s);
 }
 
 static void drain(evutil_socket_t sig, short what, void *arg)
@@ -426,7 +428,7 @@ static void drain(evutil_socket_t sig, short what, void *arg)
     }
     s->draining = true;
     event_add(s->deadline, &tv);
-    stop_if_idle(s);
+    hd_server_stop_if_idle(s);
 }
 
 static int read_keys(struct hd_server *s, struct hd_keys *keys, struct hd_err *err)
@@ -460,7 +462,7 @@ static void on_notes(evutil_socket_t fd, short what, void *arg)
 
     while (hd_inbox_take(&s->inbox, &note))
         hd_answer_note(&note);
-    stop_if_idle(s);
+    hd_server_stop_if_idle(s);
 }
 
 /* ---- set-up ---- */
@@ -521,6 +523,7 @@ static int set_up(struct hd_server *s, struct hd_err *err)
     if (!(s->base = event_base_new()))
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for the event loop");
     HD_TRY(hd_inbox_init(&s->inbox, s->base, on_notes, s, err));
+    HD_TRY(hd_prep_init(s, err));
     HD_TRY(hd_http_create(&s->http, s->base, &lim, &calls, s, err));
     s->on_term = evsignal_new(s->base, SIGTERM, drain, s);
     s->on_int = evsignal_new(s->base, SIGINT, drain, s);
@@ -581,6 +584,7 @@ void hd_server_free(struct hd_server *s)
 {
     struct event *events[] = {s->on_term, s->on_int, s->on_hup, s->deadline};
 
+    hd_prep_release(s);
     if (s->base)
         end_answers(s);
     hd_http_free(s->http);

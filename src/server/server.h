@@ -22,6 +22,7 @@ struct hd_server_options {
     bool open;                        /* other addresses than this machine's without keys */
 
     const char *model_id;             /* what the model is called */
+    const char *tokenizer;            /* where a second tokenizer is read from, for long prompts; NULL: they are read on the loop's thread */
     bool any_model, legacy_aliases, strict_reasoning;
     bool honour_sampling;             /* also while thinking, where DeepSeek's API ignores temperature and such */
     const char *version;              /* of the program */
