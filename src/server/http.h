@@ -37,6 +37,7 @@ struct hd_exchange {
     bool answered;                    /* a model answers: what becomes of it is told elsewhere */
     int status;                       /* of the reply, 0 before it */
     bool local;                       /* through a Unix socket */
+    bool loopback;                    /* from this machine */
     bool streaming, full, complete;
     uint64_t n_sent;                  /* bytes of bodies */
 };
@@ -44,6 +45,7 @@ struct hd_exchange {
 struct hd_http_limits {
     size_t body_max;
     int n_conn_max;
+    int n_idle_max;                   /* of one address, waiting for a request; the oldest of more is closed. 0: no limit */
     double head_s, idle_s, body_s, stall_s;   /* for a head to arrive, between requests, for a body, for a full stream to move */
 };
 

@@ -24,6 +24,7 @@ struct hd_replay_turn {
     struct hd_ids ids;
     bool thought;                     /* the prompt had opened its reasoning */
     size_t bytes;
+    uint64_t number;                  /* of its file (replay_disk.h); 0: none */
 };
 
 /* A turn in a history; a copy of what is needed of it. */
@@ -34,8 +35,11 @@ struct hd_replay_spot {
 };
 void hd_replay_spot_release(struct hd_replay_spot *spot);
 
-int hd_replay_create(struct hd_replay **out, struct hd_err *err);
+/* dir: turns are kept in files there too, and those that are there are known at once; NULL: in memory only. Errors: IO, MEMORY. */
+int hd_replay_create(struct hd_replay **out, const char *dir, const struct hd_tokenizer *tok, struct hd_err *err);
 void hd_replay_free(struct hd_replay *r);
+
+void hd_replay_clear(struct hd_replay *r);           /* the files too */
 
 /* Keeps the turn; where there is no memory, it does not. */
 void hd_replay_keep(struct hd_replay *r, const char *tenant, const struct hd_choice *c);

@@ -58,7 +58,7 @@ struct hd_script {
     uint64_t last_id, n_prompt, n_cached, n_generated;
     struct memory memory[N_REMEMBERED];
     size_t n_memory;
-    bool closing;
+    bool closing, flushed;            /* flushed: what is remembered is to be forgotten */
 };
 
 static double now(void)
@@ -376,6 +376,16 @@ static void sleep_for(struct hd_script *s, double seconds)
     pthread_cond_timedwait(&s->wake, &s->lock, &t);
 }
 
+static void forget(struct hd_script *s)
+{
+    for (size_t i = 0; i < N_REMEMBERED; i++) {
+        hd_ids_release(&s->memory[i].ids);
+        hd_free(s->memory[i].tenant);
+        s->memory[i] = (struct memory){0};
+    }
+    s->n_memory = 0;
+}
+
 static void *play_all(void *arg)
 {
     struct hd_script *s = arg;
@@ -387,6 +397,9 @@ static void *play_all(void *arg)
         enum hd_finish finish = HD_FINISH_CANCELLED;
         bool on = false;
 
+        if (s->flushed)
+            forget(s);
+        s->flushed = false;
         if (!p) {
             sleep_for(s, wait);
             continue;
@@ -549,19 +562,13 @@ static void stats(void *self, struct hd_run_stats *out)
     pthread_mutex_unlock(&s->lock);
 }
 
-static void forget(struct hd_script *s)
-{
-    for (size_t i = 0; i < N_REMEMBERED; i++) {
-        hd_ids_release(&s->memory[i].ids);
-        hd_free(s->memory[i].tenant);
-        s->memory[i] = (struct memory){0};
-    }
-    s->n_memory = 0;
-}
-
 static void flush(void *self)
 {
-    /* The thread that plays owns what is remembered; a test that needs it forgotten starts afresh. */
+    struct hd_script *s = self;
+
+    pthread_mutex_lock(&s->lock);
+    s->flushed = true;                /* the thread that plays owns it */
+    pthread_mutex_unlock(&s->lock);
 }
 
 void hd_script_runner(struct hd_script *s, struct hd_runner *out)

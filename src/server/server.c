@@ -29,6 +29,7 @@ void hd_server_defaults(struct hd_server_options *o)
                                     .version = "",
                                     .metrics_compat = "",
                                     .n_conn_max = 1024,
+                                    .n_idle_max = 256,
                                     .n_max = 8,
                                     .body_max = (int64_t)48 << 20,
                                     .head_s = 10,
@@ -241,6 +242,24 @@ static int check_key(struct hd_server *s, struct hd_exchange *x, struct hd_probl
     return rc;
 }
 
+/* Behind a proxy on this machine everybody seems to come from it: then only a key will do. */
+static int check_admin(struct hd_server *s, struct hd_exchange *x, struct hd_problem *p)
+{
+    bool forwarded = hd_http_head_get(&x->head, "forwarded").p || hd_http_head_get(&x->head, "x-forwarded-for").p || hd_http_head_get(&x->head, "x-real-ip").p;
+
+    snprintf(x->tenant, sizeof x->tenant, "admin");
+    if (!s->admin_keys.n && !s->keys.n && (x->loopback || x->local) && !forwarded)
+        return HD_OK;
+    if (!s->admin_keys.n)
+        return hd_problem_set(p, 403, NULL, "this path is for whoever runs the server: from this machine while there are no keys, or with an admin key (--admin-key-file)");
+    if (hd_keys_check(&s->admin_keys, presented_key(x)))
+        return HD_OK;
+    s->metrics.auth_failures++;
+    hd_problem_set(p, 401, NULL, "Authentication Fails: an admin key is needed (request_id: %s)", x->id);
+    p->code = "invalid_request_error";
+    return HD_ERR_USAGE;
+}
+
 static int check_content(const struct hd_exchange *x, struct hd_problem *p)
 {
     struct hd_view type = hd_http_head_get(&x->head, "content-type"), coding = hd_http_head_get(&x->head, "content-encoding");
@@ -267,7 +286,9 @@ static int admit(struct hd_server *s, struct hd_exchange *x, struct hd_problem *
         return hd_problem_set(p, 403, NULL, "the Host header names another server than this one");
     if (origin.p && !origin_is_fine(s, x, origin))
         return hd_problem_set(p, 403, NULL, "requests from pages of this origin are not allowed");
-    if (!(r && r->flags & HD_ROUTE_PUBLIC))
+    if (r && r->flags & HD_ROUTE_ADMIN)
+        HD_TRY(check_admin(s, x, p));
+    else if (!(r && r->flags & HD_ROUTE_PUBLIC))
         HD_TRY(check_key(s, x, p));
     if (!r && *allow) {
         hd_exchange_header(x, "Allow", allow);
@@ -431,6 +452,12 @@ static void drain(evutil_socket_t sig, short what, void *arg)
     hd_server_stop_if_idle(s);
 }
 
+void hd_server_drain(struct hd_server *s)
+{
+    if (!s->draining)
+        drain(-1, 0, s);
+}
+
 static int read_keys(struct hd_server *s, struct hd_keys *keys, struct hd_err *err)
 {
     for (int i = 0; i < s->opt.n_api_key; i++)
@@ -511,10 +538,14 @@ static bool has_end(const struct hd_tokenizer *t)
 static int set_up(struct hd_server *s, struct hd_err *err)
 {
     static const struct hd_http_calls calls = {on_head, on_request, on_refused, on_flows, on_gone, on_done, on_tick};
-    struct hd_http_limits lim = {(size_t)s->opt.body_max, s->opt.n_conn_max, s->opt.head_s, s->opt.idle_s, s->opt.body_s, s->opt.stall_s};
+    struct hd_http_limits lim = {(size_t)s->opt.body_max, s->opt.n_conn_max, s->opt.n_idle_max, s->opt.head_s, s->opt.idle_s, s->opt.body_s, s->opt.stall_s};
 
     HD_TRY(read_keys(s, &s->keys, err));
-    HD_TRY(hd_replay_create(&s->replay, err));
+    if (s->opt.admin_key)
+        HD_TRY(hd_keys_add(&s->admin_keys, "admin", (struct hd_view){s->opt.admin_key, strlen(s->opt.admin_key)}, err));
+    if (s->opt.admin_key_file)
+        HD_TRY(hd_keys_read(&s->admin_keys, s->opt.admin_key_file, err));
+    HD_TRY(hd_replay_create(&s->replay, s->opt.turns_dir, s->tok, err));
     if (has_end(s->tok))
         HD_TRY(hd_json_vocab_create(&s->json_vocab, s->tok, err));
     HD_TRY(hd_ledger_open(&s->ledger, s->opt.ledger, s->opt.prices, err));
@@ -595,6 +626,7 @@ void hd_server_free(struct hd_server *s)
     if (s->base)
         event_base_free(s->base);
     hd_keys_release(&s->keys);
+    hd_keys_release(&s->admin_keys);
     hd_ledger_close(s->ledger);
     hd_replay_free(s->replay);
     hd_json_vocab_free(s->json_vocab);

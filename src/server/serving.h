@@ -32,7 +32,7 @@ struct hd_server {
     struct hd_inbox inbox;
     struct hd_prep_queue *prep;       /* NULL: bodies are read on the loop */
     int n_prep;                       /* bodies that are being read */
-    struct hd_keys keys;
+    struct hd_keys keys, admin_keys;
     struct event *on_term, *on_int, *on_hup, *deadline;
     char url[160];
     int port;
@@ -48,6 +48,7 @@ struct hd_server {
 };
 
 void hd_server_stop_if_idle(struct hd_server *s);
+void hd_server_drain(struct hd_server *s);            /* as SIGTERM does */
 
 /* ---- for handlers ---- */
 
