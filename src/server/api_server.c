@@ -39,6 +39,24 @@ void hd_api_file(struct hd_server *s, struct hd_exchange *x)
     hd_exchange_reply(x, 200, f->type, f->text.p, f->text.n);
 }
 
+/* The description, with the model's name where it says THE-MODEL. */
+void hd_api_description(struct hd_server *s, struct hd_exchange *x)
+{
+    static const char mark[] = "THE-MODEL";
+    const struct hd_page_file *f = hd_page_find((struct hd_view){"/openapi.yaml", 13});
+    const char *at = memmem(f->text.p, f->text.n, mark, sizeof mark - 1);
+    struct hd_str out;
+
+    hd_str_init(&out, 0);
+    hd_str_add(&out, f->text.p, (size_t)(at - f->text.p));
+    hd_str_json(&out, s->opt.model_id, strlen(s->opt.model_id));
+    at += sizeof mark - 1;
+    hd_str_add(&out, at, (size_t)(f->text.p + f->text.n - at));
+    hd_exchange_header(x, "Cache-Control", "no-cache");
+    hd_exchange_reply(x, out.failed ? 500 : 200, f->type, hd_str_get(&out), out.n);
+    hd_str_release(&out);
+}
+
 /* A browser gets the page, a program a few facts. */
 void hd_api_root(struct hd_server *s, struct hd_exchange *x)
 {
