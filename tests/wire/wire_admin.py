@@ -154,8 +154,11 @@ def _():
     c.send(d.bytes("POST", P, d.chat(text)))
     time.sleep(0.05)
     d.p.send_signal(signal.SIGTERM)
-    r = c.reply()
-    assert r.status in (200, 503), r.status
+    try:
+        r = c.reply()
+        assert r.status in (200, 503), r.status
+    except EOFError:
+        assert SLOW > 1               # its body had not been read yet: under sanitizers that takes long
     c.close()
     assert d.p.wait(timeout=20 * SLOW) == 0
     d.stop()
