@@ -110,6 +110,7 @@ def main():
             marks, peak = run_torch(a.torch, a.threads, a.steps) if name == "PyTorch" else run_hadal(name, os.path.abspath(a.text), a.threads, a.steps)
             for (c0, w0), (c1, w1) in zip(marks, marks[1:]):
                 seen.setdefault(name, []).append((c1 - c0, w1 - w0, peak))
+                print(f"{name}: a step {c1 - c0:.2f} processor seconds, {w1 - w0:.2f} by the clock", file=sys.stderr, flush=True)
     for name, s in seen.items():
         cpu, wall, peak = (statistics.median(x[i] for x in s) for i in range(3))
         share = f", {100 * flop / cpu / 1e9 / (peak / a.threads):.0f} % of the probe a core" if peak else ""

@@ -306,7 +306,7 @@ HD_CPU_BACK(attend_sel)
     for (a.t0 = 0; hd_stream_ok(s) && a.t0 < b->n_tok; a.t0 += ROUND) {
         a.n_tok = b->n_tok - a.t0 < ROUND ? b->n_tok - a.t0 : ROUND;
         hd_pool_for(cpu->pool, a.n_tok, 1, sel_token_range, &a);
-        hd_pool_for(cpu->pool, c->i[3], 16, sel_cols, &a);
+        hd_pool_for(cpu->pool, c->i[3], hd_cpu_grain(cpu, c->i[3]), sel_cols, &a);
         for (int64_t k = 0; dsink.data && k < a.n_tok; k++)
             hd_k.add(n_head, dsink.data, a.dsink + k * n_head, dsink.data);
     }
@@ -392,5 +392,5 @@ HD_CPU_BACK(pool)
     if (hd_rows(c->out[0]))                           /* no group may be complete: dout[0] is NULL then */
         hd_pool_for(cpu->pool, hd_rows(c->out[0]), 1, pool_range, &j);
     if (c->in[0] && (j.dape = hd_grad(s, c->in[0])).data)
-        hd_pool_for(cpu->pool, hd_cols(&j.dg), 16, ape_cols, &j);
+        hd_pool_for(cpu->pool, hd_cols(&j.dg), hd_cpu_grain(cpu, hd_cols(&j.dg)), ape_cols, &j);
 }

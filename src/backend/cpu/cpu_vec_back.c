@@ -20,7 +20,7 @@ static void by_column(void *self, int64_t cols, int64_t rows, hd_range_fn fn, vo
     if (cols * rows <= HD_CPU_SMALL)
         fn(arg, 0, cols);
     else
-        hd_pool_for(cpu->pool, cols, 16, fn, arg);
+        hd_pool_for(cpu->pool, cols, hd_cpu_grain(cpu, cols), fn, arg);
 }
 
 static void embed_cols(void *arg, int64_t begin, int64_t end)
@@ -89,11 +89,8 @@ static void rmsnorm_scale_range(void *arg, int64_t begin, int64_t end)
     for (int64_t t = begin; t < end; t++)
         for (int64_t h = 0; h < hd_cols(&j->d[2]); h++) {
             const float *x = hd_cpu_row(j->c->in[0], t) + h * n;
-            double ss = 0;
 
-            for (int64_t i = 0; i < n; i++)
-                ss += (double)x[i] * (double)x[i];
-            hd_cpu_row(&j->d[2], t)[h] = (float)(1 / sqrt(ss / (double)n + (double)j->c->f[0]));
+            hd_cpu_row(&j->d[2], t)[h] = (float)(1 / sqrt(hd_cpu_squares(n, x) / (double)n + (double)j->c->f[0]));
         }
 }
 
