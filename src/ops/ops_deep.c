@@ -192,7 +192,7 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     int64_t n_key, rows;
     double seen = 0;
 
-    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(w) == hp->n_head && hd_cols(sel) == 2 * hp->top_k && !(cand_in && cand_out), HD_OP_INDEX, q, w))
+    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(w) == hp->n_head && hd_cols(sel) == 2 * hp->top_k && hp->head_dim <= HD_KV_ROW_MAX && !(cand_in && cand_out), HD_OP_INDEX, q, w))
         return;
     for (int64_t i = 0; i < b->n_seq; i++)
         seen += (double)b->span[i].n_tok * ((double)b->span[i].pos0 + (double)b->span[i].n_tok / 2) / (double)hp->ratio;
@@ -218,7 +218,7 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
 {
     double seen = 0;
 
-    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && (!kv || hd_cols(kv) == hp->head_dim), HD_OP_ATTEND_SEL, q, kv ? kv : q) ||
+    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hp->head_dim <= HD_KV_ROW_MAX && (!kv || hd_cols(kv) == hp->head_dim), HD_OP_ATTEND_SEL, q, kv ? kv : q) ||
         !hd_require(s, hd_cols(out) == hp->n_head * (hp->value_dim ? hp->value_dim : hp->head_dim) && (!sink || hd_elems(sink) == hp->n_head) && (!sel || hd_rows(sel) == b->n_tok), HD_OP_ATTEND_SEL, out, q))
         return;
     for (int64_t i = 0; i < b->n_seq; i++) {
