@@ -402,6 +402,32 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
             CASE("mix_streams", 0, k->mix_streams(n / 4, 4, b, w, p[0], o))
         CASE("relu_mix", fused, k->relu_mix(5, m, (const float(*)[HD_ROWS_MAX])p, w, o))
     }
+    {
+        const void *row[16];
+        float p[5][HD_ROWS_MAX], q[5][HD_ROWS_MAX], *turned = malloc((size_t)n * 64), *turned2 = malloc((size_t)n * 64), value[2][128];
+        int64_t d = n / 16, found[2];
+        int32_t idx[2][128];
+
+        for (int i = 0; i < 16; i++)
+            row[i] = b + i * d;
+        def->interleave16(d, row, turned);
+        hd_k.interleave16(d, row, turned2);
+        report(!memcmp(turned, turned2, (size_t)d * 64), "interleave16", 0, 0);
+        for (int64_t i = 0; i < d * 64; i++)
+            turned[i] = b[i * 7 % n];
+        for (int m = 16; m <= 64; m += 16) {
+            memset(p, 0, sizeof p);
+            memset(q, 0, sizeof q);
+            def->rows16_dot(d, m, turned, 0.3f, a, 5, q);
+            hd_k.rows16_dot(d, m, turned, 0.3f, a, 5, p);
+            report(distance(&p[0][0], &q[0][0], 5 * HD_ROWS_MAX) <= 10 * fused, "rows16_dot", distance(&p[0][0], &q[0][0], 5 * HD_ROWS_MAX), 10 * fused);
+        }
+        for (int i = 0; i < 2; i++)
+            found[i] = (i ? &hd_k : def)->above(n < 128 ? n : 128, b, 0.4f, 7, value[i], idx[i]);
+        report(found[0] == found[1] && !memcmp(value[0], value[1], (size_t)found[0] * 4) && !memcmp(idx[0], idx[1], (size_t)found[0] * 4), "above", 0, 0);
+        free(turned);
+        free(turned2);
+    }
     hd_k.f32_to_f16(n, a, h);
     def->f32_to_f16(n, a, h2);
     report(!memcmp(h, h2, (size_t)n * 2), "f32_to_f16", 0, 0);

@@ -55,6 +55,7 @@ bool hd_kernels_init(const char *level)
     hd_fill_gemm_scalar(&hd_k);
     hd_fill_vec_scalar(&hd_k);
     hd_fill_panel_scalar(&hd_k);
+    hd_fill_sparse_scalar(&hd_k);
 #if HD_HAVE_X86
     if (want >= HD_ISA_AVX2 && want <= HD_ISA_AVX512VNNI) {
         hd_fill_matmul_f32_avx2(&hd_k);
@@ -62,12 +63,14 @@ bool hd_kernels_init(const char *level)
         hd_fill_gemm_avx2(&hd_k);
         hd_fill_vec_avx2(&hd_k);
         hd_fill_panel_avx2(&hd_k);
+        hd_fill_sparse_avx2(&hd_k);
     }
     if (want >= HD_ISA_AVX512 && want <= HD_ISA_AVX512VNNI) {
         hd_fill_matmul_f32_avx512(&hd_k);
         hd_fill_gemm_avx512(&hd_k);
         hd_fill_matmul_q16_avx512(&hd_k);
         hd_fill_panel_avx512(&hd_k);
+        hd_fill_sparse_avx512(&hd_k);
     }
     if (want == HD_ISA_AVX512VNNI) {
         hd_fill_matmul_q16_avx512vnni(&hd_k);

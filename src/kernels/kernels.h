@@ -85,6 +85,12 @@ struct hd_kernels {
      * p[h][i] = scale row[i] . q[h]; out[h] += sum_i p[h][i] row[i], in the order of i. q and out rows lie d apart. */
     void (*rows_dot)(int64_t d, int64_t n, const void *const *row, bool f16, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
     void (*rows_mix)(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out);
+    /* Sixteen rows of n words side by side, as panels have them: out[k * 16 + r] = word k of row[r]. */
+    void (*interleave16)(int64_t n, const void *const row[16], void *out);
+    /* Cached rows that lie so, 16 after 16: p[h][i] = scale sum_k row i [k] q[h][k], k ascending, fused; i up to n rounded up to 16. */
+    void (*rows16_dot)(int64_t d, int64_t n, const float *rows, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
+    /* Every x[i] > least goes behind value, first + i behind idx; how many. */
+    int64_t (*above)(int64_t n, const float *x, float least, int32_t first, float *value, int32_t *idx);
     /* out[i] += sum_h max(p[h][i], 0) w[h], n <= HD_ROWS_MAX, in the order of h, fused. */
     void (*relu_mix)(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out);
     /* x[k] = post[k] a + sum_j comb[j][k] x[j], in the order of j: n_hc <= HD_HC_MAX streams of n values. */

@@ -79,7 +79,7 @@ static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa
                                         const struct hd_tensor *u, const struct hd_tensor *qr, int layer)
 {
     int64_t n = hd_rows(u), dim = hp->index_dim;
-    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 4, .top_k = hp->index_top_k, .row_bytes = packed_bytes(key_row(hp))};
+    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 4, .top_k = hp->index_top_k, .ascending = s->exact != HD_EXACT_OFFICIAL, .row_bytes = packed_bytes(key_row(hp))};
     struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k), *q, *wt, *key;
     struct hd_stream_mark mark = hd_stream_mark(s);
 

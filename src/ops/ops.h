@@ -121,9 +121,15 @@ struct hd_index_hp {
     int64_t row_bytes;                /* of a cached key, for the cost; 0: f32 */
 };
 
+/* Scratch that choosing k of a stream takes, in words of 32 bits. */
+static inline int64_t hd_choose_words(int64_t k)
+{
+    return 4 * k + 256;
+}
+
 /* sel[T, 2 top_k] i32: in the first half the entries G < (pos + 1) / ratio with the largest sum_h w[h] relu(q[h] . key[G]), -1 behind them; the second half is
- * scratch. cand_out[T, 2 n_block] (likewise; may be NULL): the best blocks by their best entry, the newest always among them. cand_in (may be
- * NULL): entries outside these blocks come last. */
+ * free. cand_out[T, 2 n_block] (likewise, ascending; may be NULL): the best blocks by their best entry, the newest always among them. cand_in (may be
+ * NULL; not with cand_out): entries outside these blocks come last, the earliest first. */
 void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor *q, const struct hd_tensor *w, const struct hd_ragged *b, int part,
               const struct hd_index_hp *hp, struct hd_tensor *cand_out, const struct hd_tensor *cand_in);
 
