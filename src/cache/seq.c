@@ -127,7 +127,7 @@ int64_t hd_cache_spec_reach(const struct hd_cache_spec *spec, int64_t n, int64_t
         const struct hd_cache_part *p = &spec->part[i];
 
         /* the ring holds the last window + slack of the positions written so far */
-        if (p->kind == HD_PART_STATE || (p->kind == HD_PART_WINDOW && high > p->window + p->slack && len - p->window < high - (p->window + p->slack)))
+        if (!p->hint && (p->kind == HD_PART_STATE || (p->kind == HD_PART_WINDOW && high > p->window + p->slack && len - p->window < high - (p->window + p->slack))))
             return 0;
     }
     return len;
