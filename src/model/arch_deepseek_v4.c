@@ -325,7 +325,7 @@ static int find_draft(struct hd_model *m, struct v4 *d, struct hd_err *err)
     }
     HD_TRY(hd_dspark_config(&d->spark, m->store.config, d->n_layer, d->n_vocab, d->dspark && d->n_mtp && m->wants_draft, m->store.config_path, err));
     if (d->n_mtp && m->wants_draft)
-        m->draft = d->dspark ? (struct hd_draft){d->spark.block, d->spark.block, (int32_t)d->spark.noise} : (struct hd_draft){MTP_DEPTH, 1, 0};
+        m->draft = d->dspark ? (struct hd_draft){d->spark.block, d->spark.block, (int32_t)d->spark.noise, false} : (struct hd_draft){MTP_DEPTH, 1, 0, true};
     for (int i = 0; i < HD_LEN(fused); i++)
         d->fused = d->fused || hd_store_find(&m->store, fused[i]);
     if (d->n_mtp && !(d->mtp = hd_arena_zalloc(&m->arena, (size_t)d->n_mtp * sizeof *d->mtp)))
@@ -594,6 +594,7 @@ static void mtp_draft(struct hd_stream *s, const struct v4 *d, const struct hd_r
     layer_run(s, d, l, slots, (int)d->n_layer, &k);
     hd_ring_put(s, k.x, b, d->part_stream);           /* stands for the token's own streams until the model has seen it */
     head(s, d, &l->norm, collapse(s, d, &l->hc_head, k.x), out->logits);
+    hd_trace(s, out->logits, "draft.logits");
 }
 
 /* DSpark: the latents of all stages, from the taps. */

@@ -236,7 +236,7 @@ static int find_draft(struct hd_model *m, struct v41 *d, const json_t *c, struct
         }
     HD_TRY(hd_dspark_config(&d->spark, c, d->n_layer, d->n_vocab, d->n_draft && m->wants_draft, m->store.config_path, err));
     if (d->n_draft && m->wants_draft)
-        m->draft = (struct hd_draft){d->spark.block, d->spark.block, (int32_t)d->spark.noise};
+        m->draft = (struct hd_draft){d->spark.block, d->spark.block, (int32_t)d->spark.noise, false};
     if (d->n_draft && !(d->draft = hd_arena_zalloc(&m->arena, (size_t)d->n_draft * sizeof *d->draft)))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld draft stages", m->store.path, (long long)d->n_draft);
     return HD_OK;

@@ -22,8 +22,9 @@ struct hd_model;
  * cache; a token that they propose is only ever a guess, so nothing here changes what a model says. */
 struct hd_draft {
     int64_t depth;                    /* most tokens it proposes; 0: there is none, or it was not asked for */
-    int64_t block;                    /* rows that a sequence takes in draft(), the noise tokens' included; 1: MTP */
+    int64_t block;                    /* rows that a sequence takes in draft(), the noise tokens' included; MTP: 1 */
     int32_t noise;                    /* the id that a block is filled with */
+    bool chain;                       /* MTP: a call a token, fed with the one before */
 };
 
 struct hd_draft_out {
