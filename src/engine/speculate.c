@@ -17,15 +17,13 @@ int hd_speculate_init(struct hd_speculate *sp, struct hd_engine *e, const struct
 {
     int64_t module = e->model.draft.depth;
 
-    *sp = (struct hd_speculate){.engine = e, .kind = opt->kind, .depth = opt->depth, .patience = PATIENCE_MIN};
+    *sp = (struct hd_speculate){.engine = e, .kind = opt->kind, .depth = opt->depth, .propose = opt->propose, .arg = opt->arg, .patience = PATIENCE_MIN};
     if (sp->kind == HD_DRAFT_AUTO)
         sp->kind = module ? HD_DRAFT_MODULE : HD_DRAFT_OFF;
     if (sp->kind == HD_DRAFT_MODULE && !module)
         return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: has no draft module; expected a checkpoint with one (proposals from earlier text work with any)", e->model.store.path);
-    sp->depth_max = sp->kind == HD_DRAFT_MODULE ? module : sp->kind == HD_DRAFT_LOOKUP ? LOOKUP_DEPTH : 0;
+    sp->depth_max = sp->kind == HD_DRAFT_MODULE ? module : sp->depth ? HD_DRAFT_MAX : LOOKUP_DEPTH;
     if (sp->depth_max > HD_DRAFT_MAX)
-        sp->depth_max = HD_DRAFT_MAX;
-    if (sp->kind == HD_DRAFT_LOOKUP && sp->depth)
         sp->depth_max = HD_DRAFT_MAX;
     if (sp->kind != HD_DRAFT_OFF && (sp->depth < 0 || sp->depth > sp->depth_max))
         return hd_err_set(err, HD_ERR_USAGE, "draft depth: found %lld; expected 1 to %lld%s", (long long)sp->depth, (long long)sp->depth_max,
@@ -145,6 +143,8 @@ void hd_speculate_propose(struct hd_speculate *sp, struct hd_sampler *scratch, s
     if (sp->kind == HD_DRAFT_MODULE && k && hd_draft_run(sp->engine, scratch, it, n_item, threshold(sp, n_item), &err) < 0)
         for (int i = 0; i < n_item; i++)
             it[i].n_draft = 0;
+    if (sp->kind == HD_DRAFT_CALLER)
+        sp->propose(sp->arg, it, n_item);
     if (k <= HD_DRAFT_MAX)
         learn_seconds(&sp->draft_s[k], hd_now() - t0);
 }

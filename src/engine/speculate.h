@@ -18,17 +18,23 @@ enum hd_draft_kind {
     HD_DRAFT_OFF,
     HD_DRAFT_AUTO,                    /* the draft module where there is one, nothing otherwise */
     HD_DRAFT_MODULE,                  /* the draft module, which must be there */
-    HD_DRAFT_LOOKUP                   /* earlier text: any model */
+    HD_DRAFT_LOOKUP,                  /* earlier text: any model */
+    HD_DRAFT_CALLER                   /* whatever propose() knows: any model */
 };
 
 struct hd_speculate_options {
     enum hd_draft_kind kind;
     int64_t depth;                    /* tokens at once; 0: as measured */
+    /* CALLER: up to depth ids of the model behind each item's, and how many in n_draft; sessions stay as they are. */
+    void (*propose)(void *arg, struct hd_draft_item *it, int n_item);
+    void *arg;
 };
 
 struct hd_speculate {
     struct hd_engine *engine;
     enum hd_draft_kind kind;          /* never AUTO */
+    void (*propose)(void *arg, struct hd_draft_item *it, int n_item);
+    void *arg;
     int64_t depth, depth_max;         /* 0: as measured; the most */
     double step_s[HD_SPECULATE_ROWS + 1];     /* seconds of a step of so many rows; 0: not measured */
     double draft_s[HD_DRAFT_MAX + 1];         /* of proposing so many */
