@@ -6,8 +6,8 @@
 #include "base/clock.h"
 
 #define FADE 0.98                     /* what a trial is worth when the next one comes */
-#define PRIOR_TRIED 4.0               /* before anything is known: four of five stand */
-#define PRIOR_STOOD 3.2
+#define PRIOR_TRIED 2.0               /* before anything is known: two of three stand */
+#define PRIOR_STOOD 1.4
 #define PATIENCE_MIN 16
 #define PATIENCE_MAX 512
 #define REFRESH 64                    /* choices until a plain step is timed again */

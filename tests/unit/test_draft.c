@@ -3,7 +3,8 @@
 
 #include "base/json.h"
 #include "base/rng.h"
-#include "engine/draft.h"
+#include "engine/generate.h"
+#include "engine/model_tokenizer.h"
 
 struct model {
     struct hd_engine e;
@@ -244,9 +245,341 @@ static void test_lookup(void **state)
     assert_int_equal(hd_draft_lookup(a, HD_LEN(a), 0, out), 0);
 }
 
+/* ---- answers ---- */
+
+struct answer {
+    int32_t ids[80];
+    int n;
+};
+
+static bool collect(void *arg, int32_t id)
+{
+    struct answer *a = arg;
+
+    assert_true(a->n < HD_LEN(a->ids));
+    a->ids[a->n++] = id;
+    return true;
+}
+
+static struct hd_tokenizer *any_tokenizer(void)
+{
+    struct hd_tokenizer *t;
+
+    assert_ok(hd_model_tokenizer(&t, "tests/golden/v41-f32-mini", &test_err));
+    return t;
+}
+
+/* Goes on from ss, which keeps what comes. */
+static void answer(struct model *m, struct hd_tokenizer *tok, struct hd_session *ss, const int32_t *prompt, int64_t n_prompt, int64_t n_max, const struct hd_sample_params *p,
+                   const struct hd_speculate_options *how, struct answer *out, struct hd_generate *g)
+{
+    struct hd_speculate sp;
+    struct hd_sampler sm;
+
+    out->n = 0;
+    assert_ok(hd_sampler_init(&sm, p, m->n_vocab, &test_err));
+    *g = (struct hd_generate){.session = ss, .tok = tok, .sampler = &sm, .prompt = prompt, .n_prompt = n_prompt, .n_max = n_max, .token = collect, .arg = out};
+    if (how) {
+        assert_ok(hd_speculate_init(&sp, &m->e, how, &test_err));
+        g->speculate = &sp;
+    }
+    assert_ok(hd_generate(g, &test_err));
+    hd_sampler_release(&sm);
+}
+
+/* Knows the answer to the golden prompt's first n tokens; every third token is spoiled. */
+struct oracle {
+    const struct answer *answer;
+    int64_t n_prompt;
+    uint64_t n;
+};
+
+static void foretell(void *arg, struct hd_draft_item *it, int n_item)
+{
+    struct oracle *o = arg;
+
+    for (int i = 0; i < n_item; i++)
+        for (int64_t k = it[i].n - o->n_prompt; it[i].n_draft < it[i].depth && k < o->answer->n; k++, o->n++)
+            it[i].ids[it[i].n + it[i].n_draft++] = o->answer->ids[k] ^ (o->n % 3 == 2);
+}
+
+/* The module's logits behind everything that ss holds and id. */
+static void module_says(struct model *m, struct hd_session *ss, int32_t id, struct heard *h)
+{
+    int32_t out[4];
+
+    memcpy(m->ids, ss->ids, ss->n * sizeof *m->ids);
+    m->ids[ss->n] = id;
+    m->e.trace = hear;
+    m->e.trace_arg = h;
+    assert_int_equal(propose(m, ss, (int64_t)ss->n + 1, 1, out), 1);
+    m->e.trace = NULL;
+}
+
+/* What stood, what was spoiled and what was proposed by the module itself leave the module's cache as a session finds it that was fed the same tokens. */
+static void keeps_step(const char *name, enum hd_exact exact, bool own)
+{
+    struct hd_session ss, fresh;
+    struct heard a = {0}, b = {0};
+    struct hd_tokenizer *tok = any_tokenizer();
+    struct hd_sample_params p;
+    struct answer want, got;
+    struct hd_generate g;
+    struct model m;
+
+    open_model(&m, name, exact, 2);
+    hd_sample_defaults(&p);
+    p.seed = 7;
+    assert_ok(hd_session_open(&ss, &m.e, &test_err));
+    answer(&m, tok, &ss, m.ids, 20, 60, &p, NULL, &want, &g);
+    hd_session_close(&ss);
+    for (int64_t depth = 1; depth <= 5; depth += 2) {
+        struct oracle o = {&want, 20, 0};
+        struct hd_speculate_options how = {.kind = own ? HD_DRAFT_MODULE : HD_DRAFT_CALLER, .depth = depth, .propose = foretell, .arg = &o};
+
+        assert_ok(hd_session_open(&ss, &m.e, &test_err));
+        answer(&m, tok, &ss, m.ids, 20, 60, &p, &how, &got, &g);
+        assert_int_equal(got.n, want.n);
+        assert_memory_equal(got.ids, want.ids, (size_t)want.n * sizeof *want.ids);
+        assert_true(g.n_drafted > g.n_accepted && (own || g.n_accepted > want.n / 4));
+        assert_int_equal(ss.n, 20 + want.n - (g.finish == HD_FINISH_LENGTH));
+        assert_ok(hd_session_open(&fresh, &m.e, &test_err));
+        assert_ok(hd_session_feed(&fresh, ss.ids, (int64_t)ss.n, NULL, NULL, NULL, &test_err));
+        module_says(&m, &ss, 5, &a);
+        module_says(&m, &fresh, 5, &b);
+        for (int i = 0; i < a.n; i++)
+            assert_memory_equal(a.x[i], b.x[i], (size_t)a.len[i] * sizeof(float));
+        forget(&a);
+        forget(&b);
+        hd_session_close(&ss);
+        hd_session_close(&fresh);
+    }
+    hd_tokenizer_free(tok);
+    close_model(&m);
+}
+
+static void test_step(void **state)
+{
+    static const char *const names[] = {"v4-f32-a", "v3-mtp", "v41-f32-dspark-a"};
+
+    for (int i = 0; i < HD_LEN(names); i++) {
+        keeps_step(names[i], i % 2 ? HD_EXACT_F32 : HD_EXACT_NONE, false);
+        keeps_step(names[i], HD_EXACT_NONE, true);
+    }
+}
+
+/* A session that goes back far, as kept prefixes do, and one that was forked: proposals may be worse, answers not. */
+static void test_far_back(void **state)
+{
+    struct hd_speculate_options how = {.kind = HD_DRAFT_MODULE, .depth = 3};
+    struct hd_tokenizer *tok = any_tokenizer();
+    struct hd_session ss, fork, plain;
+    struct hd_sample_params p;
+    struct answer want, got;
+    struct hd_generate g;
+    struct model m;
+
+    open_model(&m, "v3-mtp", HD_EXACT_NONE, 1);
+    hd_sample_defaults(&p);
+    p.seed = 3;
+    assert_ok(hd_session_open(&plain, &m.e, &test_err));
+    answer(&m, tok, &plain, m.ids, 30, 40, &p, NULL, &want, &g);
+    assert_ok(hd_session_open(&ss, &m.e, &test_err));
+    assert_ok(hd_session_feed(&ss, m.ids, m.n, NULL, NULL, NULL, &test_err));
+    assert_ok(hd_session_fork(&fork, &ss, &test_err));
+    assert_int_equal(hd_seq_reach(ss.seq, 20), 20);
+    assert_ok(hd_session_rewind(&ss, 20, &test_err));
+    answer(&m, tok, &ss, m.ids + 20, 10, 40, &p, &how, &got, &g);
+    assert_int_equal(got.n, want.n);
+    assert_memory_equal(got.ids, want.ids, (size_t)want.n * sizeof *want.ids);
+    assert_ok(hd_session_rewind(&fork, 30 - 1, &test_err));
+    answer(&m, tok, &fork, m.ids + 29, 1, 40, &p, &how, &got, &g);
+    assert_memory_equal(got.ids, want.ids, (size_t)want.n * sizeof *want.ids);
+    hd_session_close(&plain);
+    hd_session_close(&ss);
+    hd_session_close(&fork);
+    hd_tokenizer_free(tok);
+    close_model(&m);
+}
+
+/* ---- the distribution ---- */
+
+#define TOP 3
+
+/* The TOP likeliest ids and their probabilities among themselves. */
+static void top_of(const float *logits, int64_t n, int32_t id[TOP], double p[TOP])
+{
+    double sum = 0;
+
+    for (int k = 0; k < TOP; k++) {
+        id[k] = -1;
+        for (int64_t i = 0; i < n; i++)
+            if ((id[k] < 0 || logits[i] > logits[id[k]]) && (k < 1 || i != id[0]) && (k < 2 || i != id[1]))
+                id[k] = (int32_t)i;
+        sum += p[k] = exp(((double)logits[id[k]] - (double)logits[id[0]]) / 2);
+    }
+    for (int k = 0; k < TOP; k++)
+        p[k] /= sum;
+}
+
+/* Proposes what it has been given, in turns: right or wrong, it must not show. */
+struct cards {
+    int32_t id[TOP];
+    uint64_t n;
+};
+
+static void deal_cards(void *arg, struct hd_draft_item *it, int n_item)
+{
+    struct cards *c = arg;
+
+    while (it->n_draft < it->depth)
+        it->ids[it->n + it->n_draft++] = c->id[c->n++ % TOP];
+}
+
+/* Two tokens, drawn with guesses under many seeds: as often as their probabilities say (chi-square, 8 degrees of freedom: 26.1 is passed once in a
+ * thousand), and for each seed the tokens that are drawn without. */
+static void distribution(struct model *m, struct hd_tokenizer *tok, struct hd_session *start, const struct hd_speculate_options *how, const int32_t first[TOP], int32_t second[TOP][TOP],
+                         double p[TOP][TOP])
+{
+    const int n_seed = 600;
+    int count[TOP][TOP] = {0};
+    double chi = 0;
+    int64_t drafted = 0, accepted = 0;
+
+    for (int seed = 0; seed < n_seed; seed++) {
+        struct hd_sample_params sample;
+        struct answer want, got;
+        struct hd_session ss;
+        struct hd_generate g;
+        int a = 0, b = 0;
+
+        hd_sample_defaults(&sample);
+        sample.top_k = TOP;
+        sample.temperature = 2;
+        sample.seed = (uint64_t)seed;
+        for (int k = 0; k < 2; k++) {
+            assert_ok(hd_session_fork(&ss, start, &test_err));
+            answer(m, tok, &ss, &m->ids[start->n], 1, 3, &sample, k ? how : NULL, k ? &got : &want, &g);
+            hd_session_close(&ss);
+        }
+        assert_int_equal(got.n, want.n);
+        assert_memory_equal(got.ids, want.ids, (size_t)want.n * sizeof *want.ids);
+        drafted += g.n_drafted;
+        accepted += g.n_accepted;
+        assert_true(got.n >= 2);
+        while (a < TOP - 1 && first[a] != got.ids[0])
+            a++;
+        while (b < TOP - 1 && second[a][b] != got.ids[1])
+            b++;
+        assert_true(first[a] == got.ids[0] && second[a][b] == got.ids[1]);
+        count[a][b]++;
+    }
+    for (int a = 0; a < TOP; a++)
+        for (int b = 0; b < TOP; b++)
+            chi += (count[a][b] - n_seed * p[a][b]) * (count[a][b] - n_seed * p[a][b]) / (n_seed * p[a][b]);
+    print_message("# %s: chi-square %.1f, %lld of %lld stood\n", how->kind == HD_DRAFT_MODULE ? "module" : "cards", chi, (long long)accepted, (long long)drafted);
+    assert_true(chi < 26.1 && drafted > accepted && (accepted > 0 || how->kind == HD_DRAFT_MODULE));
+}
+
+static void test_distribution(void **state)
+{
+    struct hd_tokenizer *tok = any_tokenizer();
+    struct cards cards = {.n = 0};
+    int32_t first[TOP], second[TOP][TOP];
+    double p1[TOP], p[TOP][TOP];
+    struct hd_session start, ss;
+    struct model m;
+    const float *lg;
+
+    open_model(&m, "v3-mtp", HD_EXACT_NONE, 1);
+    assert_ok(hd_session_open(&start, &m.e, &test_err));
+    assert_ok(hd_session_feed(&start, m.ids, 24, NULL, NULL, NULL, &test_err));
+    assert_ok(hd_session_fork(&ss, &start, &test_err));
+    assert_ok(hd_session_feed(&ss, m.ids + 24, 1, NULL, NULL, &lg, &test_err));
+    top_of(lg, m.n_vocab, first, p1);
+    for (int a = 0; a < TOP; a++) {
+        assert_false(hd_tokenizer_is_end(tok, first[a]));
+        assert_ok(hd_session_rewind(&ss, 25, &test_err));
+        assert_ok(hd_session_feed(&ss, &first[a], 1, NULL, NULL, &lg, &test_err));
+        top_of(lg, m.n_vocab, second[a], p[a]);
+        cards.id[a] = second[a][0];
+        for (int b = 0; b < TOP; b++) {
+            assert_false(hd_tokenizer_is_end(tok, second[a][b]));
+            p[a][b] *= p1[a];
+        }
+    }
+    hd_session_close(&ss);
+    distribution(&m, tok, &start, &(struct hd_speculate_options){.kind = HD_DRAFT_CALLER, .depth = 2, .propose = deal_cards, .arg = &cards}, first, second, p);
+    distribution(&m, tok, &start, &(struct hd_speculate_options){.kind = HD_DRAFT_MODULE, .depth = 2}, first, second, p);
+    hd_session_close(&start);
+    hd_tokenizer_free(tok);
+    close_model(&m);
+}
+
+/* ---- how many ---- */
+
+/* n steps of one sequence on a machine where a step takes 1 + per_row for each row behind the first, and guesses stand with this probability; how many
+ * steps had some. */
+static int steps(struct hd_speculate *sp, int n, double per_row, double stands, int64_t *deepest)
+{
+    struct hd_rng rng;
+    int some = 0;
+
+    hd_rng_seed(&rng, 5);
+    *deepest = 0;
+    for (int i = 0; i < n; i++) {
+        int64_t k = hd_speculate_depth(sp, 1), right = 0;
+
+        while (right < k && hd_rng_double(&rng) < stands)
+            right++;
+        hd_speculate_timed(sp, 1 + k, 1 + per_row * (double)k);
+        hd_speculate_learn(sp, k, right);
+        some += k > 0;
+        *deepest = k > *deepest ? k : *deepest;
+    }
+    return some;
+}
+
+static void nothing(void *arg, struct hd_draft_item *it, int n_item)
+{
+}
+
+static void test_depth(void **state)
+{
+    static struct hd_engine e;
+    struct hd_speculate_options o = {.kind = HD_DRAFT_CALLER, .propose = nothing};
+    struct hd_speculate sp;
+    int64_t deepest;
+
+    assert_ok(hd_speculate_init(&sp, &e, &o, &test_err));
+    assert_true(steps(&sp, 400, 0.02, 0.9, &deepest) > 380 && deepest == 8);      /* nearly free: as many as there are */
+    assert_true(steps(&sp, 400, 0.1, 0.01, &deepest) < 150);                      /* hopeless: off, after a while */
+    assert_true(steps(&sp, 2000, 0.5, 0.02, &deepest) < 60);
+    assert_true(steps(&sp, 4000, 0.02, 0.9, &deepest) > 2500);                    /* and on again */
+    assert_ok(hd_speculate_init(&sp, &e, &o, &test_err));
+    steps(&sp, 300, 0.3, 0.5, &deepest);
+    assert_true(steps(&sp, 300, 0.3, 0.5, &deepest) > 200 && deepest <= 3);       /* dear: one or two */
+    assert_ok(hd_speculate_init(&sp, &e, &o, &test_err));
+    assert_true(steps(&sp, 400, 1, 0.9, &deepest) < 40);                          /* a row costs a step: never */
+    assert_int_equal(hd_speculate_depth(&sp, 100), 0);                            /* batches large enough on their own */
+    o.depth = 5;
+    assert_ok(hd_speculate_init(&sp, &e, &o, &test_err));
+    assert_int_equal(hd_speculate_depth(&sp, 1), 5);
+    assert_int_equal(hd_speculate_depth(&sp, 32), 3);
+    o.depth = 17;
+    assert_int_equal(hd_speculate_init(&sp, &e, &o, &test_err), HD_ERR_USAGE);
+    o = (struct hd_speculate_options){.kind = HD_DRAFT_MODULE};
+    e.model.store.path = "somewhere";
+    assert_int_equal(hd_speculate_init(&sp, &e, &o, &test_err), HD_ERR_UNSUPPORTED);
+    o.kind = HD_DRAFT_AUTO;
+    assert_ok(hd_speculate_init(&sp, &e, &o, &test_err));
+    assert_int_equal(hd_speculate_depth(&sp, 1), 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_mtp), cmocka_unit_test(test_spark), cmocka_unit_test(test_lookup)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_mtp), cmocka_unit_test(test_spark), cmocka_unit_test(test_lookup), cmocka_unit_test(test_step),
+                                       cmocka_unit_test(test_far_back), cmocka_unit_test(test_distribution), cmocka_unit_test(test_depth)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
