@@ -23,9 +23,9 @@ int64_t hd_draft_lookup(const int32_t *ids, int64_t n, int64_t depth, int32_t *o
             at = i + 1;
         }
     }
-    for (k = 0; at >= 0 && k < depth && at + k < n; k++)
-        out[k] = ids[at + k];
-    return k > 0 && at >= 0 ? k : 0;
+    for (k = 0; at >= 0 && k < depth; k++)
+        out[k] = at + k < n ? ids[at + k] : out[at + k - n];      /* what repeats goes on repeating */
+    return k;
 }
 
 /* ---- the draft module ---- */

@@ -31,7 +31,8 @@ struct hd_draft_item {
  * gone. An item whose cache has no room gets no proposals. Errors: whatever a step may say; sessions are as before. */
 int hd_draft_run(struct hd_engine *e, struct hd_sampler *scratch, struct hd_draft_item *it, int n_item, double threshold, struct hd_err *err);
 
-/* From the text itself: what stood behind the longest earlier copy of its last tokens (two at least; the latest of equals); how many. */
+/* From the text itself: what stood behind the longest earlier copy of its last tokens (two at least; the latest of equals), and behind its end what
+ * is proposed there; how many. */
 int64_t hd_draft_lookup(const int32_t *ids, int64_t n, int64_t depth, int32_t *out);
 
 #endif

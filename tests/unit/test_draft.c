@@ -227,7 +227,7 @@ static void test_spark(void **state)
     spark_drafts(100);
 }
 
-/* The longest earlier copy of the end wins, the latest of equals; never further than the text goes. */
+/* The longest earlier copy of the end wins, the latest of equals; what repeats goes on. */
 static void test_lookup(void **state)
 {
     const int32_t a[] = {1, 2, 3, 4, 9, 2, 3, 7, 8, 5, 1, 2, 3}, b[] = {5, 6, 1, 5, 6, 2, 5, 6}, c[] = {4, 4, 4, 4}, d[] = {1, 2, 3, 1};
@@ -237,8 +237,10 @@ static void test_lookup(void **state)
     assert_memory_equal(out, ((int32_t[]){4, 9, 2, 3}), 16);
     assert_int_equal(hd_draft_lookup(b, HD_LEN(b), 2, out), 2);
     assert_memory_equal(out, ((int32_t[]){2, 5}), 8);
-    assert_int_equal(hd_draft_lookup(c, HD_LEN(c), 8, out), 1);
-    assert_int_equal(out[0], 4);
+    assert_int_equal(hd_draft_lookup(c, HD_LEN(c), 3, out), 3);
+    assert_memory_equal(out, ((int32_t[]){4, 4, 4}), 12);
+    assert_int_equal(hd_draft_lookup(b, HD_LEN(b), 6, out), 6);
+    assert_memory_equal(out, ((int32_t[]){2, 5, 6, 2, 5, 6}), 24);
     assert_int_equal(hd_draft_lookup(d, HD_LEN(d), 4, out), 0);
     assert_int_equal(hd_draft_lookup(d, 1, 4, out), 0);
     assert_int_equal(hd_draft_lookup(d, 0, 4, out), 0);
