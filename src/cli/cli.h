@@ -80,6 +80,9 @@ int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct 
 /* --draft; then o says whether the draft module is to be loaded. */
 int hd_draft_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_speculate_options *out, struct hd_err *err);
 
+/* bench_draft.c: what checking guesses costs, and what they bring, behind depth tokens; lines, or a JSON member "draft" with a comma before it. */
+int hd_bench_draft(struct hd_engine *e, const struct hd_speculate_options *how, int64_t depth, int64_t n_gen, bool json, struct hd_err *err);
+
 /* Ids from "1,2,3" or "@FILE". */
 int hd_cli_ids(const char *text, struct hd_ids *out, struct hd_err *err);
 

@@ -216,6 +216,7 @@ static int write_svg(const char *path, const struct bench *b, const int64_t *bat
 static int measure(struct hd_args *a, const char *model, struct hd_err *err)
 {
     int64_t tokens[MAX_LIST], depth[MAX_LIST], batch[MAX_LIST], need = 1, n_gen = hd_args_int(a, "n-predict", 32);
+    struct hd_speculate_options so = {.kind = HD_DRAFT_OFF};
     struct hd_engine_options o;
     struct hd_engine e;
     struct bench b = {.name = hd_args_text(a, "synthetic", model)};
@@ -226,11 +227,15 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
     HD_TRY(n_depth = parse_list(hd_args_text(a, "depth", "16,512"), 0, depth, err));
     HD_TRY(n_batch = parse_list(hd_args_text(a, "batch", "1,4"), 1, batch, err));
     HD_TRY(hd_engine_args(a, &o, err));
+    if (hd_args_has(a, "draft"))
+        HD_TRY(hd_draft_args(a, &o, &so, err));
     for (int i = 0; i < n_tok; i++)
         need = tokens[i] > need ? tokens[i] : need;
     for (int i = 0; i < n_depth; i++)
         for (int k = 0; k < n_batch; k++)
             need = depth[i] + batch[k] * (n_gen + 128) > need ? depth[i] + batch[k] * (n_gen + 128) : need;
+    if (so.kind != HD_DRAFT_OFF && need < depth[n_depth - 1] + 4 * n_gen + 128)
+        need = depth[n_depth - 1] + 4 * n_gen + 128;
     if (!o.n_ctx)
         o.n_ctx = need;
     HD_TRY(hd_engine_open(&e, model, &o, err));
@@ -248,7 +253,11 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
             if ((rc = decode(&e, &b.r, depth[i], batch[k], n_gen, &b.res[b.n], err)) == HD_OK)
                 print_result(&b.res[b.n++], json, !i && !k);
     if (json)
-        hd_out_printf("]}\n");
+        hd_out_printf("]");
+    if (so.kind != HD_DRAFT_OFF && rc == HD_OK && !hd_interrupted)
+        rc = hd_bench_draft(&e, &so, depth[n_depth - 1], 4 * n_gen, json, err);
+    if (json)
+        hd_out_printf("}\n");
     if (rc == HD_OK && hd_args_has(a, "csv"))
         rc = write_csv(hd_args_text(a, "csv", NULL), &b, err);
     if (rc == HD_OK && hd_args_has(a, "svg"))
@@ -346,6 +355,7 @@ static const struct hd_opt opts[] = {
     {"synthetic", 0, HD_OPT_TEXT, "SHAPE", 0, 0, "random weights instead of a model: v4f-L6E16 (6 layers of V4-Flash's size, 16 experts, 2.3 GB), v4-tiny1m, v2lite-L6, or a directory with a config.json"},
     {"kernels", 0, HD_OPT_FLAG, NULL, 0, 0, "no model: matrix products alone, in every format that matters, at V4-Flash's shapes"},
     {"keep", 0, HD_OPT_TEXT, "DIR", 0, 0, "leave those weights in DIR, which must not exist yet (default: removed at the end)"},
+    {"draft", 0, HD_OPT_TEXT, "HOW", 0, 0, "measure guesses too, as hadal run makes them: auto, N, ngram, ngram:N (at the last depth, four times as many tokens; default off)"},
     {"csv", 0, HD_OPT_TEXT, "FILE", 0, 0, "the results as a table"},
     {"svg", 0, HD_OPT_TEXT, "FILE", 0, 0, "share of the roofline over the length, as a picture"},
     HD_OPT_MODEL_COMMON,

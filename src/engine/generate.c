@@ -42,7 +42,7 @@ static bool take_rows(struct hd_generate *g, const struct round *r, struct hd_te
         if ((*rc = hd_sampler_pick(g->sampler, r->logits + row * n_vocab, ss->ids, base + row, &pick, err)) < 0)
             return false;
         g->n_decoded += g->n_step > 0;
-        if (hd_tokenizer_is_end(g->tok, pick.id)) {
+        if (g->tok && hd_tokenizer_is_end(g->tok, pick.id)) {
             g->finish = HD_FINISH_END;
             go = false;
             break;

@@ -10,7 +10,7 @@ enum hd_finish { HD_FINISH_LENGTH, HD_FINISH_END, HD_FINISH_STOP, HD_FINISH_CANC
 
 struct hd_generate {
     struct hd_session *session;
-    struct hd_tokenizer *tok;
+    struct hd_tokenizer *tok;         /* NULL, with token(): nothing ends an answer but its length */
     struct hd_sampler *sampler;
     const int32_t *prompt;            /* new tokens behind what the session holds */
     int64_t n_prompt, n_max;          /* n_max < 0: as many as fit */

@@ -43,13 +43,9 @@ def _():
     assert len(c) == 4
 
 
-@case("JSON objects, a schema")
+@case("JSON objects")
 def _():
     everywhere(P, chat(temperature=1, response_format={"type": "json_object"}, max_tokens=60))
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}, "required": ["a", "b"], "additionalProperties": False}
-    c = everywhere(P, chat(temperature=1, response_format={"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": schema}}, max_tokens=200))
-    if c[0]["finish_reason"] == "stop":
-        assert json.loads(c[0]["message"]["content"])["b"] in ("x", "y")
 
 
 @case("stop strings end an answer where they did, in the middle of what was guessed too")
