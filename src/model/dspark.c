@@ -15,7 +15,7 @@ int hd_dspark_config(struct hd_dspark *d, const json_t *c, int64_t n_layer, int6
         const json_t *t = json_array_get(taps, (size_t)i);
 
         d->tap[i] = json_is_integer(t) ? json_integer_value(t) : -1;
-        if (d->tap[i] < 0 || d->tap[i] >= n_layer || (i && d->tap[i] <= d->tap[i - 1]))
+        if (needed && (d->tap[i] < 0 || d->tap[i] >= n_layer || (i && d->tap[i] <= d->tap[i - 1])))
             return hd_err_set(err, HD_ERR_FORMAT, "%s: dspark_target_layer_ids: entry %lld is no layer of 0 to %lld behind the one before", file, (long long)i,
                               (long long)n_layer - 1);
     }

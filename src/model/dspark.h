@@ -19,7 +19,8 @@ struct hd_dspark {
     int64_t tap[HD_DSPARK_TAPS];      /* layers, ascending */
 };
 
-/* The dspark_ fields; without dspark_target_layer_ids the last three layers. needed: block size and noise must be there. Errors: FORMAT. */
+/* The dspark_ fields; without dspark_target_layer_ids the last three layers. needed: all of them must make sense, and block size and noise be there; otherwise
+ * n_tap and rank, which shapes depend on, are enough. Errors: FORMAT. */
 int hd_dspark_config(struct hd_dspark *d, const json_t *c, int64_t n_layer, int64_t n_vocab, bool needed, const char *file, struct hd_err *err);
 
 /* Layer's place among the taps; -1. */

@@ -578,10 +578,59 @@ static void test_depth(void **state)
     assert_int_equal(hd_speculate_depth(&sp, 1), 0);
 }
 
+/* Fields that make no sense are refused by name where the module is wanted, and are nobody's concern where it is not. */
+static void test_config(void **state)
+{
+    static const struct {
+        const char *field, *value, *says;     /* value NULL: absent */
+    } all[] = {{"dspark_block_size", "0", "dspark_block_size"},
+               {"dspark_block_size", "65", "dspark_block_size"},
+               {"dspark_block_size", NULL, "dspark_block_size"},
+               {"dspark_noise_token_id", "280", "dspark_noise_token_id"},
+               {"dspark_noise_token_id", "-1", "dspark_noise_token_id"},
+               {"dspark_target_layer_ids", "[2, 3, 5]", "dspark_target_layer_ids"},
+               {"dspark_target_layer_ids", "[2, 2, 3]", "dspark_target_layer_ids"},
+               {"dspark_target_layer_ids", "[2, \"x\", 3]", "dspark_target_layer_ids"}};
+    static const char *const files[] = {"model.safetensors", "tokenizer.json"};
+    char *dir = tmp_path("draft-config"), from[1200], to[600], here[400];
+
+    mkdir(dir, 0755);
+    assert_non_null(getcwd(here, sizeof here));
+    for (int i = 0; i < HD_LEN(files); i++) {
+        snprintf(from, sizeof from, "%s/tests/golden/v41-f32-dspark-a/%s", here, files[i]);
+        snprintf(to, sizeof to, "%s/%s", dir, files[i]);
+        unlink(to);
+        assert_int_equal(symlink(from, to), 0);
+    }
+    for (int i = 0; i < HD_LEN(all); i++) {
+        struct hd_engine_options o = {.n_thread = 1, .n_ctx = 64, .draft = true};
+        struct hd_engine e;
+        json_t *c, *v = NULL;
+
+        assert_non_null(c = hd_json_read("tests/golden/v41-f32-dspark-a/config.json", 1 << 20, &test_err));
+        if (all[i].value)
+            assert_non_null(v = json_loads(all[i].value, JSON_DECODE_ANY, NULL));
+        if (v)
+            json_object_set_new(json_object_get(c, "text_config"), all[i].field, v);
+        else
+            json_object_del(json_object_get(c, "text_config"), all[i].field);
+        snprintf(to, sizeof to, "%s/config.json", dir);
+        assert_int_equal(json_dump_file(c, to, 0), 0);
+        json_decref(c);
+        assert_int_equal(hd_engine_open(&e, dir, &o, &test_err), HD_ERR_FORMAT);
+        if (!strstr(test_err.msg, all[i].says))
+            fail_msg("found \"%s\"; expected something of %s", test_err.msg, all[i].says);
+        o.draft = false;
+        assert_ok(hd_engine_open(&e, dir, &o, &test_err));
+        assert_int_equal(e.model.draft.depth, 0);
+        hd_engine_close(&e);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_mtp), cmocka_unit_test(test_spark), cmocka_unit_test(test_lookup), cmocka_unit_test(test_step),
-                                       cmocka_unit_test(test_far_back), cmocka_unit_test(test_distribution), cmocka_unit_test(test_depth)};
+                                       cmocka_unit_test(test_far_back), cmocka_unit_test(test_distribution), cmocka_unit_test(test_depth), cmocka_unit_test(test_config)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
