@@ -130,6 +130,16 @@ static void learn_seconds(double *known, double s)
     *known = *known > 0 ? 0.8 * *known + 0.2 * s : s;
 }
 
+/* Up to the first that is no token of the model. */
+static void cut(const struct hd_engine *e, struct hd_draft_item *it)
+{
+    int64_t n = 0;
+
+    while (n < it->n_draft && n < it->depth && it->ids[it->n + n] >= 0 && it->ids[it->n + n] < e->model.hp.n_vocab)
+        n++;
+    it->n_draft = n;
+}
+
 void hd_speculate_propose(struct hd_speculate *sp, struct hd_sampler *scratch, struct hd_draft_item *it, int n_item)
 {
     double t0 = hd_now();
@@ -145,6 +155,8 @@ void hd_speculate_propose(struct hd_speculate *sp, struct hd_sampler *scratch, s
             it[i].n_draft = 0;
     if (sp->kind == HD_DRAFT_CALLER)
         sp->propose(sp->arg, it, n_item);
+    for (int i = 0; i < n_item; i++)
+        cut(sp->engine, &it[i]);
     if (k <= HD_DRAFT_MAX)
         learn_seconds(&sp->draft_s[k], hd_now() - t0);
 }

@@ -25,7 +25,8 @@ enum hd_draft_kind {
 struct hd_speculate_options {
     enum hd_draft_kind kind;
     int64_t depth;                    /* tokens at once; 0: as measured */
-    /* CALLER: up to depth ids of the model behind each item's, and how many in n_draft; sessions stay as they are. */
+    /* CALLER: up to depth ids behind each item's, and how many in n_draft (what is behind one that is no token of the model does not count); sessions
+     * stay as they are. */
     void (*propose)(void *arg, struct hd_draft_item *it, int n_item);
     void *arg;
 };

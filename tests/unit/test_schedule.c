@@ -160,8 +160,8 @@ static void guess_one(const struct known *k, struct hd_draft_item *it)
 static void guess(void *arg, struct hd_draft_item *it, int n_item)
 {
     for (int i = 0; i < n_item; i++)
-        for (int k = 0; k < HD_LEN(known) && !it[i].n_draft; k++)
-            guess_one(&known[k], &it[i]);
+        for (uint64_t k = n_known; k > 0 && k + HD_LEN(known) > n_known && !it[i].n_draft; k--)      /* the latest first: other models had the same prompts */
+            guess_one(&known[(k - 1) % HD_LEN(known)], &it[i]);
 }
 
 /* The answer without a scheduler. */
