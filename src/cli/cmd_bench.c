@@ -302,7 +302,7 @@ static void print_memory(const struct hd_engine *e, bool json)
 
     getrusage(RUSAGE_SELF, &use);
     if (json)
-        hd_out_printf("],\n \"memory\": {\"cache_token_bytes\": %.2f, \"cache_bytes\": %lld, \"step_bytes\": %lld, \"peak_bytes\": %lld}}\n", token,
+        hd_out_printf("],\n \"memory\": {\"cache_token_bytes\": %.2f, \"cache_bytes\": %lld, \"step_bytes\": %lld, \"peak_bytes\": %lld}", token,
                       (long long)e->plan.cache_bytes, (long long)e->plan.step_bytes, (long long)use.ru_maxrss * 1024);
     else
         hd_out_printf("cache %.1f bytes a token: %s for %lld tokens; steps %s; %s of memory at most\n", token, hd_fmt_bytes(c, e->plan.cache_bytes), (long long)e->opt.n_ctx,
@@ -312,6 +312,7 @@ static void print_memory(const struct hd_engine *e, bool json)
 static int measure(struct hd_args *a, const char *model, struct hd_err *err)
 {
     int64_t tokens[MAX_LIST], depth[MAX_LIST], batch[MAX_LIST], need = 1, n_gen = hd_args_int(a, "n-predict", 32);
+    struct hd_speculate_options so = {.kind = HD_DRAFT_OFF};
     struct hd_engine_options o;
     struct hd_engine e;
     struct bench b = {.name = hd_args_text(a, "synthetic", model)};
@@ -322,11 +323,15 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
     HD_TRY(n_depth = parse_list(hd_args_text(a, "depth", "16,512"), 0, depth, err));
     HD_TRY(n_batch = parse_list(hd_args_text(a, "batch", "1,4"), 1, batch, err));
     HD_TRY(hd_engine_args(a, &o, err));
+    if (hd_args_has(a, "draft"))
+        HD_TRY(hd_draft_args(a, &o, &so, err));
     for (int i = 0; i < n_tok; i++)
         need = tokens[i] > need ? tokens[i] : need;
     for (int i = 0; i < n_depth; i++)
         for (int k = 0; k < n_batch; k++)
             need = depth[i] + batch[k] * (n_gen + 128) > need ? depth[i] + batch[k] * (n_gen + 128) : need;
+    if (so.kind != HD_DRAFT_OFF && need < depth[n_depth - 1] + 4 * n_gen + 128)
+        need = depth[n_depth - 1] + 4 * n_gen + 128;
     if (!o.n_ctx)
         o.n_ctx = need;
     HD_TRY(hd_engine_open(&e, model, &o, err));
@@ -343,6 +348,10 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
         rc = measure_decode(&e, &b, depth, n_depth, batch, n_batch, n_gen, json, err);
     if (rc == HD_OK)
         print_memory(&e, json);
+    if (so.kind != HD_DRAFT_OFF && rc == HD_OK && !hd_interrupted)
+        rc = hd_bench_draft(&e, &so, depth[n_depth - 1], 4 * n_gen, json, err);
+    if (json && rc == HD_OK)
+        hd_out_printf("}\n");
     if (rc == HD_OK && hd_args_has(a, "csv"))
         rc = write_csv(hd_args_text(a, "csv", NULL), &b, err);
     if (rc == HD_OK && hd_args_has(a, "svg"))
@@ -441,6 +450,7 @@ static const struct hd_opt opts[] = {
     {"kernels", 0, HD_OPT_FLAG, NULL, 0, 0, "no model: matrix products alone, in every format that matters, at V4-Flash's shapes"},
     {"grammar", 0, HD_OPT_TEXT, "MODEL", 0, 0, "only what constrained decoding costs a token with this model's vocabulary (its tokenizer is all that is needed)"},
     {"keep", 0, HD_OPT_TEXT, "DIR", 0, 0, "leave those weights in DIR, which must not exist yet (default: removed at the end)"},
+    {"draft", 0, HD_OPT_TEXT, "HOW", 0, 0, "measure guesses too, as hadal run makes them: auto, N, ngram, ngram:N (at the last depth, four times as many tokens; default off)"},
     {"csv", 0, HD_OPT_TEXT, "FILE", 0, 0, "the results as a table"},
     {"svg", 0, HD_OPT_TEXT, "FILE", 0, 0, "share of the roofline over the length, as a picture"},
     HD_OPT_MODEL_COMMON,

@@ -235,7 +235,7 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
                                      .out = {out},
                                      .in = {q, kv, sel, sink},
                                      .batch = b,
-                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) / 2 : 0, hp->value_dim ? hp->value_dim : hp->head_dim, hp->from_raw0},
+                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) / 2 : 0, hp->value_dim ? hp->value_dim : hp->head_dim, hp->from_raw0, hp->block},
                                      .f = {hp->scale}});
 }
 

@@ -39,6 +39,7 @@ void hd_cpu_mhc_mix(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_mhc_pre(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_mhc_post(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_ring_put(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_shift(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_pool(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_index(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_attend_sel(void *self, struct hd_stream *s, const struct hd_call *c);

@@ -47,10 +47,14 @@ static void look(const struct hd_call *c, int64_t t, int64_t seq, struct view *v
 
     *v = (struct view){.span = &b->span[seq], .kv = c->in[1], .ring = c->i[0] >= 0 ? hd_cpu_part(b, seq, c->i[0]) : NULL};
     v->lo = pos + 1 > window ? pos + 1 - window : 0;
+    if (c->i[10]) {                           /* all of a block alike: the window ends before it */
+        pos = v->span->pos0 + v->span->n_tok - 1;
+        v->lo = v->span->pos0 > window ? v->span->pos0 - window : 0;
+    }
     if (c->i[9] && v->lo < v->span->raw0)
         v->lo = v->span->raw0;
     v->n_window = v->pad = pos + 1 - v->lo;
-    if (c->i[6]) {                            /* official: the window is padded to what the whole prefill needs */
+    if (c->i[6] && !c->i[10]) {               /* official: the window is padded to what the whole prefill needs */
         total = v->span->pos0 + v->span->n_tok;
         v->pad = total < window ? total : window;
     }

@@ -35,6 +35,23 @@ void hd_cpu_ring_put(void *self, struct hd_stream *s, const struct hd_call *c)
     }
 }
 
+void hd_cpu_shift(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    const struct hd_ragged *b = c->batch;
+    size_t bytes = (size_t)hd_cols(c->out[0]) * sizeof(float);
+
+    for (int64_t q = 0; q < b->n_seq; q++) {
+        const struct hd_span *sp = &b->span[q];
+
+        if (sp->n_tok && sp->pos0)
+            memcpy(hd_cpu_row(c->out[0], sp->tok0), hd_paged_row(hd_cpu_part(b, q, c->i[0]), sp->pos0 - 1), bytes);
+        else if (sp->n_tok)
+            memset(hd_cpu_row(c->out[0], sp->tok0), 0, bytes);
+        for (int64_t k = 1; k < sp->n_tok; k++)
+            memcpy(hd_cpu_row(c->out[0], sp->tok0 + k), hd_cpu_row(c->in[0], sp->tok0 + k - 1), bytes);
+    }
+}
+
 /* ---- pooling ---- */
 
 static void pool_entry(const struct hd_call *c, int64_t e, int64_t seq, int64_t group)
