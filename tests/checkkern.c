@@ -220,22 +220,26 @@ static void check_panels(const struct product *c, const struct hd_kernels *def, 
     if (!hd_panels_describe(&t, &p))
         return;
     bool q8 = hd_panel_by_q8(p.kind);
-    int64_t x_bytes = q8 ? hd_row_bytes(HD_Q8, c->n) : c->n * 4;
+    enum hd_dtype act = q8 ? HD_Q8 : HD_BF16;
+    int64_t x_bytes = hd_row_bytes(act, c->n);
     uint8_t *data = aligned_alloc(64, (size_t)(hd_panel_count(&p) * p.bytes));
     float *ref = malloc((size_t)n * 4), *all = malloc((size_t)n * 4), *part = malloc((size_t)n * 4), *back = malloc((size_t)(c->n * c->n_tok) * 4);
-    char *q = malloc((size_t)(hd_row_bytes(HD_Q8, c->n) * c->n_tok));
-    const void *in = q8 ? (const void *)q : x;
+    char *q = malloc((size_t)(x_bytes * c->n_tok));
+    const void *in = q;
     double d;
 
     p.data = data;
     for (int64_t i = 0; i < hd_panel_count(&p); i++)
         hd_panel_pack(&t, &p, i, data + i * p.bytes);
     for (int64_t k = 0; k < c->n_tok; k++) {
-        const struct hd_q8 *row = (const struct hd_q8 *)(q + k * hd_row_bytes(HD_Q8, c->n));
+        const struct hd_q8 *row = (const struct hd_q8 *)(q + k * x_bytes);
 
-        hd_k.q8_encode(x + k * c->n, c->n, (struct hd_q8 *)row);
+        if (q8)
+            hd_k.q8_encode(x + k * c->n, c->n, (struct hd_q8 *)row);
+        else
+            hd_k.bf16_encode(x + k * c->n, c->n, (uint16_t *)row);
         for (int64_t i = 0; i < c->n; i++)
-            back[k * c->n + i] = !q8 ? x[k * c->n + i] : row[i / 32].d * ((float)row[i / 32].q[i % 32] + (row[i / 32].has_fine ? (float)hd_q8_fine(row, c->n)[i] / 254 : 0));
+            back[k * c->n + i] = !q8 ? hd_bf16_f32(((const uint16_t *)row)[i]) : row[i / 32].d * ((float)row[i / 32].q[i % 32] + (row[i / 32].has_fine ? (float)hd_q8_fine(row, c->n)[i] / 254 : 0));
     }
     snprintf(what, sizeof what, "%s %s panel K=%lld N=%lld T=%lld", hd_isa_name(hd_k.isa), hd_dtypes[c->type].name, (long long)c->n, (long long)c->n_row, (long long)c->n_tok);
     def->matmul_panel[c->type](&p, 0, c->n_row, in, x_bytes, c->n_tok, ref, c->n_row);
@@ -395,6 +399,16 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
             CASE("mix_streams", 0, k->mix_streams(n / 4, 4, b, w, p[0], o))
         CASE("relu_mix", fused, k->relu_mix(5, m, (const float(*)[HD_ROWS_MAX])p, w, o))
     }
+    for (int64_t i = 0; i < n; i++)
+        x[i] = i % 5 ? a[i] : a[i] * (i % 2 ? 0x1p-61f : 0x1p-130f);
+    if (n > 12) {
+        x[10] = INFINITY;
+        x[11] = NAN;
+        x[12] = 3.4e38f;
+    }
+    hd_k.bf16_encode(x, n, h);
+    def->bf16_encode(x, n, h2);
+    report(!memcmp(h, h2, (size_t)n * 2), "bf16_encode", 0, 0);
     hd_k.f32_to_f16(n, a, h);
     def->f32_to_f16(n, a, h2);
     report(!memcmp(h, h2, (size_t)n * 2), "f32_to_f16", 0, 0);

@@ -26,6 +26,7 @@ void hd_fill_vec_avx2(struct hd_kernels *k);
 void hd_fill_panel_avx2(struct hd_kernels *k);
 void hd_fill_panel_avx512(struct hd_kernels *k);
 void hd_fill_panel_avx512vnni(struct hd_kernels *k);
+void hd_fill_panel_avx512bf16(struct hd_kernels *k);
 void hd_fill_matmul_few_avx512(struct hd_kernels *k);
 void hd_fill_matmul_f32_avx512(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx512(struct hd_kernels *k);

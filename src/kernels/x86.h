@@ -56,4 +56,20 @@ static inline float _cvtsh_ss(unsigned short h)
 #include <immintrin.h>
 #endif
 
+/* vdpbf16ps: acc and the products of the pairs of bf16 in each lane, the second of a pair first. For files compiled with AVX512_BF16. */
+#if defined(HD_EMULATE)
+static inline __m512 hd_dpbf16(__m512 acc, __m512i a, __m512i b)
+{
+    const __m512i high = _mm512_set1_epi32((int)0xFFFF0000);
+
+    acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(a, high)), _mm512_castsi512_ps(_mm512_and_si512(b, high)), acc);
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), acc);
+}
+#elif defined(__AVX512BF16__)
+static inline __m512 hd_dpbf16(__m512 acc, __m512i a, __m512i b)
+{
+    return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+}
+#endif
+
 #endif

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "tensor/act_bf16.h"
 #include "tensor/blocks.h"
 #include "tensor/decode_rows.h"
 
@@ -115,8 +116,23 @@ static void pack_words(const struct hd_tensor *w, const struct hd_panels *p, int
 {
     const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes;
 
-    for (int64_t c = 0; c < p->n / (p->kind == HD_PANEL_FP8 ? 4 : 2); c++)
-        memcpy(out + (c * 16 + lane) * 4, in + c * 4, 4);
+    if (p->kind == HD_PANEL_FP8) {
+        for (int64_t c = 0; c < p->n / 4; c++) {
+            uint8_t *o = out + (c * 16 + lane) * 4;
+
+            o[0] = in[4 * c];
+            o[1] = in[4 * c + 2];
+            o[2] = in[4 * c + 1];
+            o[3] = in[4 * c + 3];
+        }
+        return;
+    }
+    for (int64_t c = 0; c < p->n; c++) {
+        uint16_t v = hd_load16(in + 2 * c);
+
+        v = (v & 0x7F80) < HD_BF16_WEIGHT_MIN ? v & 0x8000 : v;
+        memcpy(out + (c / 2 * 16 + lane) * 4 + c % 2 * 2, &v, 2);
+    }
 }
 
 static void pack_fp8_scales(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)

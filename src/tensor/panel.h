@@ -7,8 +7,9 @@
  *   nibbles   q4_0 q4_1 mxfp4 f4_e2m1    a block of 32 columns: 4 groups of 16 lanes of 4 bytes; the low nibbles of group g are columns
  *                                        4g .. 4g+3, the high ones columns 16+4g ..
  *   bytes     q8_0                       8 groups of 16 lanes of 4 bytes: columns 4g .. 4g+3
- *   fp8       f8_e4m3                    four columns after the other: 16 lanes of 4 bytes
- *   bf16      bf16                       two columns after the other: 16 lanes of 2 values
+ *   fp8       f8_e4m3                    four columns after the other: 16 lanes of 4 bytes, columns 0, 2, 1, 3: its even and its odd
+ *                                        bytes are pairs of columns
+ *   bf16      bf16                       two columns after the other: 16 lanes of 2 values; those below 2^-50 are zero (act_bf16.h)
  * Scales of nibbles and bytes: 16 a block, f16 (or ue8m0, a byte). Scales of fp8: f32, 16 a block of 32 columns where every row has its own,
  * otherwise one for each block of columns that the checkpoint has.
  * Rows behind the matrix's last one are zero.

@@ -147,7 +147,7 @@ static double once(struct bench *b)
     double t0 = hd_now();
 
     for (int64_t i = 0; i < b->n_copy; i++) {
-        struct hd_call c = {.n_out = 1, .out = {&b->out}, .in = {&b->x, b->q.type == HD_Q16 ? &b->q : NULL, &b->w, NULL, NULL, b->q.type == HD_Q8 ? &b->q : NULL}};
+        struct hd_call c = {.n_out = 1, .out = {&b->out}, .in = {&b->x, b->q.type == HD_Q16 ? &b->q : NULL, &b->w, NULL, NULL, b->q.type == HD_Q8 ? &b->q : NULL, b->q.type == HD_BF16 ? &b->q : NULL}};
 
         b->panels.data = b->packs + i * b->pack_bytes;
         b->w.data = b->weights + i * b->bytes;

@@ -96,8 +96,8 @@ static inline void v_fp8(const uint8_t *p, __m256 out[4])
     __m256i v = vi_load(p), even = move_bits(_mm256_slli_epi16(v, 8)), odd = move_bits(v);
 
     out[0] = _mm256_castsi256_ps(_mm256_slli_epi32(even, 16));
-    out[1] = _mm256_castsi256_ps(_mm256_slli_epi32(odd, 16));
-    out[2] = _mm256_castsi256_ps(_mm256_and_si256(even, high));
+    out[1] = _mm256_castsi256_ps(_mm256_and_si256(even, high));
+    out[2] = _mm256_castsi256_ps(_mm256_slli_epi32(odd, 16));
     out[3] = _mm256_castsi256_ps(_mm256_and_si256(odd, high));
 }
 

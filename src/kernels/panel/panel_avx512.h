@@ -65,8 +65,8 @@ static inline void v_fp8(const uint8_t *p, __m512 out[4])
     __m512i v = vi_load(p), even = move_bits(_mm512_slli_epi16(v, 8)), odd = move_bits(v);
 
     out[0] = _mm512_castsi512_ps(_mm512_slli_epi32(even, 16));
-    out[1] = _mm512_castsi512_ps(_mm512_slli_epi32(odd, 16));
-    out[2] = _mm512_castsi512_ps(_mm512_and_si512(even, high));
+    out[1] = _mm512_castsi512_ps(_mm512_and_si512(even, high));
+    out[2] = _mm512_castsi512_ps(_mm512_slli_epi32(odd, 16));
     out[3] = _mm512_castsi512_ps(_mm512_and_si512(odd, high));
 }
 

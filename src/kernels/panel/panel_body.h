@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "kernels/table.h"
+#include "tensor/blocks.h"
 #include "tensor/quant_q8.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -178,7 +179,7 @@ DEFINE_INT(Q4_1)
 DEFINE_INT(Q8_0)
 DEFINE_INT(MXFP4)
 
-/* ---- fp8 and bf16 times f32 activations ---- */
+/* ---- fp8 and bf16 times bf16 activations ---- */
 
 #define SLAB 64                       /* columns that are decoded at a time */
 #define TOK 48                        /* tokens that share a decoded slab */
@@ -202,6 +203,13 @@ INLINE void float_cols(enum hd_panel_kind kind, const uint8_t *code, int half, V
 #define RAISE 0x1p80f
 #define RAISE_MAX 65536               /* values of few tokens; more go the way of many */
 
+/* n bf16 as f32, times by. */
+INLINE void widen(int64_t n, const uint16_t *x, float by, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = hd_bf16_f32(x[i]) * by;
+}
+
 /* The scale of columns from c on. */
 INLINE V float_scale(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t c, int half)
 {
@@ -213,7 +221,7 @@ INLINE V float_scale(enum hd_panel_kind kind, const struct hd_panels *w, const u
 }
 
 /* T tokens, P panels side by side, P * T at most P_MAX: as many sums that do not wait for each other. x rows lie ld floats apart, raised where
- * weights are fp8. */
+ * weights are fp8. Of a pair of columns the second goes first (panel_scalar.c). */
 INLINE void float_vec(enum hd_panel_kind kind, int P, int T, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const float *x, int64_t ld, float *out,
                       int64_t ld_out)
 {
@@ -238,7 +246,7 @@ INLINE void float_vec(enum hd_panel_kind kind, int P, int T, const struct hd_pan
                 float_cols(kind, code, half, v);
                 for (int j = 0; j < 4; j++)
                     for (int t = 0; t < T; t++)
-                        sum[p * T + t] = v_fma(v[j], v_set1(x[t * ld + i + j]), sum[p * T + t]);
+                        sum[p * T + t] = v_fma(v[j ^ 1], v_set1(x[t * ld + i + (j ^ 1)]), sum[p * T + t]);
             }
         for (int p = 0; p < P; p++) {
             V s = float_scale(kind, w, panel + p * w->bytes, c, half);
@@ -277,10 +285,10 @@ INLINE void float_tile(int T, int64_t n, struct work *z, int p0, int64_t k)
             for (int p = 0; p < 2; p++)
                 s[t][p] = v_load(z->sum[p0 + p][k + t] + half * L);
         for (int64_t i = 0; i < n; i++) {
-            V w0 = v_load(z->w[0][i] + half * L), w1 = v_load(z->w[1][i] + half * L);
+            V w0 = v_load(z->w[0][i ^ 1] + half * L), w1 = v_load(z->w[1][i ^ 1] + half * L);
 
             for (int t = 0; t < T; t++) {
-                V x = v_set1(z->x[k + t][i]);
+                V x = v_set1(z->x[k + t][i ^ 1]);
 
                 s[t][0] = v_fma(w0, x, s[t][0]);
                 s[t][1] = v_fma(w1, x, s[t][1]);
@@ -325,8 +333,7 @@ INLINE void float_many(enum hd_panel_kind kind, const struct hd_panels *w, const
         end = end < w->n ? end : w->n;
         n = end - c < SLAB ? end - c : SLAB;
         for (int64_t k = 0; k < n_tok; k++)
-            for (int64_t i = 0; i < n; i += L)
-                v_store(z.x[k] + i, v_load((const float *)(x + k * x_bytes) + c + i));
+            widen(n, (const uint16_t *)(x + k * x_bytes) + c, 1, z.x[k]);
         for (int p = 0; p < P; p += 2) {
             for (int i = 0; i < 2 && p + i < P; i++)
                 decode_slab(kind, panel + (p + i) * w->bytes, c, n, z.w[i]);
@@ -359,17 +366,11 @@ INLINE void float_few(enum hd_panel_kind kind, int T, const struct hd_panels *w,
 {
     const uint8_t *panel = w->data + row0 / HD_PANEL_ROWS * w->bytes;
     int P = P_MAX / T;
-    float raised[RAISE_MAX];
-    int64_t r = 0, ld = x_bytes / 4;
-    const float *xf = (const float *)x;
+    float xf[RAISE_MAX];
+    int64_t r = 0, ld = w->n;
 
-    if (kind == HD_PANEL_FP8) {
-        for (int t = 0; t < T; t++)
-            for (int64_t i = 0; i < w->n; i += L)
-                v_store(raised + t * w->n + i, v_mul(v_load(xf + t * ld + i), v_set1(RAISE)));
-        xf = raised;
-        ld = w->n;
-    }
+    for (int t = 0; t < T; t++)
+        widen(ld, (const uint16_t *)(x + t * x_bytes), kind == HD_PANEL_FP8 ? RAISE : 1, xf + t * ld);
     for (; r + P * HD_PANEL_ROWS <= n_row; r += P * HD_PANEL_ROWS, panel += P * w->bytes)
         for (int half = 0; half < HALVES; half++)
             float_vec(kind, P, T, w, panel, half, n_row - r, xf, ld, out + r, ld_out);

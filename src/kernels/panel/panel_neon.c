@@ -81,8 +81,8 @@ static inline void v_fp8(const uint8_t *p, float32x4_t out[4])
     uint32x4_t even = move_bits(vshlq_n_u16(v, 8)), odd = move_bits(v);
 
     out[0] = vreinterpretq_f32_u32(vshlq_n_u32(even, 16));
-    out[1] = vreinterpretq_f32_u32(vshlq_n_u32(odd, 16));
-    out[2] = vreinterpretq_f32_u32(vandq_u32(even, high));
+    out[1] = vreinterpretq_f32_u32(vandq_u32(even, high));
+    out[2] = vreinterpretq_f32_u32(vshlq_n_u32(odd, 16));
     out[3] = vreinterpretq_f32_u32(vandq_u32(odd, high));
 }
 

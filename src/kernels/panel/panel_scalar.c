@@ -1,8 +1,9 @@
 /* panel_scalar.c: the definitions of products of panels (tensor/panel.h), element by element.
  *
  * Nibbles and bytes meet int8 activations: a block's integer sums are exact; acc = fma(sum, scale d, acc), the same with the fine part where
- * the block has one, then (q4_1) acc = fma(minimum, sum of the activations, acc), blocks ascending. fp8 and bf16 meet f32 activations: columns ascending into one sum for each scale, those ascending into the
- * result. Every level computes just this, so that levels agree to the bit.
+ * the block has one, then (q4_1) acc = fma(minimum, sum of the activations, acc), blocks ascending. fp8 and bf16 meet bf16 activations as
+ * vdpbf16ps does it: f32 FMAs over pairs of columns ascending, the second of a pair first, into one sum for each scale, those ascending
+ * into the result. Every level computes just this, so that levels agree to the bit.
  */
 #include <math.h>
 
@@ -49,7 +50,15 @@ static float dot_blocks(const struct hd_panels *w, const uint8_t *panel, int lan
     return acc * hd_panel_factor(w);
 }
 
-static float dot_floats(const struct hd_panels *w, const uint8_t *panel, int lane, const float *x)
+/* Column i; the two pairs of four fp8 columns interleave. */
+static float float_code(const struct hd_panels *w, const uint8_t *panel, int lane, int64_t i)
+{
+    if (w->kind == HD_PANEL_FP8)
+        return hd_e4m3_f32(panel[(i / 4 * 16 + lane) * 4 + (i % 2 * 2 + i / 2 % 2)]);
+    return hd_bf16_f32(hd_load16(panel + (i / 2 * 16 + lane) * 4 + i % 2 * 2));
+}
+
+static float dot_floats(const struct hd_panels *w, const uint8_t *panel, int lane, const uint16_t *x)
 {
     const float *scale = (const float *)(panel + w->scale_at);
     float acc = 0;
@@ -57,11 +66,10 @@ static float dot_floats(const struct hd_panels *w, const uint8_t *panel, int lan
     for (int64_t c = 0; c < w->n; c += w->scale_cols) {
         float sum = 0, s = w->kind == HD_PANEL_BF16 ? 1 : scale[w->scale_rows ? c / w->scale_cols * 16 + lane : c / w->scale_cols];
 
-        for (int64_t i = c; i < c + w->scale_cols && i < w->n; i++) {
-            bool fp8 = w->kind == HD_PANEL_FP8;
-            const uint8_t *word = panel + (i / (fp8 ? 4 : 2) * 16 + lane) * 4;
+        for (int64_t k = c; k < c + w->scale_cols && k < w->n; k++) {
+            int64_t i = k ^ 1;
 
-            sum = fmaf(fp8 ? hd_e4m3_f32(word[i % 4]) : hd_bf16_f32(hd_load16(word + i % 2 * 2)), x[i], sum);
+            sum = fmaf(float_code(w, panel, lane, i), hd_bf16_f32(x[i]), sum);
         }
         acc = fmaf(sum, s, acc);
     }
@@ -85,6 +93,7 @@ static void matmul_panel(const struct hd_panels *w, int64_t row0, int64_t n_row,
 void hd_fill_panel_scalar(struct hd_kernels *k)
 {
     k->q8_encode = hd_q8_encode;
+    k->bf16_encode = hd_act_bf16_encode;
     for (int t = 0; t < HD_N_DTYPE; t++)
         k->matmul_panel[t] = matmul_panel;
 }

@@ -283,6 +283,11 @@ static void q8_encode(const float *x, int64_t n, struct hd_q8 *out)
     }
 }
 
+static void bf16_encode(const float *x, int64_t n, uint16_t *out)
+{
+    hd_act_bf16_encode(x, n, out);
+}
+
 /* ---- attention over cached rows: four rows by up to three heads, and four vectors by up to two heads, in registers ---- */
 
 static inline __m256 load8(const void *row, bool f16, int64_t i)
@@ -521,6 +526,7 @@ void hd_fill_vec_avx2(struct hd_kernels *k)
 {
     k->q16_encode = q16_encode;
     k->q8_encode = q8_encode;
+    k->bf16_encode = bf16_encode;
     k->rmsnorm = rmsnorm;
     k->silu_mul = silu_mul;
     k->exp_sum = exp_sum;
