@@ -70,6 +70,7 @@ bool hd_kernels_init(const char *level)
         hd_fill_gemm_avx512(&hd_k);
         hd_fill_matmul_q16_avx512(&hd_k);
         hd_fill_panel_avx512(&hd_k);
+        hd_fill_vec_avx512(&hd_k);
     }
     if (want >= HD_ISA_AVX512VNNI && want <= HD_ISA_AVX512BF16) {
         hd_fill_matmul_q16_avx512vnni(&hd_k);

@@ -23,6 +23,7 @@ void hd_fill_matmul_few_avx2(struct hd_kernels *k);        /* after the f32 ones
 void hd_fill_gemm_avx2(struct hd_kernels *k);
 void hd_fill_gemm_avx512(struct hd_kernels *k);
 void hd_fill_vec_avx2(struct hd_kernels *k);
+void hd_fill_vec_avx512(struct hd_kernels *k);
 void hd_fill_panel_avx2(struct hd_kernels *k);
 void hd_fill_panel_avx512(struct hd_kernels *k);
 void hd_fill_panel_avx512vnni(struct hd_kernels *k);

@@ -41,6 +41,18 @@ static inline __m512i _mm512_cvtepu8_epi32(__m128i a)
 {
     return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtepu8_epi32(a)), _mm256_cvtepu8_epi32(_mm_srli_si128(a, 8)), 1);
 }
+#undef _mm512_cvtepi8_epi32
+static inline __m512i _mm512_cvtepi8_epi32(__m128i a)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtepi8_epi32(a)), _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8)), 1);
+}
+#undef _mm512_cvtps_epi32
+static inline __m512i _mm512_cvtps_epi32(__m512 a)
+{
+    __m256 hi = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtps_epi32(_mm512_castps512_ps256(a))), _mm256_cvtps_epi32(hi), 1);
+}
 #undef _mm512_cvtph_ps
 static inline __m512 _mm512_cvtph_ps(__m256i a)
 {

@@ -65,9 +65,17 @@ INLINE __m512 scale_at(enum hd_panel_kind kind, const struct hd_panels *w, const
     return w->scale_rows ? _mm512_loadu_ps(scale + c / w->scale_cols * 16) : _mm512_set1_ps(scale[c / w->scale_cols]);
 }
 
-static inline __mmask16 rows_left(int64_t n_row)
+/* Where a token's result goes: n_row of the panel's rows. */
+static inline void put(float *out, __m512 v, int64_t n_row)
 {
-    return n_row >= 16 ? 0xFFFF : n_row > 0 ? (__mmask16)((1u << n_row) - 1) : 0;
+    float lane[HD_PANEL_ROWS];
+
+    if (n_row >= HD_PANEL_ROWS) {
+        _mm512_storeu_ps(out, v);
+        return;
+    }
+    _mm512_storeu_ps(lane, v);
+    memcpy(out, lane, (size_t)n_row * sizeof *out);
 }
 
 /* ---- few tokens: weights go through registers once ---- */
@@ -108,7 +116,7 @@ INLINE void few(enum hd_panel_kind kind, int P, int T, const struct hd_panels *w
     }
     for (int p = 0; p < P; p++)
         for (int t = 0; t < T; t++)
-            _mm512_mask_storeu_ps(out + t * ld_out + p * HD_PANEL_ROWS, rows_left(n_row - p * HD_PANEL_ROWS), acc[p * T + t]);
+            put(out + t * ld_out + p * HD_PANEL_ROWS, acc[p * T + t], n_row - p * HD_PANEL_ROWS);
 }
 
 INLINE void few_panels(enum hd_panel_kind kind, int T, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, float *out, int64_t ld_out)
@@ -222,7 +230,7 @@ INLINE void many(enum hd_panel_kind kind, const struct hd_panels *w, const uint8
     }
     for (int64_t k = 0; k < n_tok; k++)
         for (int p = 0; p < P; p++)
-            _mm512_mask_storeu_ps(out + k * ld_out + p * HD_PANEL_ROWS, rows_left(n_row - p * HD_PANEL_ROWS), _mm512_load_ps(z.acc[p][k]));
+            put(out + k * ld_out + p * HD_PANEL_ROWS, _mm512_load_ps(z.acc[p][k]), n_row - p * HD_PANEL_ROWS);
 }
 
 INLINE void panels(enum hd_panel_kind kind, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
