@@ -29,6 +29,7 @@ void hd_api_version(struct hd_server *s, struct hd_exchange *x);
 void hd_api_metrics(struct hd_server *s, struct hd_exchange *x);
 void hd_api_props(struct hd_server *s, struct hd_exchange *x);
 void hd_api_file(struct hd_server *s, struct hd_exchange *x);
+void hd_api_description(struct hd_server *s, struct hd_exchange *x);          /* /openapi.yaml */
 void hd_api_root(struct hd_server *s, struct hd_exchange *x);
 
 /* A chat request's fields and messages, for chat and apply-template. */

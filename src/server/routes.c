@@ -36,7 +36,7 @@ static const struct hd_route routes[] = {
     {"/", GET, PUBLIC, hd_api_root},
     {"/page.css", GET, PUBLIC, hd_api_file},
     {"/page.js", GET, PUBLIC, hd_api_file},
-    {"/openapi.yaml", GET, PUBLIC, hd_api_file},
+    {"/openapi.yaml", GET, PUBLIC, hd_api_description},
 
     {"/chat/completions", POST, WORK, hd_api_chat},
     {"/v1/chat/completions", POST, WORK, hd_api_chat},
