@@ -10,12 +10,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tensor/act_bf16.h"
 #include "tensor/kv_row.h"
 #include "tensor/panel.h"
 #include "tensor/quant_q16.h"
 #include "tensor/quant_q8.h"
 
-enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_NEON, HD_N_ISA };
+enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_AVX512BF16, HD_ISA_NEON, HD_N_ISA };
 
 /* Rows row0 .. of a weight matrix. */
 struct hd_wrows {
@@ -29,7 +30,8 @@ struct hd_wrows {
  * format's block length (and of 32 for q16). x rows lie x_bytes apart: f32 or struct hd_q16[n / 32]. */
 typedef void (*hd_matmul_fn)(int64_t n, const struct hd_wrows *w, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out);
 
-/* The same for weights in panels; row0 a multiple of 16. x: struct hd_q8[n / 32] where hd_panel_by_q8(kind), else f32. The definition in
+/* The same for weights in panels; row0 a multiple of 16. x: struct hd_q8[n / 32] where hd_panel_by_q8(kind), else bf16[n]
+ * as bf16_encode makes them. The definition in
  * panel_scalar.c fixes every rounding: all levels give the same bits. (Not for what no checkpoint has: NaN codes among fp8 weights and
  * ue8m0 scales count as the numbers next to them.) */
 typedef void (*hd_panel_fn)(const struct hd_panels *w, int64_t row0, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out);
@@ -71,6 +73,7 @@ struct hd_kernels {
     int gemm_mr, gemm_nr;
     void (*q16_encode)(const float *x, int64_t n, struct hd_q16 *out);
     void (*q8_encode)(const float *x, int64_t n, struct hd_q8 *out);
+    void (*bf16_encode)(const float *x, int64_t n, uint16_t *out);      /* act_bf16.h */
 
     /* out[i] = x[i] * rsqrt(mean(x^2) + eps) * w[i]; w f32; the sum of squares in double or 8+ lanes of f32. out may be x. */
     void (*rmsnorm)(int64_t n, const float *x, const float *w, float eps, float *out);
@@ -105,7 +108,7 @@ struct hd_kernels {
 
 extern struct hd_kernels hd_k;
 
-/* level: "scalar" "avx2" "avx512" "avx512vnni" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
+/* level: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
  * the name is unknown. Call before any thread uses hd_k. */
 bool hd_kernels_init(const char *level);
 bool hd_isa_available(enum hd_isa isa);

@@ -1,4 +1,4 @@
-/* sparse_avx512.c: sparse_body.h on AVX-512, and rows_mix and relu_mix in wider vectors: the same sums in the same order, so the same bits. */
+/* sparse_avx512.c: sparse_body.h on AVX-512, and relu_mix in wider vectors: the same sums in the same order, so the same bits. */
 #pragma GCC optimize("O3")
 #include "kernels/x86.h"
 
@@ -45,62 +45,6 @@ static inline void interleave(const void *const row[16], int64_t k, uint32_t *ou
 #include "kernels/sparse/sparse_body.h"
 
 /* nh heads by nv vectors of values from k on: nh and nv are constants. */
-INLINE void mix_tile(int64_t d, int64_t n, const void *const *row, const float (*p)[HD_ROWS_MAX], int nh, int nv, int64_t k, float *out)
-{
-    V sum[4][4];
-
-    for (int h = 0; h < nh; h++)
-        for (int v = 0; v < nv; v++)
-            sum[h][v] = v_load(out + h * d + k + L * v);
-    for (int64_t i = 0; i < n; i++) {
-        V x[4];
-
-        for (int v = 0; v < nv; v++)
-            x[v] = v_load((const float *)row[i] + k + L * v);
-        for (int h = 0; h < nh; h++) {
-            V w = v_set1(p[h][i]);
-
-            for (int v = 0; v < nv; v++)
-                sum[h][v] = v_fma(w, x[v], sum[h][v]);
-        }
-    }
-    for (int h = 0; h < nh; h++)
-        for (int v = 0; v < nv; v++)
-            v_store(out + h * d + k + L * v, sum[h][v]);
-}
-
-INLINE void mix_heads(int64_t d, int64_t n, const void *const *row, const float (*p)[HD_ROWS_MAX], int nh, float *out)
-{
-    int64_t k = 0;
-
-    for (; k + 4 * L <= d; k += 4 * L)
-        mix_tile(d, n, row, p, nh, 4, k, out);
-    for (; k + L <= d; k += L)
-        mix_tile(d, n, row, p, nh, 1, k, out);
-    for (; k < d; k++)
-        for (int h = 0; h < nh; h++)
-            for (int64_t i = 0; i < n; i++)
-                out[h * d + k] = __builtin_fmaf(p[h][i], ((const float *)row[i])[k], out[h * d + k]);
-}
-
-static void (*rows_mix_f16)(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out);
-
-static void rows_mix(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out)
-{
-    int64_t h = 0;
-
-    if (f16) {
-        rows_mix_f16(d, n, row, f16, p, n_head, out);
-        return;
-    }
-    for (; h + 4 <= n_head; h += 4)
-        mix_heads(d, n, row, p + h, 4, out + h * d);
-    for (; h + 2 <= n_head; h += 2)
-        mix_heads(d, n, row, p + h, 2, out + h * d);
-    if (h < n_head)
-        mix_heads(d, n, row, p + h, 1, out + h * d);
-}
-
 static void relu_mix(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out)
 {
     int64_t i = 0;
@@ -129,7 +73,5 @@ void hd_fill_sparse_avx512(struct hd_kernels *k)
     k->interleave16 = interleave16;
     k->rows16_dot = rows16_dot;
     k->above = above;
-    rows_mix_f16 = k->rows_mix;
-    k->rows_mix = rows_mix;
     k->relu_mix = relu_mix;
 }
