@@ -44,7 +44,6 @@ static inline void interleave(const void *const row[16], int64_t k, uint32_t *ou
 
 #include "kernels/sparse/sparse_body.h"
 
-/* nh heads by nv vectors of values from k on: nh and nv are constants. */
 static void relu_mix(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out)
 {
     int64_t i = 0;
