@@ -12,6 +12,7 @@
 #include "model/moe.h"
 #include "model/rope.h"
 #include "model/vit.h"
+#include "ops/learn.h"
 #include "weights/bind.h"
 
 #define LAYER_MAX 1024
@@ -326,6 +327,7 @@ static int find_draft(struct hd_model *m, struct v4 *d, struct hd_err *err)
     HD_TRY(hd_dspark_config(&d->spark, m->store.config, d->n_layer, d->n_vocab, d->dspark && d->n_mtp && m->wants_draft, m->store.config_path, err));
     if (d->n_mtp && m->wants_draft)
         m->draft = d->dspark ? (struct hd_draft){d->spark.block, d->spark.block, (int32_t)d->spark.noise, false} : (struct hd_draft){MTP_DEPTH, 1, 0, true};
+    m->draft_learns = d->n_mtp && !d->dspark;
     for (int i = 0; i < HD_LEN(fused); i++)
         d->fused = d->fused || hd_store_find(&m->store, fused[i]);
     if (d->n_mtp && !(d->mtp = hd_arena_zalloc(&m->arena, (size_t)d->n_mtp * sizeof *d->mtp)))
@@ -415,6 +417,8 @@ static int set_cache(struct hd_model *m, struct v4 *d, struct hd_err *err)
         d->layer[i].part0 = n;
         n += hd_csa_parts(&d->attn, d->layer[i].ratio, (int)i, part + n);
     }
+    for (int64_t i = 0; i < d->n_mtp; i++)
+        d->mtp[i].part0 = -1;                         /* learns from whole sequences */
     for (int64_t i = 0; m->draft.depth && i < (d->dspark ? d->n_mtp : 1); i++) {
         d->mtp[i].part0 = n;
         hd_csa_parts(&d->attn, 0, (int)(d->n_layer + i), part + n);
@@ -538,22 +542,31 @@ static void draft_begin(struct hd_stream *s, const struct v4 *d, const struct hd
     hd_rope_table(s, st->rope, b, &d->inv_freq, 1);
 }
 
-/* z[T, C D] of the streams of the tokens before, before[T, C D] (which changes), and the tokens themselves. */
-static void mtp_input(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, struct hd_tensor *before, struct hd_tensor *z)
+/* The streams of x[T, C D] as rows: [T C, D]. */
+static struct hd_tensor *streams(struct hd_stream *s, const struct hd_tensor *x, int64_t hc)
 {
-    const struct layer *l = &d->mtp[0];
+    struct hd_tensor *v = hd_slice(s, x, 0, hd_cols(x) / hc);
+
+    if (hd_stream_ok(s))
+        *v = hd_view2(x->type, x->data, hd_rows(x) * hc, hd_cols(x) / hc);
+    return v;
+}
+
+/* z[T, C D] of the streams of the tokens before, before[T, C D], and the tokens themselves. */
+static void mtp_input(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct hd_ragged *b, const struct hd_tensor *before, struct hd_tensor *z)
+{
     struct hd_stream_mark mark = hd_stream_mark(s);
     int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
     struct hd_tensor *e = hd_new(s, HD_F32, n, D), *pe = hd_new(s, HD_F32, n, D), *all = hd_new(s, HD_F32, n, hc * D);
-    struct hd_tensor from = hd_view2(HD_F32, before->data, n * hc, D), to = hd_view2(HD_F32, z->data, n * hc, D);
 
     hd_embed(s, e, &d->embed, b);
     hd_rmsnorm(s, e, e, &l->enorm, d->norm_eps);
     hd_bf16(s, e);
     hd_linear(s, pe, e, &l->e_proj, d->attn.act_block);
-    hd_rmsnorm(s, before, before, &l->hnorm, d->norm_eps);
-    hd_bf16(s, before);
-    hd_linear(s, &to, &from, &l->h_proj, d->attn.act_block);
+    hd_rmsnorm(s, all, before, &l->hnorm, d->norm_eps);
+    hd_bf16(s, all);
+    hd_linear(s, streams(s, z, hc), streams(s, all, hc), &l->h_proj, d->attn.act_block);
+    all = hd_new(s, HD_F32, n, hc * D);
     hd_copies(s, all, pe);
     hd_add(s, z, z, all);
     hd_bf16(s, z);
@@ -572,7 +585,7 @@ static void mtp_keep(struct hd_stream *s, const struct v4 *d, const struct hd_ra
     work_new(s, d, b->n_tok, &k);
     hd_shift(s, before, x, b, d->part_stream);
     hd_ring_put(s, x, b, d->part_stream);
-    mtp_input(s, d, b, before, k.x);
+    mtp_input(s, d, l, b, before, k.x);
     draft_begin(s, d, hd_before(s, b), false, &k.st);
     enter(s, d, &l->hc_attn, &l->attn_norm, "attn", (int)d->n_layer, &k);
     hd_csa_keep(s, &d->attn, &l->attn, l->part0, &k.st, k.u, (int)d->n_layer);
@@ -589,12 +602,36 @@ static void mtp_draft(struct hd_stream *s, const struct v4 *d, const struct hd_r
     *out = (struct hd_draft_out){.logits = hd_new(s, HD_F32, b->n_tok, d->n_vocab)};
     work_new(s, d, b->n_tok, &k);
     hd_shift(s, before, NULL, b, d->part_stream);
-    mtp_input(s, d, b, before, k.x);
+    mtp_input(s, d, l, b, before, k.x);
     draft_begin(s, d, slots, false, &k.st);
     layer_run(s, d, l, slots, (int)d->n_layer, &k);
     hd_ring_put(s, k.x, b, d->part_stream);           /* stands for the token's own streams until the model has seen it */
     head(s, d, &l->norm, collapse(s, d, &l->hc_head, k.x), out->logits);
     hd_trace(s, out->logits, "draft.logits");
+}
+
+/* MTP while it learns: module k sees the streams behind module k - 1 (the model's, for the first) and the token k + 1 places on, and is asked for the one after it.
+ * Embedding and head are the model's and learn from it too, as in V3. */
+static void mtp_learn(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, const struct hd_tensor *x)
+{
+    for (int i = 0; i < d->n_mtp && hd_stream_ok(s); i++) {
+        const struct layer *l = &d->mtp[i];
+        const int32_t *target = NULL;
+        const struct hd_ragged *next = hd_ahead(s, b, i + 1, &target);
+        struct hd_tensor *loss = hd_new(s, HD_F32, b->n_tok, 1), *u;
+        struct work k;
+
+        work_new(s, d, b->n_tok, &k);
+        mtp_input(s, d, l, next, x, k.x);
+        draft_begin(s, d, b, false, &k.st);
+        layer_run(s, d, l, b, (int)d->n_layer + i, &k);
+        u = collapse(s, d, &l->hc_head, k.x);
+        hd_rmsnorm(s, u, u, &l->norm, d->norm_eps);
+        hd_bf16(s, u);
+        hd_token_loss(s, loss, u, &d->head, target);
+        hd_learn_loss(s, HD_LEARN_DRAFT, loss, target);
+        x = k.x;
+    }
 }
 
 /* DSpark: the latents of all stages, from the taps. */
@@ -674,6 +711,8 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         spark_keep(s, d, b, taps);
     if (mtp)
         mtp_keep(s, d, b, k.x);
+    if (m->draft_learns && hd_learns(s, HD_LEARN_DRAFT))
+        mtp_learn(s, d, b, k.x);
     if (n_out == 0)
         return logits;
     last = hd_new(s, HD_F32, n_out, d->mhc.n_hc * D);

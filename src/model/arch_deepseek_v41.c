@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "model/attn_csa2.h"
+#include "model/draft_learn.h"
 #include "model/dspark.h"
 #include "model/engram.h"
 #include "model/mhc.h"
@@ -234,7 +235,8 @@ static int find_draft(struct hd_model *m, struct v41 *d, const json_t *c, struct
             if (!hd_store_find(&m->store, name))
                 break;
         }
-    HD_TRY(hd_dspark_config(&d->spark, c, d->n_layer, d->n_vocab, d->n_draft && m->wants_draft, m->store.config_path, err));
+    HD_TRY(hd_dspark_config(&d->spark, c, d->n_layer, d->n_vocab, d->n_draft && (m->wants_draft || m->planned), m->store.config_path, err));
+    m->draft_learns = d->n_draft && d->spark.block > 0;
     if (d->n_draft && m->wants_draft)
         m->draft = (struct hd_draft){d->spark.block, d->spark.block, (int32_t)d->spark.noise, false};
     if (d->n_draft && !(d->draft = hd_arena_zalloc(&m->arena, (size_t)d->n_draft * sizeof *d->draft)))
@@ -427,6 +429,21 @@ static void draft_keep(struct hd_stream *s, const struct v41 *d, const struct hd
     hd_stream_rewind(s, mark);
 }
 
+/* All stages on the tokens in k->u; the collapsed stream behind them into y. */
+static void draft_stages(struct hd_stream *s, const struct v41 *d, const struct hd_ragged *b, struct work *k, struct hd_tensor *y)
+{
+    hd_copies(s, k->x, k->u);
+    for (int i = 0; i < d->n_draft; i++) {
+        const struct layer *l = &d->draft[i];
+
+        enter(s, d, &l->hc_attn, &l->attn_norm, "attn", (int)d->n_layer + i, k->mix_a, i ? k->mix_f : NULL, k);
+        layer_run(s, d, l, &d->draft_moe, b, (int)d->n_layer + i, k);
+        hd_trace(s, k->x, "draft.stage.%d", i);
+    }
+    hd_mhc_pre(s, y, k->x, k->mix_f, d->mhc.n_hc);
+    hd_bf16(s, y);
+}
+
 static void draft(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out)
 {
     const struct v41 *d = m->impl;
@@ -436,19 +453,35 @@ static void draft(const struct hd_model *m, struct hd_stream *s, const struct hd
     *out = (struct hd_draft_out){.logits = hd_new(s, HD_F32, b->n_tok, d->n_vocab), .y = hd_new(s, HD_F32, b->n_tok, d->d_model)};
     work_new(s, d, b->n_tok, &k);
     hd_embed(s, k.u, &d->embed, b);
-    hd_copies(s, k.x, k.u);
     draft_begin(s, d, b, true, &k.st);
-    for (int i = 0; i < d->n_draft; i++) {
-        const struct layer *l = &d->draft[i];
-
-        enter(s, d, &l->hc_attn, &l->attn_norm, "attn", (int)d->n_layer + i, k.mix_a, i ? k.mix_f : NULL, &k);
-        layer_run(s, d, l, &d->draft_moe, b, (int)d->n_layer + i, &k);
-        hd_trace(s, k.x, "draft.stage.%d", i);
-    }
-    hd_mhc_pre(s, out->y, k.x, k.mix_f, d->mhc.n_hc);
-    hd_bf16(s, out->y);
+    draft_stages(s, d, b, &k, out->y);
     hd_copies(s, y, out->y);
     head(s, d, &d->draft[d->n_draft - 1].norm, y, out->logits);
+}
+
+/* The module's losses on blocks all over the batch. rope: the batch's table of the plain window. */
+static void draft_learn(struct hd_stream *s, const struct v41 *d, const struct hd_ragged *b, const struct hd_tensor *taps, const struct hd_tensor *rope)
+{
+    const struct layer *last = &d->draft[d->n_draft - 1];
+    struct hd_tensor *seen = hd_new(s, HD_F32, b->n_tok, hd_cols(taps)), *main = hd_new(s, HD_F32, b->n_tok, d->d_model), *e, *y;
+    struct hd_draft_blocks blocks;
+    struct hd_csa_blocks window;
+    struct work k;
+
+    if (!hd_draft_blocks(s, &d->spark, b, &blocks))
+        return;
+    hd_detach(s, seen, taps);
+    hd_dspark_main(s, main, seen, &d->draft[0].main_proj, &d->draft[0].main_norm, d->attn.act_block, d->norm_eps);
+    window = (struct hd_csa_blocks){b, main, rope, blocks.anchor, d->spark.block};
+    work_new(s, d, blocks.b->n_tok, &k);
+    e = hd_new(s, HD_F32, blocks.b->n_tok, d->d_model);
+    y = hd_new(s, HD_F32, blocks.b->n_tok, d->d_model);
+    hd_embed(s, e, &d->embed, blocks.b);
+    hd_detach(s, k.u, e);
+    draft_begin(s, d, blocks.b, true, &k.st);
+    k.st.learn = &window;
+    draft_stages(s, d, blocks.b, &k, y);
+    hd_draft_losses(s, &blocks, y, &(struct hd_draft_head){&last->norm, &d->head, &last->markov_embed, &last->markov_head, &last->confidence, d->norm_eps});
 }
 
 static struct hd_tensor *draft_next(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *prev, const int32_t *which, const struct hd_draft_out *of,
@@ -466,8 +499,9 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
 {
     const struct v41 *d = m->impl;
     int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
+    bool learn = m->draft_learns && hd_learns(s, HD_LEARN_DRAFT);
     struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *class = hd_new(s, HD_I32, n, 1), *last;
-    struct hd_tensor *taps = m->draft.depth && !b->encode ? hd_new(s, HD_F32, n, d->spark.n_tap * D) : NULL;
+    struct hd_tensor *taps = (m->draft.depth && !b->encode) || learn ? hd_new(s, HD_F32, n, d->spark.n_tap * D) : NULL;
     struct work k;
 
     work_new(s, d, n, &k);
@@ -490,7 +524,9 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         layer_run(s, d, l, &d->moe, b, (int)i, &k);
     }
     hd_engram_done(s, &d->engram, b, class, b->encode ? d->attn.decoder + 1 : d->n_layer);
-    if (taps)
+    if (learn && hd_stream_ok(s))
+        draft_learn(s, d, b, taps, k.st.rope);
+    else if (taps)
         draft_keep(s, d, b, taps);
     if (n_out == 0 || b->encode)
         return logits;

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "model/attn_csa.h"
+#include "ops/learn.h"
 
 #define SLACK 64
 #define LAYER_MAX 1024
@@ -179,7 +180,7 @@ static void own_entries(struct hd_stream *s, const struct hd_csa2_hp *hp, const 
     }
     norm(s, e, &w->comp_norm, hp->norm_eps);
     hd_trace(s, e, "layers.%d.attn.comp.norm", layer);
-    hd_linear(s, key, e, &w->index_wk, 0);
+    hd_linear(s, key, hd_learn_input(s, e), &w->index_wk, 0);
     norm(s, key, &w->index_k_norm, hp->norm_eps);
     rotate(s, key, st->rope_e[k], hp->index_dim, hp->rope_dim, false);
     hd_sim(s, key, HD_SIM_FP4, 32, hp->index_dim, 0, hp->index_dim);
@@ -223,13 +224,17 @@ static void choose(struct hd_stream *s, const struct hd_csa2_hp *hp, const struc
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
 
-    hd_linear(s, q, qr, &w->index_wq_b, hp->act_block);
+    hd_linear(s, q, hd_learn_input(s, qr), &w->index_wq_b, hp->act_block);
     rotate(s, q, st->rope_comp, dim, hp->rope_dim, false);
     hd_sim(s, q, HD_SIM_FP4, 32, dim, 0, dim);
     hd_trace(s, q, "layers.%d.attn.index.q", layer);
-    hd_linear(s, wt, u, &w->index_weights, 0);
+    hd_linear(s, wt, hd_learn_input(s, u), &w->index_weights, 0);
     hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
     hd_bf16(s, wt);
+    st->index_q = q;
+    st->index_w = wt;
+    if (hd_learn_dense(s))
+        return;
     hd_index(s, st->sel, q, wt, st->b, all[all[layer].owner].part0 + PART_KEY, &ih, layer == hp->cand_source ? st->cand : NULL, behind ? st->cand : NULL);
     hd_stream_rewind(s, mark);
 }
@@ -262,6 +267,18 @@ void hd_csa2_keep(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     hd_stream_rewind(s, mark);
 }
 
+/* Draft blocks while they learn: the window is in the batch, not in the cache. */
+static void attend_drafts(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_step *st, const struct hd_tensor *q,
+                          const struct hd_tensor *kv, struct hd_tensor *o, int layer)
+{
+    const struct hd_csa_blocks *k = st->learn;
+    struct hd_attend_block_hp bh = {hp->n_head, hp->head_dim, hp->window, k->block, (float)(1 / sqrt((double)hp->head_dim))};
+    struct hd_tensor *main = hd_new(s, HD_F32, hd_rows(k->main), hp->head_dim);
+
+    latents(s, hp, w, k->rope, k->main, main, layer);
+    hd_attend_block(s, o, q, kv, main, &w->sink, k->b, k->anchor, &bh);
+}
+
 void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
                   const struct hd_tensor *u, struct hd_tensor *out)
 {
@@ -286,10 +303,16 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     if (l->ratio)
         hd_trace(s, hd_slice(s, st->sel, 0, hp->index_top_k), "layers.%d.attn.selected", layer);
     o = hd_new(s, HD_F32, n, hp->n_head * d);
-    hd_attend_sel(s, o, q, kv, l->ratio ? st->sel : NULL, &w->sink, st->b, &ah);
+    if (l->ratio && hd_learns(s, HD_LEARN_INDEX))
+        hd_learn_index(s, st->index_q, st->index_w, q, kv, hd_learn_dense(s) ? NULL : st->sel, &w->sink, st->b,
+                       &(struct hd_index_loss_hp){ah, hp->index_heads, hp->index_dim, all[l->owner].part0 + PART_KEY});
+    if (st->learn)
+        attend_drafts(s, hp, w, st, q, kv, o, layer);
+    else
+        hd_attend_sel(s, o, q, kv, l->ratio && !hd_learn_dense(s) ? st->sel : NULL, &w->sink, st->b, &ah);
     hd_bf16(s, o);
     hd_trace(s, o, "layers.%d.attn.o_rope", layer);
-    if (!st->block)
+    if (!st->block && !st->learn)
         hd_ring_put(s, kv, st->b, l->part0 + PART_WINDOW);
     rotate(s, o, rope, d, hp->rope_dim, true);
     hd_grouped_out(s, o, &w->wo_a, &w->wo_b, hp->o_groups, hp->act_block, out, layer);

@@ -3,9 +3,23 @@
 
 #include "base/json.h"
 
+/* What only those need that run the module. */
+static int check(struct hd_dspark *d, const json_t *c, int64_t n_layer, int64_t n_vocab, const char *file, struct hd_err *err)
+{
+    for (int64_t i = 0; i < d->n_tap; i++)
+        if (json_object_get(c, "dspark_target_layer_ids") && (d->tap[i] < 0 || d->tap[i] >= n_layer || (i && d->tap[i] <= d->tap[i - 1])))
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: dspark_target_layer_ids: entry %lld is no layer of 0 to %lld behind the one before", file, (long long)i,
+                              (long long)n_layer - 1);
+    if (d->tap[0] < 0)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: dspark_target_layer_ids is missing, and there are only %lld layers", file, (long long)n_layer);
+    HD_TRY(hd_json_int(c, "dspark_noise_token_id", 0, n_vocab - 1, &d->noise, file, err));
+    return hd_json_int(c, "dspark_block_size", 1, 64, &d->block, file, err);
+}
+
 int hd_dspark_config(struct hd_dspark *d, const json_t *c, int64_t n_layer, int64_t n_vocab, bool needed, const char *file, struct hd_err *err)
 {
     const json_t *taps = json_object_get(c, "dspark_target_layer_ids");
+    struct hd_err unsaid = {0};
 
     HD_TRY(hd_json_int_or(c, "dspark_markov_rank", 1, (int64_t)1 << 24, 256, &d->rank, file, err));
     d->n_tap = json_is_array(taps) ? (int64_t)json_array_size(taps) : 0;
@@ -15,19 +29,14 @@ int hd_dspark_config(struct hd_dspark *d, const json_t *c, int64_t n_layer, int6
         const json_t *t = json_array_get(taps, (size_t)i);
 
         d->tap[i] = json_is_integer(t) ? json_integer_value(t) : -1;
-        if (needed && (d->tap[i] < 0 || d->tap[i] >= n_layer || (i && d->tap[i] <= d->tap[i - 1])))
-            return hd_err_set(err, HD_ERR_FORMAT, "%s: dspark_target_layer_ids: entry %lld is no layer of 0 to %lld behind the one before", file, (long long)i,
-                              (long long)n_layer - 1);
     }
     if (!d->n_tap)
         for (d->n_tap = 0; d->n_tap < 3; d->n_tap++)
             d->tap[d->n_tap] = n_layer - 3 + d->n_tap;
-    if (!needed)
+    if (!check(d, c, n_layer, n_vocab, file, needed ? err : &unsaid))
         return HD_OK;
-    if (d->tap[0] < 0)
-        return hd_err_set(err, HD_ERR_FORMAT, "%s: dspark_target_layer_ids is missing, and there are only %lld layers", file, (long long)n_layer);
-    HD_TRY(hd_json_int(c, "dspark_block_size", 1, 64, &d->block, file, err));
-    return hd_json_int(c, "dspark_noise_token_id", 0, n_vocab - 1, &d->noise, file, err);
+    d->block = 0;
+    return needed ? err->code : HD_OK;
 }
 
 int hd_dspark_tap(const struct hd_dspark *d, int64_t layer)

@@ -20,7 +20,7 @@ struct hd_dspark {
 };
 
 /* The dspark_ fields; without dspark_target_layer_ids the last three layers. needed: all of them must make sense, and block size and noise be there; otherwise
- * n_tap and rank, which shapes depend on, are enough. Errors: FORMAT. */
+ * n_tap and rank, which shapes depend on, are enough, and block is 0 where the rest would not do. Errors: FORMAT. */
 int hd_dspark_config(struct hd_dspark *d, const json_t *c, int64_t n_layer, int64_t n_vocab, bool needed, const char *file, struct hd_err *err);
 
 /* Layer's place among the taps; -1. */

@@ -69,6 +69,7 @@ struct hd_model {
     enum hd_kv kv;                    /* chosen by the caller */
     struct hd_draft draft;
     bool wants_draft;                 /* HD_MODEL_DRAFT */
+    bool draft_learns;                /* forward() has losses of the draft module where a stream asks for them (ops/learn.h) */
     int64_t shortcut;                 /* tokens of a prompt's end that need every layer; the others can do with the encoder half. 0: no halves */
     bool planned;                     /* no weights: shapes only */
     bool wants_classes;               /* take_classes() must be called before the first forward pass */

@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "token/bpe_train.h"
+#include "token/token_classes.h"
 #include "train/model_dir.h"
 #include "train/train_log.h"
 
@@ -22,7 +23,15 @@ static const char v41[] = "{\"architectures\": [\"DeepseekV41ForCausalLM\"], \"m
                           "\"norm_topk_prob\": true, \"routed_scaling_factor\": 1.5, \"sliding_window\": 8, \"compress_ratios\": [0, 2, 1, 1], \"compress_rope_theta\": 160000, "
                           "\"kv_source_layer_ids\": [1, 2], \"index_source_layer_ids\": [1, 2], \"index_n_heads\": 2, \"index_head_dim\": 16, \"index_topk\": 16, \"hc_mult\": 2, "
                           "\"hc_sinkhorn_iters\": 4, \"engram_layer_ids\": [1], \"engram_max_ngram_size\": 3, \"engram_vocab_size\": 200, \"engram_n_heads\": 2, \"engram_head_dim\": 8, "
-                          "\"engram_pad_token_id\": 0, \"num_nextn_predict_layers\": 0}}";
+                          "\"engram_pad_token_id\": 0, \"num_nextn_predict_layers\": 2, \"dspark_block_size\": 3, \"dspark_target_layer_ids\": [1, 2, 3], \"dspark_noise_token_id\": 2, \"dspark_markov_rank\": 8, "
+                          "\"dspark_n_routed_experts\": 3, \"dspark_num_experts_per_tok\": 2}}";
+
+static const char v4[] = "{\"architectures\": [\"DeepseekV4ForCausalLM\"], \"model_type\": \"deepseek_v4\", \"hidden_size\": 32, \"moe_intermediate_size\": 16, \"num_hidden_layers\": 3, "
+                         "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16, \"qk_rope_head_dim\": 8, \"q_lora_rank\": 16, \"o_lora_rank\": 8, \"o_groups\": 2, "
+                         "\"swiglu_limit\": 10.0, \"rms_norm_eps\": 1e-6, \"max_position_embeddings\": 1024, \"n_routed_experts\": 4, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, "
+                         "\"scoring_func\": \"sqrtsoftplus\", \"norm_topk_prob\": true, \"routed_scaling_factor\": 1.5, \"sliding_window\": 8, \"compress_ratios\": [0, 4, 128], "
+                         "\"compress_rope_theta\": 160000, \"rope_theta\": 10000, \"num_hash_layers\": 0, \"index_n_heads\": 2, \"index_head_dim\": 16, \"index_topk\": 4, \"hc_mult\": 2, "
+                         "\"hc_sinkhorn_iters\": 4, \"num_nextn_predict_layers\": 2, \"tie_word_embeddings\": false}";
 
 /* Text that can be learned: a few sentences in a fixed order. */
 static void write_text(const char *path, int n)
@@ -109,9 +118,174 @@ static void test_v3(void **state)
     check_family("train-v3.json", v3, 1.6);
 }
 
+static void test_v4(void **state)
+{
+    check_family("train-v4.json", v4, 1.6);
+}
+
+/* ---- what learns beside the logits, in whole models ---- */
+
+struct slope {
+    struct hd_train_run *r;
+    enum hd_learn_kind kind;
+    const char *part;                 /* of the names of the weights that learn from it alone */
+};
+
+/* The kind's loss of the first batch, a mean over its targets; the gradients are those of all losses. */
+static double n_layer_of(const struct hd_train_run *r)
+{
+    const json_t *c = json_object_get(r->c.model, "text_config");
+    double n = 0;
+    size_t i;
+    json_t *v;
+
+    json_array_foreach(json_object_get(c ? c : r->c.model, "compress_ratios"), i, v)
+        n += c ? json_integer_value(v) > 0 : json_integer_value(v) == 4;
+    return n;
+}
+
+static double learnt(struct slope *k)
+{
+    struct hd_trainer *t = &k->r->trainer;
+    double loss;
+
+    memset(t->ps.grad, 0, t->ps.n_float * sizeof(float));
+    assert_ok(hd_trainer_batch(t, &k->r->batch, &test_err));
+    loss = t->learnt[k->kind] / (double)t->n_target;
+    t->n_batch = t->n_target = t->n_tok = 0;
+    memset(t->learnt, 0, sizeof t->learnt);
+    return loss;
+}
+
+/* Weights whose name has the part, moved by h along dir[]; dir NULL: the squared length of their gradient. */
+static double move(struct slope *k, const float *dir, double h)
+{
+    struct hd_params *ps = &k->r->trainer.ps;
+    double sum = 0;
+
+    for (int i = 0; i < ps->n; i++)
+        for (int64_t e = 0; strstr(ps->p[i].name, k->part) && ps->p[i].w && e < ps->p[i].n; e++) {
+            if (dir)
+                ps->p[i].w[e] += (float)(h * (double)dir[ps->p[i].w - ps->w + e]);
+            sum += (double)ps->p[i].grad[e] * (double)ps->p[i].grad[e];
+        }
+    return sum;
+}
+
+/* Weights that only one loss reaches: along their gradient it must change as fast as the gradient says. f32 forward passes, best of some step sizes. */
+static void check_slope(const char *name, const char *model, enum hd_learn_kind kind, const char *part)
+{
+    struct hd_train_run *r = hd_calloc(1, sizeof *r);
+    struct slope k = {r, kind, part};
+    char *data = tmp_path("slope.txt");
+    const char *config;
+    double length, best = 1e9;
+    float *dir;
+
+    write_text(data, 200);
+    config = write_config(name, model, data, ", \"steps\": 100, \"init_std\": 0.2, \"balance\": {\"loss\": 0}, \"indexer\": {\"dense\": true}, \"draft\": {\"weight\": 1, \"confidence\": 1}");
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 2, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    assert_ok(hd_loader_next(&r->loader, &r->batch, false, &test_err));
+    assert_true(learnt(&k) > 0);
+    dir = hd_malloc(r->trainer.ps.n_float * sizeof *dir);
+    memcpy(dir, r->trainer.ps.grad, r->trainer.ps.n_float * sizeof *dir);
+    length = move(&k, NULL, 0) / (double)r->batch.n_target / (double)r->batch.n_target;
+    assert_true(length > 0);
+    for (double far = 3e-2; far > 1e-3; far /= 3) {                 /* how much the loss is to change */
+        double h = far / length / (double)r->batch.n_target, up, down;
+
+        move(&k, dir, h);
+        up = learnt(&k);
+        move(&k, dir, -2 * h);
+        down = learnt(&k);
+        move(&k, dir, h);
+        best = fmin(best, fabs((up - down) / (2 * far) * (kind == HD_LEARN_INDEX ? n_layer_of(r) : 1) - 1));
+    }
+    if (!(best < 5e-3))
+        fail_msg("%s: %s: the loss changes %.2g of what its gradient says away from it", name, part, best);
+    hd_free(dir);
+    hd_train_run_close(r);
+    hd_free(r);
+}
+
+static void test_learnt(void **state)
+{
+    check_slope("slope-v41-i.json", v41, HD_LEARN_INDEX, ".indexer.");
+    check_slope("slope-v41-d.json", v41, HD_LEARN_DRAFT, ".markov_head.");
+    check_slope("slope-v41-e.json", v41, HD_LEARN_DRAFT, "mtp.0.");
+    check_slope("slope-v41-c.json", v41, HD_LEARN_CONFIDENCE, ".confidence_head.");
+    check_slope("slope-v4-i.json", v4, HD_LEARN_INDEX, ".indexer.");
+    check_slope("slope-v4-d.json", v4, HD_LEARN_DRAFT, "mtp.1.");
+}
+
 static void test_v41(void **state)
 {
     check_family("train-v41.json", v41, 1.6);
+}
+
+/* ---- published formats ---- */
+
+static void eval_dir(const char *dir, const struct hd_train_run *like, double *loss)
+{
+    struct hd_trainer *t = hd_malloc(sizeof *t);
+    struct hd_model m;
+    struct hd_loader l;
+    int64_t n;
+    int32_t map[512];
+
+    assert_ok(hd_model_open(&m, dir, HD_KV_F32, 0, &test_err));
+    assert_ok(hd_token_classes(like->tok, m.hp.n_vocab, map, &n, &test_err));
+    assert_ok(m.arch->take_classes(&m, map, m.hp.n_vocab, n, &test_err));
+    assert_ok(hd_trainer_open(t, &m, &like->c.hp, like->pool, &like->be, &test_err));
+    assert_ok(hd_loader_init(&l, &like->val, like->c.hp.context, like->c.hp.batch_tokens, 0, false, &test_err));
+    assert_ok(hd_loader_next(&l, (struct hd_batch *)&like->batch, true, &test_err));
+    assert_ok(hd_trainer_eval(t, &like->batch, loss, &n, &test_err));
+    hd_loader_release(&l);
+    hd_trainer_close(t);
+    hd_model_close(&m);
+    hd_free(t);
+}
+
+/* What a run that rounds computes with is what it writes: fp4 and fp8, with the loss of the trainer, bit for bit; and it is not what the masters give. */
+static void test_native(void **state)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    struct hd_counts count, full;
+    struct hd_step_result s;
+    struct hd_loader l;
+    struct hd_model m;
+    char *data = tmp_path("native.txt"), dir[700];
+    const char *config;
+    double lr, here, native, masters;
+    int64_t n;
+
+    write_text(data, 200);
+    config = write_config("train-native.json", v41, data, ", \"steps\": 12, \"qat\": {\"from\": 0.5}");
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 2, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    while (r->step < 12)
+        assert_ok(hd_train_run_step(r, &s, &lr, &test_err));
+    assert_true(r->trainer.rounded && isfinite(s.loss));
+    assert_ok(hd_train_run_save(r, false, &test_err));
+    assert_ok(hd_loader_init(&l, &r->val, r->c.hp.context, r->c.hp.batch_tokens, 0, false, &test_err));
+    assert_ok(hd_loader_next(&l, &r->batch, true, &test_err));
+    assert_ok(hd_trainer_eval(&r->trainer, &r->batch, &here, &n, &test_err));
+    hd_loader_release(&l);
+    snprintf(dir, sizeof dir, "%s/native", r->c.out);
+    eval_dir(dir, r, &native);
+    eval_dir(r->c.out, r, &masters);
+    assert_true(here == native);
+    assert_true(here != masters);
+    assert_ok(hd_model_open(&m, dir, HD_KV_F32, 0, &test_err));
+    hd_model_count(&m, &count);
+    hd_model_count(&r->m, &full);
+    hd_model_close(&m);
+    assert_true(count.total == full.total && 2 * count.bytes < full.bytes);
+    hd_train_run_close(r);
+    hd_free(r);
 }
 
 /* Whatever the golden checkpoints are made of begins, learns a little and counts the same bits with two workers: their configs, with bytes for a vocabulary. */
@@ -609,7 +783,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_export),
+        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_export),
         cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
     };
 
