@@ -7,16 +7,39 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 
+int64_t hd_cli_bytes(const char *option, const char *text, struct hd_err *err)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double v = strtod(text, &end);
+    const char *unit = *end ? strchr(units, *end & ~32) : NULL;
+
+    if (unit) {
+        bool binary = end[1] == 'i' && end[2] == 'B';
+
+        for (int i = 0; i <= unit - units; i++)
+            v *= binary ? 1024 : 1000;
+        end += binary ? 3 : end[1] == 'B' ? 2 : 1;
+    }
+    if (end == text || *end || !(v >= 1) || v > 1e18)
+        return hd_err_set(err, HD_ERR_USAGE, "--%s: found \"%.40s\"; expected bytes, as 24G, 512MiB or 1.5T", option, text);
+    return (int64_t)v;
+}
+
 int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_err *err)
 {
     static const char *const names[] = {[HD_KV_F32] = "f32", [HD_KV_F16] = "f16", [HD_KV_NATIVE] = "native", [HD_KV_AUTO] = "auto"};
-    const char *exact = hd_args_text(a, "exact", NULL), *kv = hd_args_text(a, "kv", "auto");
+    const char *exact = hd_args_text(a, "exact", NULL), *kv = hd_args_text(a, "kv", "auto"), *memory = hd_args_text(a, "memory", "auto");
 
     *o = (struct hd_engine_options){.n_thread = (int)hd_args_int(a, "threads", 0),
                                     .cpu = hd_args_text(a, "cpu", getenv("HD_CPU")),
                                     .n_ctx = hd_args_int(a, "ctx", 0),
                                     .chunk = hd_args_int(a, "chunk", 0),
                                     .shortcut = hd_args_has(a, "shortcut")};
+    if (strcmp(memory, "auto")) {
+        if ((o->memory = hd_cli_bytes("memory", memory, err)) < 0)
+            return HD_ERR_USAGE;
+    }
     if (exact && strcmp(exact, "f32") && strcmp(exact, "official"))
         return hd_err_set(err, HD_ERR_USAGE, "--exact: found \"%.40s\"; expected f32 or official", exact);
     o->exact = !exact ? HD_EXACT_NONE : !strcmp(exact, "f32") ? HD_EXACT_F32 : HD_EXACT_OFFICIAL;
