@@ -76,6 +76,11 @@ int hd_out_flush(struct hd_err *err);
 /* --exact, --threads, --cpu, --ctx, --kv, --chunk as engine options. */
 int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_err *err);
 
+/* Where a model that is bigger than memory goes, on stderr; nothing for others. A struct hd_engine_options.planned. */
+void hd_cli_planned(const struct hd_plan *p);
+/* Counters of experts on disk between two moments, as one line on stderr. */
+void hd_cli_disk_line(const struct hd_experts_stats *from, const struct hd_experts_stats *to, double seconds);
+
 /* "24G", "512MiB", "1.5T", "4096": bytes (K, M, G, T with or without B are powers of 1000, with iB of 1024). Below 0: USAGE. */
 int64_t hd_cli_bytes(const char *option, const char *text, struct hd_err *err);
 

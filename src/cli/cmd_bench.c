@@ -13,6 +13,7 @@
 
 #define REPEAT 3
 #define MAX_LIST 16
+#define PROBE_S 2.0                   /* of the drive */
 
 static int parse_list(const char *s, int64_t lo, int64_t *out, struct hd_err *err)
 {
@@ -34,6 +35,9 @@ struct result {
     bool decode;
     int64_t tokens, depth, batch;
     double tps, share;
+    double disk_share;                /* of what memory, processor and drive together allow with the bytes that were read; 0: nothing is on disk */
+    double hit_rate, disk_bytes;      /* experts that were in memory; bytes read, a step */
+    double wait_s, read_s, pack_s;    /* a step: the engine's waits; the readers' time, all of them together */
 };
 
 static int median3(const void *a, const void *b)
@@ -43,6 +47,30 @@ static int median3(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* What the drive was asked for since *from. least_s: what steps took at the roofline if everything had been in memory. */
+static void count_disk(struct hd_engine *e, const struct hd_experts_stats *from, double disk_gbs, double least_s, double sec, int64_t n_step, struct result *out)
+{
+    struct hd_experts_stats to;
+    double drive_s;
+
+    if (!e->experts)
+        return;
+    hd_experts_stats(e->experts, &to);
+    out->disk_bytes = (double)(to.bytes - from->bytes) / (double)n_step;
+    drive_s = 1e-9 * (double)(to.bytes - from->bytes) / disk_gbs;
+    out->hit_rate = (double)(to.hit - from->hit) / (double)(to.hit - from->hit + to.miss - from->miss + !(to.hit + to.miss));
+    out->wait_s = (to.wait_s - from->wait_s) / (double)n_step;
+    out->read_s = (to.read_s - from->read_s) / (double)n_step;
+    out->pack_s = (to.pack_s - from->pack_s) / (double)n_step;
+    out->disk_share = (drive_s > least_s ? drive_s : least_s) / sec;
+}
+
+static void disk_now(struct hd_engine *e, struct hd_experts_stats *out)
+{
+    if (e->experts)
+        hd_experts_stats(e->experts, out);
+}
+
 /* Tokens that mean nothing but differ. */
 static void fill_ids(int32_t *ids, int64_t n, int64_t n_vocab)
 {
@@ -50,14 +78,16 @@ static void fill_ids(int32_t *ids, int64_t n, int64_t n_vocab)
         ids[i] = (int32_t)((i * 7919 + 13) % n_vocab);
 }
 
-static int prefill(struct hd_engine *e, const struct hd_roofline *r, int64_t n, struct result *out, struct hd_err *err)
+static int prefill(struct hd_engine *e, const struct hd_roofline *r, double disk_gbs, int64_t n, struct result *out, struct hd_err *err)
 {
     int32_t *ids = hd_malloc((size_t)n * sizeof *ids);
-    double sec[REPEAT], ideal = 0;
+    double sec[REPEAT], ideal = 0, all_s = 0;
+    struct hd_experts_stats before = {0};
     int rc = ids ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for %lld ids", (long long)n);
 
     if (ids)
         fill_ids(ids, n, e->model.hp.n_vocab);
+    disk_now(e, &before);
     for (int rep = 0; rep < REPEAT && rc == HD_OK; rep++) {
         struct hd_session ss;
         double t0 = hd_now();
@@ -74,6 +104,7 @@ static int prefill(struct hd_engine *e, const struct hd_roofline *r, int64_t n, 
             done += k;
         }
         sec[rep] = hd_now() - t0;
+        all_s += sec[rep];
         hd_session_close(&ss);
     }
     hd_free(ids);
@@ -81,15 +112,17 @@ static int prefill(struct hd_engine *e, const struct hd_roofline *r, int64_t n, 
         return rc;
     qsort(sec, REPEAT, sizeof *sec, median3);
     *out = (struct result){.tokens = n, .batch = 1, .tps = (double)n / sec[REPEAT / 2], .share = ideal / sec[REPEAT / 2]};
+    count_disk(e, &before, disk_gbs, REPEAT * ideal, all_s, REPEAT, out);
     return HD_OK;
 }
 
-static int decode(struct hd_engine *e, const struct hd_roofline *r, int64_t depth, int64_t batch, int64_t n_gen, struct result *out, struct hd_err *err)
+static int decode(struct hd_engine *e, const struct hd_roofline *r, double disk_gbs, int64_t depth, int64_t batch, int64_t n_gen, struct result *out, struct hd_err *err)
 {
     struct hd_session *ss = hd_calloc((size_t)batch, sizeof *ss);
     struct hd_step_item *it = hd_calloc((size_t)batch, sizeof *it);
     int32_t *ids = hd_malloc((size_t)(depth + batch) * sizeof *ids);
-    double *sec = hd_malloc((size_t)n_gen * sizeof *sec), ideal = 0;
+    double *sec = hd_malloc((size_t)n_gen * sizeof *sec), ideal = 0, all_s = 0;
+    struct hd_experts_stats before = {0};
     int64_t opened = 0;
     int rc = ss && it && ids && sec ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld", (long long)batch);
 
@@ -102,13 +135,17 @@ static int decode(struct hd_engine *e, const struct hd_roofline *r, int64_t dept
         if (opened == 0 && depth > 0)
             rc = hd_session_feed(&ss[0], ids, depth, NULL, NULL, NULL, err);
     }
+    disk_now(e, &before);
     for (int64_t g = 0; g < n_gen && rc == HD_OK; g++) {
         double t0 = hd_now();
 
+        for (int64_t i = 0; i < batch && e->experts; i++)     /* the same token again and again would find its experts in memory */
+            ids[depth + i] = (int32_t)(((depth + i + g * batch) * 7919 + 13) % e->model.hp.n_vocab);
         for (int64_t i = 0; i < batch; i++)
             it[i] = (struct hd_step_item){.session = &ss[i], .ids = &ids[depth + i], .n_tok = 1, .want = HD_WANT_LAST};
         rc = hd_engine_step(e, it, (int)batch, err);
         sec[g] = hd_now() - t0;
+        all_s += sec[g];
         ideal = hd_roofline_seconds(r, &e->last);
     }
     for (int64_t i = 0; i < opened; i++)
@@ -116,6 +153,9 @@ static int decode(struct hd_engine *e, const struct hd_roofline *r, int64_t dept
     if (rc == HD_OK) {
         qsort(sec, (size_t)n_gen, sizeof *sec, median3);
         *out = (struct result){.decode = true, .depth = depth, .batch = batch, .tps = (double)batch / sec[n_gen / 2], .share = ideal / sec[n_gen / 2]};
+        if (e->experts)
+            out->tps = (double)(batch * n_gen) / all_s;       /* steps differ by what they must read: their mean */
+        count_disk(e, &before, disk_gbs, (double)n_gen * ideal, all_s, n_gen, out);
     }
     hd_free(ss);
     hd_free(it);
@@ -128,28 +168,37 @@ static int decode(struct hd_engine *e, const struct hd_roofline *r, int64_t dept
 
 struct bench {
     struct hd_roofline r;
+    double disk_gbs;                  /* of random reads of experts; 0: everything is in memory */
     struct result res[MAX_LIST + MAX_LIST * MAX_LIST];
     int n;
     int n_thread;
     const char *name;
 };
 
-static void print_probes(const struct bench *b, bool json)
+static void print_probes(const struct bench *b, const struct hd_engine *e, bool json)
 {
-    hd_out_printf(json ? "{\"probes\": {\"read_gbs\": %.2f, \"fma_gflops\": %.2f, \"int8_gops\": %.2f},\n \"threads\": %d, \"cpu\": \"%s\",\n \"prefill\": ["
-                       : "read %.1f GB/s, fma %.0f GF/s, int8 %.0f GOP/s with %d threads, %s\n",
-                  b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops, b->n_thread, hd_backend_cpu_level());
+    hd_out_printf(json ? "{\"probes\": {\"read_gbs\": %.2f, \"fma_gflops\": %.2f, \"int8_gops\": %.2f" : "read %.1f GB/s, fma %.0f GF/s, int8 %.0f GOP/s", b->r.read_gbs, b->r.fma_gflops,
+                  b->r.int8_gops);
+    if (e->experts)
+        hd_out_printf(json ? ", \"disk_gbs\": %.3f, \"direct\": %s" : ", experts from disk %.2f GB/s (%s)", b->disk_gbs,
+                      json ? hd_experts_direct(e->experts) ? "true" : "false" : hd_experts_direct(e->experts) ? "past the page cache" : "THROUGH THE PAGE CACHE");
+    hd_out_printf(json ? "},\n \"threads\": %d, \"cpu\": \"%s\",\n \"prefill\": [" : " with %d threads, %s\n", b->n_thread, hd_backend_cpu_level());
 }
 
 static void print_result(const struct result *x, bool json, bool first)
 {
     if (x->decode)
-        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f}"
-                           : "%sdecode  depth %6lld, batch %3lld  %9.1f tok/s   %.2f of the roofline\n",
+        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f"
+                           : "%sdecode  depth %6lld, batch %3lld  %9.1f tok/s   %.2f of the roofline",
                       json && !first ? ", " : "", (long long)x->depth, (long long)x->batch, x->tps, x->share);
     else
-        hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f}" : "%sprefill %6lld tokens            %9.1f tok/s   %.2f of the roofline\n",
+        hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f" : "%sprefill %6lld tokens            %9.1f tok/s   %.2f of the roofline",
                       json && !first ? ", " : "", (long long)x->tokens, x->tps, x->share);
+    if (x->disk_share > 0)
+        hd_out_printf(json ? ", \"disk_share\": %.4f, \"hit_rate\": %.4f, \"disk_bytes\": %.0f, \"wait_s\": %.4f, \"read_s\": %.4f, \"pack_s\": %.4f"
+                           : "; %.2f of what the disk allows; %.3f in memory; a step reads %.0f bytes, waits %.3f s, readers %.3f s and packing %.3f s",
+                      x->disk_share, x->hit_rate, x->disk_bytes, x->wait_s, x->read_s, x->pack_s);
+    hd_out_printf(json ? "}" : "\n");
 }
 
 static int write_text(const char *path, const struct hd_str *text, struct hd_err *err)
@@ -169,15 +218,16 @@ static int write_csv(const char *path, const struct bench *b, struct hd_err *err
     int rc;
 
     hd_str_init(&s, 0);
-    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share\n");
+    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,disk_gbs,disk_share,hit_rate,disk_bytes\n");
     for (int i = 0; i < b->n; i++) {
         const struct result *x = &b->res[i];
 
         hd_str_putc(&s, '"');
         for (const char *c = b->name; *c; c++)
             hd_str_puts(&s, *c == '"' ? "\"\"" : (char[]){*c, 0});
-        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
-                      x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share);
+        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.3f,%.4f,%.4f,%.0f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
+                      x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share, b->disk_gbs,
+                      x->disk_share, x->hit_rate, x->disk_bytes);
     }
     rc = write_text(path, &s, err);
     hd_str_release(&s);
@@ -233,19 +283,25 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
             need = depth[i] + batch[k] * (n_gen + 128) > need ? depth[i] + batch[k] * (n_gen + 128) : need;
     if (!o.n_ctx)
         o.n_ctx = need;
+    o.planned = hd_cli_planned;
     HD_TRY(hd_engine_open(&e, model, &o, err));
     b.n_thread = hd_pool_threads(e.pool);
     if ((rc = hd_roofline_measure(&b.r, e.pool, err)) < 0)
         goto out;
-    print_probes(&b, json);
+    if (e.experts) {
+        if ((rc = hd_experts_probe(e.experts, PROBE_S, &b.disk_gbs, err)) < 0)
+            goto out;
+        b.disk_gbs *= 1e-9;
+    }
+    print_probes(&b, &e, json);
     for (int i = 0; i < n_tok && rc == HD_OK && !hd_interrupted; i++)
-        if ((rc = prefill(&e, &b.r, tokens[i], &b.res[b.n], err)) == HD_OK)
+        if ((rc = prefill(&e, &b.r, b.disk_gbs, tokens[i], &b.res[b.n], err)) == HD_OK)
             print_result(&b.res[b.n++], json, i == 0);
     if (json)
         hd_out_printf("],\n \"decode\": [");
     for (int i = 0; i < n_depth && rc == HD_OK; i++)
         for (int k = 0; k < n_batch && rc == HD_OK && !hd_interrupted; k++)
-            if ((rc = decode(&e, &b.r, depth[i], batch[k], n_gen, &b.res[b.n], err)) == HD_OK)
+            if ((rc = decode(&e, &b.r, b.disk_gbs, depth[i], batch[k], n_gen, &b.res[b.n], err)) == HD_OK)
                 print_result(&b.res[b.n++], json, !i && !k);
     if (json)
         hd_out_printf("]}\n");

@@ -1,11 +1,33 @@
 /* common.c: what several commands need: engine options, a model's tokenizer, lists of ids. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+
+void hd_cli_planned(const struct hd_plan *p)
+{
+    char r[32], d[32], c[32], k[32], s[32];
+
+    if (p->n_slot)
+        fprintf(stderr, "bigger than memory: %s resident, %s on disk; cache of %lld experts %s, context %s, steps of %lld tokens %s\n", hd_fmt_bytes(r, p->resident_bytes),
+                hd_fmt_bytes(d, p->disk_bytes), (long long)p->n_slot, hd_fmt_bytes(c, p->n_slot * p->slot_bytes), hd_fmt_bytes(k, p->cache_bytes), (long long)p->chunk,
+                hd_fmt_bytes(s, p->step_bytes));
+}
+
+void hd_cli_disk_line(const struct hd_experts_stats *from, const struct hd_experts_stats *to, double seconds)
+{
+    int64_t hit = to->hit - from->hit, miss = to->miss - from->miss, bytes = to->bytes - from->bytes;
+    char b[32];
+
+    fprintf(stderr, "[disk: %lld of %lld experts in memory (%.1f %%), %lld read (%s, %.2f GB/s), %lld ahead, %lld of them used; %lld rows; waited %.2f of %.2f s]\n",
+            (long long)hit, (long long)(hit + miss), hit + miss ? 100.0 * (double)hit / (double)(hit + miss) : 100.0, (long long)(to->n_read - from->n_read), hd_fmt_bytes(b, bytes),
+            seconds > 0 ? 1e-9 * (double)bytes / seconds : 0, (long long)(to->ahead - from->ahead), (long long)(to->ahead_used - from->ahead_used),
+            (long long)(to->n_row - from->n_row), to->wait_s - from->wait_s, seconds);
+}
 
 int64_t hd_cli_bytes(const char *option, const char *text, struct hd_err *err)
 {

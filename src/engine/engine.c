@@ -160,10 +160,12 @@ static int make_plan(const struct hd_model *m, struct hd_engine_options *o, bool
     plan->available_bytes = hd_mem_available();
     limit = memory_limit(o, plan->available_bytes);
     margin = o->memory ? 0 : limit / 20 > MARGIN_MIN ? limit / 20 : MARGIN_MIN;
+    plan->chunk = o->chunk;
     if (whole(plan) <= limit && !o->n_slot)
         return HD_OK;
     HD_TRY(hd_experts_create(x, o->exact != HD_EXACT_NONE, err));
     HD_TRY(plan_experts(m, o, any_chunk, plan, limit - margin, *x, err));
+    plan->chunk = o->chunk;
     if (!plan->slot_bytes && whole(plan) <= limit) {          /* no experts */
         hd_experts_free(*x);
         *x = NULL;
@@ -179,7 +181,6 @@ int hd_engine_plan(const struct hd_model *m, const struct hd_engine_options *opt
 
     defaults(&o, m);
     rc = make_plan(m, &o, !opt->chunk, n_seq, plan, &x, err);
-    plan->chunk = o.chunk;
     hd_experts_free(x);
     return rc;
 }
@@ -245,9 +246,12 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, 0, err));
     defaults(&e->opt, &e->model);
     if ((rc = give_classes(&e->model, path, err)) < 0 || (rc = make_plan(&e->model, &e->opt, !opt->chunk, 1, &e->plan, &e->experts, err)) < 0 ||
-        (e->experts && !e->plan.n_slot && (rc = no_memory(&e->plan, &e->opt, err)) < 0) ||
-        (rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 ||
-        (rc = pack(e, err)) < 0 || (rc = hd_cache_init(&e->cache, &e->model.spec, e->opt.n_ctx, err)) < 0)
+        (e->experts && !e->plan.n_slot && (rc = no_memory(&e->plan, &e->opt, err)) < 0))
+        goto fail;
+    if (opt->planned)
+        opt->planned(&e->plan);
+    if ((rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 || (rc = pack(e, err)) < 0 ||
+        (rc = hd_cache_init(&e->cache, &e->model.spec, e->opt.n_ctx, err)) < 0)
         goto fail;
     if (!hd_arena_reserve(&e->step, (size_t)e->plan.step_bytes + 65536)) {
         rc = hd_err_set(err, HD_ERR_MEMORY, "no memory for a step of %lld tokens (%lld bytes)", (long long)e->opt.chunk, (long long)e->plan.step_bytes);

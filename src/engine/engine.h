@@ -12,6 +12,8 @@
 #include "weights/experts.h"
 #include "weights/pack.h"
 
+struct hd_plan;
+
 struct hd_engine_options {
     int n_thread;                     /* 0: physical cores */
     const char *cpu;                  /* ISA level, NULL: best */
@@ -29,6 +31,7 @@ struct hd_engine_options {
                                          has halves (DeepSeek-V4.1): faster, and not quite the same logits */
     hd_progress_fn loading;           /* bytes of weights brought into the kernels' order; may be NULL */
     void *loading_arg;
+    void (*planned)(const struct hd_plan *p);         /* told what memory will be used for before anything is loaded; may be NULL */
 };
 
 struct hd_plan {

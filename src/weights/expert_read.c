@@ -189,10 +189,12 @@ int hd_expert_read(struct hd_experts *x, const struct hd_expert *e, char *buf, c
 bool hd_experts_has_rows(void *self, const struct hd_tensor *w)
 {
     const struct hd_experts *x = self;
+    int64_t at;
+    int file;
 
     for (size_t i = 0; i < x->n_table; i++)
         if (x->table[i] == w)
-            return w->row_bytes <= HD_SOURCE_ROW_MAX && hd_row_bytes(w->scale.type, w->scale.n_col) <= HD_SOURCE_ROW_MAX;
+            return hd_store_locate(x->store, w->data, &file, &at) && w->row_bytes <= HD_SOURCE_ROW_MAX && hd_row_bytes(w->scale.type, w->scale.n_col) <= HD_SOURCE_ROW_MAX;
     return false;
 }
 
@@ -237,7 +239,16 @@ void hd_experts_rows_ahead(void *self, const struct hd_tensor *w, const int32_t 
 int hd_experts_open_files(struct hd_experts *x, struct hd_err *err)
 {
     char path[64];
+    int64_t at;
+    int file;
 
+    for (size_t i = 0; i < x->n; i++)
+        for (int m = 0; m < 6; m++) {
+            const void *p = m < 3 ? x->e[i].data[m] : x->e[i].scale[m - 3];
+
+            if (p ? !hd_store_locate(x->store, p, &file, &at) : m < 3)
+                return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: experts are not stored as they are used; they must all fit into memory", x->store->path);
+        }
     if (!(x->direct = hd_malloc((size_t)x->store->n_file * sizeof *x->direct)))
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for %d files", x->store->n_file);
     for (int i = 0; i < x->store->n_file; i++) {
@@ -359,10 +370,10 @@ static void *probe_reads(void *arg)
     struct probe *p = arg;
     double ignored = 0;
 
-    while (p->rc == HD_OK && hd_now() < p->until) {
+    do {
         p->seed = p->seed * 6364136223846793005u + 1442695040888963407u;
         p->rc = hd_expert_read(p->x, &p->x->e[(p->seed >> 33) % p->x->n], p->buf, NULL, &p->bytes, &ignored, &ignored, &p->err);
-    }
+    } while (p->rc == HD_OK && hd_now() < p->until);
     return NULL;
 }
 
