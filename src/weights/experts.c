@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "weights/experts_inside.h"
 
-#define HALF_LIFE 32.0                /* steps; see docs/log.md */
+#define HALF_LIFE 128.0               /* tokens; see docs/log.md */
 #define STOP_EVERY 0.1                /* seconds after which a wait asks again whether it should end */
 
 /* ---- gathering ---- */
@@ -248,13 +248,13 @@ void hd_experts_done(struct hd_experts *x, int32_t i, int rc, const struct hd_er
 
 /* ---- a mixture ---- */
 
-/* One more use: the count of uses halves every HALF_LIFE steps. As a key that does not change while nothing happens: the count that one would
- * have to have had at step 0 to have as much now. */
-static void count_use(struct hd_experts *x, struct hd_expert *e)
+/* More uses: the count of uses halves every HALF_LIFE tokens. As a key that does not change while nothing happens: log2 of the count that one
+ * would have to have had at the beginning to have as much now. */
+static void count_use(struct hd_experts *x, struct hd_expert *e, int32_t n_tok)
 {
-    double now = (double)x->step / HALF_LIFE;
+    double now = x->n_tok / HALF_LIFE;
 
-    e->key = log2(exp2(e->key - now) + 1) + now;
+    e->key = log2(exp2(e->key - now) + n_tok) + now;
     e->step = x->step;
 }
 
@@ -274,7 +274,7 @@ static bool want(void *self, const struct hd_tensor *gate, const int32_t *expert
         int32_t i = l->first + expert[k];
         struct hd_expert *e = &x->e[i];
 
-        count_use(x, e);
+        count_use(x, e, n_tok[k]);
         if (e->ahead) {
             x->stats.ahead_used++;
             x->n_ahead -= e->state != HD_EXPERT_READY;
@@ -406,6 +406,7 @@ void hd_experts_step(struct hd_experts *x, const int32_t *ids, int64_t n, bool (
 {
     pthread_mutex_lock(&x->lock);
     x->step++;
+    x->n_tok += (double)n;
     x->sweep = false;
     x->stop = stop;
     x->stop_arg = arg;

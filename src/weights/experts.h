@@ -5,7 +5,7 @@
  * panels on arrival and tell the engine thread, which computes what is there meanwhile. An expert's tensors point into its slot while it has one
  * and have no data otherwise. Rows of tables (embeddings, n-gram memories) are read one at a time, through the page cache.
  *
- * Eviction: the expert with the least decayed count of uses goes (a use counts half after HALF_LIFE steps); docs/log.md has the policies that were
+ * Eviction: the expert with the least decayed count of uses goes (a token's use counts half after 128 more tokens); docs/log.md has the policies that were
  * compared. When most of a layer's experts are wanted, as in a long prompt, layers already passed go first, and the next layer's are read ahead.
  *
  * Errors   a file that has become shorter or cannot be read: IO, with file, tensor and place; the step fails, the next one may succeed

@@ -20,7 +20,7 @@ struct hd_expert {
     bool pinned;                      /* ready, and not given back */
     bool ahead;                       /* read ahead, and not wanted since */
     int64_t step;                     /* last wanted in */
-    double key;                       /* log2 of the decayed count of uses at step 0's time: comparable between experts at any time */
+    double key;                       /* of the decayed count of uses: comparable between experts at any time */
 };
 
 struct hd_expert_layer {
@@ -67,6 +67,7 @@ struct hd_experts {
     int32_t layer_now;
     bool sweep;                       /* the mixture wants most of its layer */
     int64_t step;
+    double n_tok;                     /* of all steps so far */
     struct hd_err err;                /* of an expert that the mixture wants; code 0: none */
     struct hd_experts_stats stats;
     bool (*stop)(void *arg);
