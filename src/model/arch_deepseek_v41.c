@@ -371,7 +371,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         hd_rmsnorm(s, u, u, &l->ffn_norm, d->norm_eps);
         hd_bf16(s, u);
         hd_trace(s, u, "layers.%d.ffn_norm", (int)i);
-        hd_moe_block(s, &d->moe, &l->ffn, b, u, y, (int)i);
+        hd_moe_block(s, &d->moe, &l->ffn, i + 1 < d->n_layer ? &l[1].ffn : NULL, b, u, y, (int)i);
         hd_mhc_post(s, x, y, mix_f, hc);
         hd_bf16(s, x);
         hd_trace(s, x, "layers.%d.stream", (int)i);

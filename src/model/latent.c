@@ -247,7 +247,7 @@ struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *
         if (l->dense)
             hd_ffn(s, &l->ffn, u, y);
         else
-            hd_moe_block(s, &d->moe, &l->moe, b, u, y, (int)i);
+            hd_moe_block(s, &d->moe, &l->moe, i + 1 < d->n_layer && !l[1].dense ? &l[1].moe : NULL, b, u, y, (int)i);
         hd_add(s, x, x, y);
         hd_trace(s, x, "layers.%d.out", (int)i);
     }

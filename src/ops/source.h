@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "tensor/tensor.h"
 
+#define HD_SOURCE_AHEAD_MAX 256
 #define HD_SOURCE_ROW_MAX 65536       /* bytes of a row, and of its scales */
 
 struct hd_source {
@@ -25,8 +26,9 @@ struct hd_source {
     int64_t (*take)(void *self, int32_t *ready, int64_t max, struct hd_err *err);
     void (*give)(void *self, const int32_t *expert, int64_t n);
     void (*drop)(void *self);         /* ends what want() began, whatever was taken */
-    /* Chosen already, or probably, by tokens of this step, in a mixture that comes later. */
-    void (*ahead)(void *self, const struct hd_tensor *gate, const int32_t *expert, int64_t n, bool certain);
+    /* What a later mixture will probably want, all different or not: at most HD_SOURCE_AHEAD_MAX are remembered, and read when nothing that is
+     * wanted is left to read. The engine thread, outside want .. drop. */
+    void (*ahead)(void *self, const struct hd_tensor *gate, const int32_t *expert, int64_t n);
     /* Is w read from files by the row? Then: row of w into data (w->row_bytes) and its row of scales, if any, into scale. */
     bool (*has_rows)(void *self, const struct hd_tensor *w);
     int (*row)(void *self, const struct hd_tensor *w, int64_t row, void *data, void *scale, struct hd_err *err);

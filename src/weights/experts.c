@@ -326,6 +326,18 @@ static void wait_arrival(struct hd_experts *x)
     pthread_cond_timedwait(&x->arrived, &x->lock, &t);
 }
 
+/* The drive has nothing to do for the mixture any more: what comes next, certain or guessed. */
+static void read_on(struct hd_experts *x)
+{
+    if (x->miss.n || (size_t)x->n_left > x->ready.n)
+        return;
+    if (x->sweep)
+        read_layer_ahead(x, x->layer_now + 1);
+    for (int i = 0; i < x->n_guess; i++)
+        read_ahead(x, x->guess[i]);
+    x->n_guess = 0;
+}
+
 static int64_t take(void *self, int32_t *ready, int64_t max, struct hd_err *err)
 {
     struct hd_experts *x = self;
@@ -349,8 +361,7 @@ static int64_t take(void *self, int32_t *ready, int64_t max, struct hd_err *err)
         for (; n < max && x->ready.n; n++)
             ready[n] = x->ready.id[--x->ready.n] - first;
         x->n_left -= n;
-        if (x->sweep && !x->miss.n)
-            read_layer_ahead(x, x->layer_now + 1);
+        read_on(x);
     }
     pthread_mutex_unlock(&x->lock);
     return n;
@@ -389,17 +400,14 @@ static void drop(void *self)
     pthread_mutex_unlock(&x->lock);
 }
 
-static void ahead(void *self, const struct hd_tensor *gate, const int32_t *expert, int64_t n, bool certain)
+static void ahead(void *self, const struct hd_tensor *gate, const int32_t *expert, int64_t n)
 {
     struct hd_experts *x = self;
     const struct hd_expert_layer *l = layer_of(x, gate);
 
-    if (!l)
-        return;
-    pthread_mutex_lock(&x->lock);
-    for (int64_t k = 0; k < n && (certain || !x->queue.n); k++)
-        read_ahead(x, l->first + expert[k]);
-    pthread_mutex_unlock(&x->lock);
+    x->n_guess = 0;
+    for (int64_t k = 0; l && k < n && x->n_guess < HD_SOURCE_AHEAD_MAX; k++)
+        x->guess[x->n_guess++] = l->first + expert[k];
 }
 
 void hd_experts_step(struct hd_experts *x, const int32_t *ids, int64_t n, bool (*stop)(void *arg), void *arg)
@@ -407,6 +415,7 @@ void hd_experts_step(struct hd_experts *x, const int32_t *ids, int64_t n, bool (
     pthread_mutex_lock(&x->lock);
     x->step++;
     x->n_tok += (double)n;
+    x->n_guess = 0;
     x->sweep = false;
     x->stop = stop;
     x->stop_arg = arg;

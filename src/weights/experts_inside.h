@@ -67,6 +67,8 @@ struct hd_experts {
     int32_t layer_now;
     bool sweep;                       /* the mixture wants most of its layer */
     int64_t step;
+    int32_t guess[HD_SOURCE_AHEAD_MAX];       /* experts that the next mixture will probably want */
+    int n_guess;
     double n_tok;                     /* of all steps so far */
     struct hd_err err;                /* of an expert that the mixture wants; code 0: none */
     struct hd_experts_stats stats;
