@@ -9,6 +9,8 @@
 #include "weights/experts_inside.h"
 
 #define HALF_LIFE 128.0               /* tokens; see docs/log.md */
+#define GUESS_WORTH 0.5               /* of what is wanted must have been guessed lately */
+#define GUESS_MEMORY 32.0             /* mixtures that "lately" means */
 #define STOP_EVERY 0.1                /* seconds after which a wait asks again whether it should end */
 
 /* ---- gathering ---- */
@@ -20,6 +22,7 @@ int hd_experts_create(struct hd_experts **out, bool raw, struct hd_err *err)
     if (!x)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for the experts' directory");
     x->raw = raw;
+    x->guess_worth = 0.75;
     *out = x;
     return HD_OK;
 }
@@ -258,6 +261,23 @@ static void count_use(struct hd_experts *x, struct hd_expert *e, int32_t n_tok)
     e->step = x->step;
 }
 
+/* How much of what a mixture wants was guessed before, whether it was read or not: guesses that come true too rarely are not read any more. */
+static void judge_guess(struct hd_experts *x, const struct hd_expert_layer *l, const int32_t *expert, int64_t n)
+{
+    int64_t right = 0;
+
+    if (!x->n_told || x->e[x->told[0]].layer != (int32_t)(l - x->layer))
+        return;
+    for (int64_t k = 0; k < n; k++)
+        for (int i = 0; i < x->n_told; i++)
+            if (x->told[i] == l->first + expert[k]) {
+                right++;
+                break;
+            }
+    x->guess_worth += ((double)right / (double)n - x->guess_worth) / GUESS_MEMORY;
+    x->n_told = 0;
+}
+
 static bool want(void *self, const struct hd_tensor *gate, const int32_t *expert, const int32_t *n_tok, int64_t n)
 {
     struct hd_experts *x = self;
@@ -270,6 +290,7 @@ static bool want(void *self, const struct hd_tensor *gate, const int32_t *expert
     x->layer_now = (int32_t)(l - x->layer);
     x->sweep = 2 * n > l->n && l->n > 2;
     x->n_left = n;
+    judge_guess(x, l, expert, n);
     for (int64_t k = 0; k < n; k++) {
         int32_t i = l->first + expert[k];
         struct hd_expert *e = &x->e[i];
@@ -333,9 +354,8 @@ static void read_on(struct hd_experts *x)
         return;
     if (x->sweep)
         read_layer_ahead(x, x->layer_now + 1);
-    for (int i = 0; i < x->n_guess; i++)
+    for (int i = 0; i < x->n_guess && x->guess_worth >= GUESS_WORTH; i++)
         read_ahead(x, x->guess[i]);
-    x->n_guess = 0;
 }
 
 static int64_t take(void *self, int32_t *ready, int64_t max, struct hd_err *err)
@@ -405,6 +425,8 @@ static void ahead(void *self, const struct hd_tensor *gate, const int32_t *exper
     struct hd_experts *x = self;
     const struct hd_expert_layer *l = layer_of(x, gate);
 
+    memcpy(x->told, x->guess, (size_t)x->n_guess * sizeof *x->told);      /* the mixture that comes now was guessed one layer ago */
+    x->n_told = x->n_guess;
     x->n_guess = 0;
     for (int64_t k = 0; l && k < n && x->n_guess < HD_SOURCE_AHEAD_MAX; k++)
         x->guess[x->n_guess++] = l->first + expert[k];
@@ -415,7 +437,7 @@ void hd_experts_step(struct hd_experts *x, const int32_t *ids, int64_t n, bool (
     pthread_mutex_lock(&x->lock);
     x->step++;
     x->n_tok += (double)n;
-    x->n_guess = 0;
+    x->n_guess = x->n_told = 0;
     x->sweep = false;
     x->stop = stop;
     x->stop_arg = arg;

@@ -68,7 +68,9 @@ struct hd_experts {
     bool sweep;                       /* the mixture wants most of its layer */
     int64_t step;
     int32_t guess[HD_SOURCE_AHEAD_MAX];       /* experts that the next mixture will probably want */
-    int n_guess;
+    int32_t told[HD_SOURCE_AHEAD_MAX];        /* what was guessed of the mixture that comes first */
+    int n_guess, n_told;
+    double guess_worth;               /* share of what was wanted lately that had been guessed */
     double n_tok;                     /* of all steps so far */
     struct hd_err err;                /* of an expert that the mixture wants; code 0: none */
     struct hd_experts_stats stats;
