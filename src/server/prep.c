@@ -2,6 +2,7 @@
 #include "server/prep.h"
 
 #include <pthread.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "engine/model_tokenizer.h"
@@ -123,12 +124,25 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
     hd_server_stop_if_idle(s);
 }
 
+/* Schemas are compiled: a small one can take as long as a large body. */
+static bool is_long(const struct hd_exchange *x)
+{
+    static const char *const words[] = {"schema", "strict", "tool_choice", "guided_", "structured_outputs"};
+
+    if (x->n_body > HD_PREP_BYTES)
+        return true;
+    for (int i = 0; x->n_body && i < HD_LEN(words); i++)
+        if (memmem(x->body, x->n_body, words[i], strlen(words[i])))
+            return true;
+    return false;
+}
+
 void hd_prep(struct hd_server *s, struct hd_exchange *x, const struct hd_prep_kind *kind)
 {
     struct hd_prep_queue *q = s->prep;
     struct hd_problem p = {0};
     struct hd_ask a;
-    struct job *j = x->n_body > HD_PREP_BYTES && q ? hd_calloc(1, sizeof *j) : NULL;
+    struct job *j = q && is_long(x) ? hd_calloc(1, sizeof *j) : NULL;
 
     if (!j) {
         int rc = kind->prepare(s, x, &a, &p);

@@ -1,5 +1,5 @@
-/* prep.h: from a request's body to the ids of its prompt. Long bodies are parsed, rendered and tokenised on a thread of their own, one after the
- * other, so that nobody else's tokens wait for them; short ones where they are.
+/* prep.h: from a request's body to the ids of its prompt. Long bodies, and those with schemas, are parsed, rendered and tokenised on a thread of
+ * their own, one after the other, so that nobody else's tokens wait for them; others where they are.
  *
  * Threads  hd_prep() and done() on the loop's; prepare() on either: of the server it reads what never changes, the replay map (which has a lock)
  *          and counts with hd_metrics_count()

@@ -13,7 +13,7 @@ url, program = sys.argv[1:3]
 spec = "build/clients/openapi.yaml"
 with open(spec, "wb") as f:
     f.write(urllib.request.urlopen(url + "/openapi.yaml").read())
-env = dict(os.environ, SCHEMATHESIS_HOOKS="tests.clients.schema_hooks", PYTHONPATH=".")
+env = dict(os.environ, SCHEMATHESIS_HOOKS="tests.clients.schema_hooks", PYTHONPATH=os.getcwd())
 run = subprocess.run([program, "run", spec, "--url", url, "-H", "Authorization: Bearer sekret", "--exclude-checks", "positive_data_acceptance", "--generation-allow-x00", "false",
                       "--max-examples", "15", "--seed", "1", "--no-color"], env=env, capture_output=True, text=True)
 m = re.search(r"(\d+) generated(?:, (\d+) found)?", run.stdout)
