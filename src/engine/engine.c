@@ -74,6 +74,37 @@ static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, 
     return rc;
 }
 
+/* The draft module over n_row rows of as many sequences as take them; meet as above. */
+static int dry_draft(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_row, struct hd_cost *cost, const struct hd_meet *meet, struct hd_err *err)
+{
+    int64_t block = m->draft.block, n_seq = n_row / block > 0 ? n_row / block : 1;
+    struct hd_span *span = hd_malloc((size_t)n_seq * sizeof *span);
+    struct hd_ragged b = {.n_tok = n_seq * block, .n_seq = n_seq, .span = span, .n_part = m->spec.n_part, .max_pos = pos0 + block}, prev = b;
+    struct hd_tensor *confidence;
+    struct hd_draft_out out;
+    struct hd_arena arena;
+    struct hd_stream s;
+    int rc;
+
+    if (!span)
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for a plan of %lld sequences", (long long)n_seq);
+    for (int64_t i = 0; i < n_seq; i++)
+        span[i] = (struct hd_span){.tok0 = i * block, .n_tok = block, .pos0 = pos0};
+    prev.n_tok = n_seq;
+    hd_arena_init(&arena, 0);
+    hd_stream_init(&s, NULL, &arena, exact);
+    if (meet)
+        s.meet = *meet;
+    m->arch->draft(m, &s, &b, &out);
+    if (!m->draft.chain)
+        m->arch->next(m, &s, &prev, NULL, &out, &confidence);
+    rc = hd_stream_end(&s, err);
+    *cost = s.cost;
+    hd_arena_release(&arena);
+    hd_free(span);
+    return rc;
+}
+
 static void add_weight_bytes(void *arg, const struct hd_tensor *w)
 {
     *(int64_t *)arg += hd_tensor_bytes(w) + (w->scale.n_row ? w->scale.n_row * hd_row_bytes(w->scale.type, w->scale.n_col) : 0);
@@ -87,6 +118,10 @@ static int plan_step(const struct hd_model *m, const struct hd_engine_options *o
     HD_TRY(dry_run(m, o->exact, 0, o->chunk, 1, &plan->prefill, NULL, err));
     HD_TRY(dry_run(m, o->exact, 0, o->chunk, o->chunk, &all, NULL, err));
     plan->step_bytes = all.arena_peak > plan->prefill.arena_peak ? all.arena_peak : plan->prefill.arena_peak;
+    if (m->draft.depth) {
+        HD_TRY(dry_draft(m, o->exact, o->n_ctx, o->chunk, &plan->draft, NULL, err));
+        plan->step_bytes = plan->draft.arena_peak > plan->step_bytes ? plan->draft.arena_peak : plan->step_bytes;
+    }
     return HD_OK;
 }
 
@@ -116,6 +151,9 @@ static int plan_experts(const struct hd_model *m, struct hd_engine_options *o, b
     int64_t left;
 
     HD_TRY(dry_run(m, o->exact, 0, 1, 1, &cost, &meet, err));
+    hd_experts_draft(x);
+    if (m->draft.depth)
+        HD_TRY(dry_draft(m, o->exact, 1, 1, &cost, &meet, err));
     HD_TRY(hd_experts_size(x, &size, err));
     if (!size.n_expert)
         return HD_OK;
@@ -154,6 +192,8 @@ static int make_plan(const struct hd_model *m, struct hd_engine_options *o, bool
     *x = NULL;
     memset(plan, 0, sizeof *plan);
     m->arch->each_weight(m, add_weight_bytes, &plan->weight_bytes);
+    if (m->draft.depth)
+        m->arch->each_draft(m, add_weight_bytes, &plan->weight_bytes);
     HD_TRY(dry_run(m, o->exact, o->n_ctx - 1, 1, 1, &plan->decode, NULL, err));
     HD_TRY(plan_step(m, o, plan, err));
     plan->cache_bytes = hd_cache_spec_bytes(&m->spec, o->n_ctx, n_seq);
@@ -224,9 +264,13 @@ static int pack(struct hd_engine *e, struct hd_err *err)
     if (e->opt.exact != HD_EXACT_NONE && !e->experts)
         return HD_OK;
     HD_TRY(dry_run(&e->model, e->opt.exact, 0, 1, 1, &cost, &meet, err));
+    if (e->model.draft.depth)
+        HD_TRY(dry_draft(&e->model, e->opt.exact, 1, 1, &cost, &meet, err));
     e->packs.n_matrix = e->opt.exact == HD_EXACT_NONE ? e->packs.n : 0;
     if (e->experts)
         e->model.arch->each_weight(&e->model, gather_rest, e);
+    if (e->experts && e->model.draft.depth)
+        e->model.arch->each_draft(&e->model, gather_rest, e);
     HD_TRY(hd_packs_make(&e->packs, e->pool, e->opt.loading, e->opt.loading_arg, err));
     if (e->experts)
         HD_TRY(hd_experts_open(e->experts, &e->model.store, e->plan.n_slot, err));
@@ -243,7 +287,7 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     hd_arena_init(&e->step, 0);
     hd_arena_init(&e->batch, 0);
     HD_TRY(hd_backend_cpu_init(opt->cpu, err));
-    HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, 0, err));
+    HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, opt->draft ? HD_MODEL_DRAFT : 0, err));
     defaults(&e->opt, &e->model);
     if ((rc = give_classes(&e->model, path, err)) < 0 || (rc = make_plan(&e->model, &e->opt, !opt->chunk, 1, &e->plan, &e->experts, err)) < 0 ||
         (e->experts && !e->plan.n_slot && (rc = no_memory(&e->plan, &e->opt, err)) < 0))
@@ -372,6 +416,18 @@ static int reserve(struct hd_step_item *it, int n_item, struct hd_err *err)
     return HD_OK;
 }
 
+void hd_engine_stream(struct hd_engine *e, struct hd_stream *s, const int32_t *ids, int64_t n)
+{
+    hd_arena_reset(&e->step);
+    hd_stream_init(s, &e->backend, &e->step, e->opt.exact);
+    s->trace = e->trace;
+    s->trace_arg = e->trace_arg;
+    if (e->experts) {
+        hd_experts_step(e->experts, ids, n, e->stop, e->stop_arg);
+        s->source = hd_experts_source(e->experts);
+    }
+}
+
 int hd_engine_step(struct hd_engine *e, struct hd_step_item *it, int n_item, struct hd_err *err)
 {
     struct hd_tensor *logits;
@@ -382,18 +438,11 @@ int hd_engine_step(struct hd_engine *e, struct hd_step_item *it, int n_item, str
 
     HD_TRY(check_items(e, it, n_item, &n_tok, err));
     HD_TRY(reserve(it, n_item, err));
-    hd_arena_reset(&e->step);
     if (!build_batch(e, it, n_item, n_tok, &b)) {
         retract(it, n_item);
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld tokens", (long long)n_tok);
     }
-    hd_stream_init(&s, &e->backend, &e->step, e->opt.exact);
-    s.trace = e->trace;
-    s.trace_arg = e->trace_arg;
-    if (e->experts) {
-        hd_experts_step(e->experts, b.ragged.ids, n_tok, e->stop, e->stop_arg);
-        s.source = hd_experts_source(e->experts);
-    }
+    hd_engine_stream(e, &s, b.ragged.ids, n_tok);
     logits = e->model.arch->forward(&e->model, &s, &b.ragged, b.out_rows, b.n_out);
     rc = hd_stream_end(&s, err);
     for (int i = 0; i < n_item; i++) {

@@ -29,6 +29,7 @@ struct hd_engine_options {
     enum hd_kv kv;                    /* exact modes: F32 whatever it says */
     bool shortcut;                    /* hd_session_feed() runs all but a prompt's last tokens through the encoder half only, where a model
                                          has halves (DeepSeek-V4.1): faster, and not quite the same logits */
+    bool draft;                       /* bring the draft module too, where the checkpoint has one (draft.h) */
     hd_progress_fn loading;           /* bytes of weights brought into the kernels' order; may be NULL */
     void *loading_arg;
     void (*planned)(const struct hd_plan *p);         /* told what memory will be used for before anything is loaded; may be NULL */
@@ -43,6 +44,7 @@ struct hd_plan {
     int64_t resident_bytes;           /* everything else, and the readers' buffers */
     int64_t n_slot, slot_bytes;       /* experts that the cache has room for; bytes of one */
     int64_t least_bytes;              /* memory that must be there: with room for HD_EXPERTS_SLOTS_MIN of them */
+    struct hd_cost draft;             /* draft module: as many rows as a chunk has; zero without */
 };
 
 struct hd_engine {
@@ -101,6 +103,8 @@ struct hd_step_item {
 
 /* At most opt.chunk tokens in all. On failure no session has changed. */
 int hd_engine_step(struct hd_engine *e, struct hd_step_item *items, int n_item, struct hd_err *err);
+/* A stream of a step's tensors, those of the step before are gone. ids[n]: the tokens that come, none for the draft module. */
+void hd_engine_stream(struct hd_engine *e, struct hd_stream *s, const int32_t *ids, int64_t n);
 
 /* Feeds any number of tokens in chunks; logits of the last one. progress may be NULL; returning false cancels. */
 int hd_session_feed(struct hd_session *ss, const int32_t *ids, int64_t n, hd_progress_fn progress, void *arg, const float **logits, struct hd_err *err);

@@ -10,12 +10,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tensor/act_bf16.h"
 #include "tensor/kv_row.h"
 #include "tensor/panel.h"
 #include "tensor/quant_q16.h"
 #include "tensor/quant_q8.h"
 
-enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_NEON, HD_N_ISA };
+enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_AVX512BF16, HD_ISA_NEON, HD_N_ISA };
 
 /* Rows row0 .. of a weight matrix. */
 struct hd_wrows {
@@ -29,7 +30,8 @@ struct hd_wrows {
  * format's block length (and of 32 for q16). x rows lie x_bytes apart: f32 or struct hd_q16[n / 32]. */
 typedef void (*hd_matmul_fn)(int64_t n, const struct hd_wrows *w, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out);
 
-/* The same for weights in panels; row0 a multiple of 16. x: struct hd_q8[n / 32] where hd_panel_by_q8(kind), else f32. The definition in
+/* The same for weights in panels; row0 a multiple of 16. x: struct hd_q8[n / 32] where hd_panel_by_q8(kind), else bf16[n]
+ * as bf16_encode makes them. The definition in
  * panel_scalar.c fixes every rounding: all levels give the same bits. (Not for what no checkpoint has: NaN codes among fp8 weights and
  * ue8m0 scales count as the numbers next to them.) */
 typedef void (*hd_panel_fn)(const struct hd_panels *w, int64_t row0, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out);
@@ -49,6 +51,11 @@ static inline float hd_panel_factor(const struct hd_panels *w)
  * 1 <= n <= gemm_nr; a and b are whole, whatever m and n. An element's sum depends on k and its own row and column only. */
 typedef void (*hd_gemm_fn)(int64_t k, const float *a, const float *b, float *c, int64_t ld, int m, int n, bool add);
 
+/* Panels for it: to[i * wide + e] = from[i * ld + e] (plain) or from[e * ld + i] (turned), 0 where n <= e < wide; i < k. wide: gemm_mr or gemm_nr.
+ * HD_GEMM_SLACK floats after the panel may be overwritten. */
+typedef void (*hd_gemm_pack_fn)(int64_t k, int n, int wide, const float *from, int64_t ld, float *to);
+#define HD_GEMM_SLACK 16
+
 /* One row of a matrix as f32 (vectorised hd_decode_row, bit-equal to it). */
 typedef void (*hd_decode_fn)(const struct hd_wrows *w, int64_t n, float *out);
 
@@ -62,13 +69,18 @@ struct hd_kernels {
     hd_panel_fn matmul_panel[HD_N_DTYPE];   /* of the format that panels were made from */
     hd_decode_fn decode[HD_N_DTYPE];
     hd_gemm_fn gemm_tile;
+    hd_gemm_pack_fn gemm_pack_plain, gemm_pack_turned;
     int gemm_mr, gemm_nr;
     void (*q16_encode)(const float *x, int64_t n, struct hd_q16 *out);
     void (*q8_encode)(const float *x, int64_t n, struct hd_q8 *out);
+    void (*bf16_encode)(const float *x, int64_t n, uint16_t *out);      /* act_bf16.h */
 
     /* out[i] = x[i] * rsqrt(mean(x^2) + eps) * w[i]; w f32; the sum of squares in double or 8+ lanes of f32. out may be x. */
     void (*rmsnorm)(int64_t n, const float *x, const float *w, float eps, float *out);
     void (*silu_mul)(int64_t n, const float *gate, const float *up, float *out);      /* gate / (1 + exp(-gate)) * up; out may be gate */
+    /* The way back of silu_mul with both inputs cut off at limit (0: never): with a = min(gate, limit), b = up within +-limit, y = 1 / (1 + exp(-a)):
+     * act = a y b, dgate = d b y (1 + a (1 - y)), dup = d a y, 0 where an input was cut off. Outputs may be inputs. */
+    void (*silu_bwd)(int64_t n, const float *gate, const float *up, const float *d, float limit, float *act, float *dgate, float *dup);
     float (*exp_sum)(int64_t n, float *x, float max);                                  /* x[i] = exp(x[i] - max); returns their sum */
     float (*dot_f32)(int64_t n, const float *a, const float *b);
     float (*dot_f16)(int64_t n, const uint16_t *a, const float *b);
@@ -76,6 +88,12 @@ struct hd_kernels {
      * p[h][i] = scale row[i] . q[h]; out[h] += sum_i p[h][i] row[i], in the order of i. q and out rows lie d apart. */
     void (*rows_dot)(int64_t d, int64_t n, const void *const *row, bool f16, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
     void (*rows_mix)(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out);
+    /* Sixteen rows of n words side by side, as panels have them: out[k * 16 + r] = word k of row[r]. */
+    void (*interleave16)(int64_t n, const void *const row[16], void *out);
+    /* Cached rows that lie so, 16 after 16: p[h][i] = scale sum_k row i [k] q[h][k], k ascending, fused; i up to n rounded up to 16. */
+    void (*rows16_dot)(int64_t d, int64_t n, const float *rows, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
+    /* Every x[i] > least goes behind value, first + i behind idx; how many. */
+    int64_t (*above)(int64_t n, const float *x, float least, int32_t first, float *value, int32_t *idx);
     /* out[i] += sum_h max(p[h][i], 0) w[h], n <= HD_ROWS_MAX, in the order of h, fused. */
     void (*relu_mix)(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out);
     /* x[k] = post[k] a + sum_j comb[j][k] x[j], in the order of j: n_hc <= HD_HC_MAX streams of n values. */
@@ -90,7 +108,7 @@ struct hd_kernels {
 
 extern struct hd_kernels hd_k;
 
-/* level: "scalar" "avx2" "avx512" "avx512vnni" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
+/* level: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
  * the name is unknown. Call before any thread uses hd_k. */
 bool hd_kernels_init(const char *level);
 bool hd_isa_available(enum hd_isa isa);

@@ -51,6 +51,7 @@ struct hd_csa2_step {
     struct hd_tensor *rope_e[2];
     int64_t ratio[2];
     struct hd_tensor *sel, *cand;                     /* the latest selection; candidate blocks */
+    bool block;                                       /* the tokens of a sequence are a draft: all see one another, and the window stays as it is */
 };
 
 /* Before the first layer: tables, the groups that the batch completes, room for selections. */
@@ -60,6 +61,10 @@ void hd_csa2_begin(struct hd_stream *s, const struct hd_csa2_hp *hp, const int64
 /* What the decoder half needs of tokens that it does not see: the entries of layer (an owner), from u[T, D], its attention's input. */
 void hd_csa2_encode(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer,
                     const struct hd_csa2_step *st, const struct hd_tensor *u);
+
+/* The latents of u[T, D] into a layer's window, and nothing else: what a layer of ratio 0 keeps. */
+void hd_csa2_keep(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *l, const struct hd_csa2_step *st,
+                  const struct hd_tensor *u, int layer);
 
 void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
                   const struct hd_tensor *u, struct hd_tensor *out);

@@ -62,6 +62,11 @@ void hd_experts_meet(void *self, const struct hd_tensor *gate, const struct hd_t
     x->n_layer++;
 }
 
+void hd_experts_draft(struct hd_experts *x)
+{
+    x->n_main = x->n_layer;
+}
+
 void hd_experts_meet_table(void *self, const struct hd_tensor *w)
 {
     struct hd_experts *x = self;
@@ -220,9 +225,9 @@ static void read_ahead(struct hd_experts *x, int32_t i)
 
 static void read_layer_ahead(struct hd_experts *x, int32_t layer)
 {
-    const struct hd_expert_layer *l = &x->layer[(size_t)layer < x->n_layer ? layer : 0];
+    const struct hd_expert_layer *l = &x->layer[(size_t)layer < x->n_main ? layer : 0];
 
-    for (int64_t k = 0; (size_t)layer < x->n_layer && k < l->n; k++)
+    for (int64_t k = 0; (size_t)layer < x->n_main && k < l->n; k++)
         read_ahead(x, l->first + (int32_t)k);
 }
 

@@ -29,6 +29,8 @@ void hd_experts_free(struct hd_experts *x);
 /* Hooks of struct hd_meet; arg is the hd_experts. route: the table that chooses by token id, or NULL. Again is fine. */
 void hd_experts_meet(void *x, const struct hd_tensor *gate, const struct hd_tensor *up, const struct hd_tensor *down, int64_t n, const struct hd_tensor *route);
 void hd_experts_meet_table(void *x, const struct hd_tensor *w);
+/* The model's own layers are all met: those that may follow are a draft module's, which is no part of a step. */
+void hd_experts_draft(struct hd_experts *x);
 
 struct hd_experts_size {
     int64_t n_expert, n_layer;
@@ -47,7 +49,7 @@ int hd_experts_open(struct hd_experts *x, const struct hd_store *st, int64_t n_s
 const struct hd_source *hd_experts_source(struct hd_experts *x);
 int64_t hd_experts_slots(const struct hd_experts *x);
 
-/* A step begins: ids[n] are its tokens; experts that they choose by table are read at once. stop(arg) ends a wait with CANCELLED when it
+/* A step begins: ids[n] are its tokens, none for a draft module; experts that they choose by table are read at once. stop(arg) ends a wait with CANCELLED when it
  * says so; NULL: nobody does. */
 void hd_experts_step(struct hd_experts *x, const int32_t *ids, int64_t n, bool (*stop)(void *arg), void *arg);
 

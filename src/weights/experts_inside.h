@@ -49,6 +49,7 @@ struct hd_experts {
     size_t n, cap;
     struct hd_expert_layer *layer;
     size_t n_layer, cap_layer;
+    size_t n_main;                    /* layers of the model itself; then come the draft module's */
     const struct hd_tensor **table;
     size_t n_table, cap_table;
 

@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 
+#include "engine/draft.h"
+
 static void same(const float *a, const float *b, int64_t n, const char *what)
 {
     if (memcmp(a, b, (size_t)n * sizeof *a))
@@ -94,6 +96,90 @@ static void test_same_bits(void **state)
     }
     closedir(d);
     assert_true(n >= 15);
+}
+
+/* ---- drafts ---- */
+
+/* What the draft module says, as it comes. */
+struct heard {
+    float *x;
+    size_t n, cap;
+};
+
+static void hear(void *arg, const char *name, const struct hd_tensor *t)
+{
+    struct heard *h = arg;
+    size_t n = (size_t)hd_elems(t);
+
+    if (strncmp(name, "draft.", 6))
+        return;
+    assert_true(HD_GROW(h->x, h->cap, h->n + n, SIZE_MAX));
+    memcpy(h->x + h->n, t->data, n * sizeof *h->x);
+    h->n += n;
+}
+
+/* Proposals behind half and behind all of g's tokens; what the module named on the way. */
+static void drafts(struct hd_engine *e, const struct golden *g, struct heard *h, int32_t out[2][HD_DRAFT_MAX])
+{
+    struct hd_sample_params p;
+    struct hd_sampler sm;
+    struct hd_session ss;
+    int32_t *ids = hd_calloc((size_t)g->n + HD_DRAFT_MAX, sizeof *ids);
+
+    hd_sample_defaults(&p);
+    p.temperature = 0;
+    assert_ok(hd_sampler_init(&sm, &p, g->n_vocab, &test_err));
+    assert_ok(hd_session_open(&ss, e, &test_err));
+    memcpy(ids, g->ids, (size_t)g->n * sizeof *ids);
+    e->trace = hear;
+    e->trace_arg = h;
+    for (int i = 0; i < 2; i++) {
+        int64_t n = i ? g->n : g->n / 2;
+        struct hd_draft_item it = {.session = &ss, .ids = ids, .n = n, .depth = e->model.draft.depth, .sample = &p, .rng = sm.rng};
+
+        assert_ok(hd_session_feed(&ss, g->ids + ss.n, n - 1 - (int64_t)ss.n, NULL, NULL, NULL, &test_err));
+        assert_ok(hd_draft_run(e, &sm, &it, 1, 0, &test_err));
+        assert_true(it.n_draft > 0 && it.n_draft <= HD_DRAFT_MAX);
+        memset(out[i], 0, sizeof out[i]);
+        memcpy(out[i], ids + n, (size_t)it.n_draft * sizeof *ids);
+        memcpy(ids, g->ids, (size_t)g->n * sizeof *ids);
+    }
+    hd_session_close(&ss);
+    hd_sampler_release(&sm);
+    hd_free(ids);
+}
+
+static void test_drafts(void **state)
+{
+    static const char *const names[] = {"v4-f32-a", "v3-mtp", "v41-f32-dspark-a"};
+
+    for (int i = 0; i < HD_LEN(names) * 2; i++) {
+        struct golden g = {0};
+        struct hd_engine_options o;
+        struct hd_engine e;
+        struct heard h[2] = {0};
+        int32_t out[2][2][HD_DRAFT_MAX];
+
+        assert_true(golden_numbers(names[i / 2], g.numbers));
+        snprintf(g.path, sizeof g.path, "tests/golden/%s", names[i / 2]);
+        golden_load(&g);
+        for (int k = 0; k < 2; k++) {
+            o = options(&g, i % 2 ? HD_EXACT_F32 : HD_EXACT_NONE, 2);
+            o.draft = true;
+            o.n_slot = k ? HD_EXPERTS_SLOTS_MIN : 0;
+            assert_ok(hd_engine_open(&e, g.file, &o, &test_err));
+            assert_true(e.model.draft.depth > 0 && !e.experts == !k);
+            drafts(&e, &g, &h[k], out[k]);
+            hd_engine_close(&e);
+        }
+        assert_true(h[0].n > 0);
+        assert_int_equal(h[0].n, h[1].n);
+        same(h[0].x, h[1].x, (int64_t)h[0].n, names[i / 2]);
+        assert_memory_equal(out[0], out[1], sizeof out[0]);
+        hd_free(h[0].x);
+        hd_free(h[1].x);
+        golden_unload(&g);
+    }
 }
 
 /* ---- trouble ---- */
@@ -318,6 +404,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits),     cmocka_unit_test(test_shorter_file), cmocka_unit_test(test_vanished_file), cmocka_unit_test(test_failing_reads),
         cmocka_unit_test(test_cancelled),     cmocka_unit_test(test_refused),      cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_drafts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
