@@ -155,7 +155,6 @@ static int answer(struct job *j, const struct hd_ids *ids, struct hd_generate *g
                               .arg = j};
     hd_str_reset(&j->answer);
     hd_str_reset(&j->reasoning);
-    hd_interrupted = 0;
     if (j->family == HD_PARSE_PLAIN)
         return hd_generate(g, err);
     hd_parse_init(&j->parse, &(struct hd_parse_options){.family = j->family, .start = j->start, .no_tools = true, .tok = j->tok, .event = on_event, .arg = j});
