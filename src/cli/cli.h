@@ -77,6 +77,14 @@ int hd_out_flush(struct hd_err *err);
 /* --exact, --threads, --cpu, --ctx, --kv, --chunk as engine options. */
 int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_err *err);
 
+/* Where a model that is bigger than memory goes, on stderr; nothing for others. A struct hd_engine_options.planned. */
+void hd_cli_planned(const struct hd_plan *p);
+/* Counters of experts on disk between two moments, as one line on stderr. */
+void hd_cli_disk_line(const struct hd_experts_stats *from, const struct hd_experts_stats *to, double seconds);
+
+/* "24G", "512MiB", "1.5T", "4096": bytes (K, M, G, T with or without B are powers of 1000, with iB of 1024). Below 0: USAGE. */
+int64_t hd_cli_bytes(const char *option, const char *text, struct hd_err *err);
+
 /* --draft; then o says whether the draft module is to be loaded. */
 int hd_draft_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_speculate_options *out, struct hd_err *err);
 
@@ -97,6 +105,7 @@ double hd_now(void);
     {"ctx", 'c', HD_OPT_INT, "N", 1, 1e9, "tokens of context to make room for (default: the model's, at most 8192)"},                                           \
     {"kv", 0, HD_OPT_TEXT, "FORMAT", 0, 0, "keep keys and values as f32, f16, native (packed as DeepSeek models do) or auto (default: native if the weights are quantised)"},                                                                          \
     {"chunk", 0, HD_OPT_INT, "N", 1, 65536, "tokens of a prefill step (default 512)"},                                                                          \
+    {"memory", 0, HD_OPT_TEXT, "SIZE", 0, 0, "memory that weights, cache and steps may take, as 24G or auto; experts that find no room stay on disk (default auto: what is available)"}, \
     {"shortcut", 0, HD_OPT_FLAG, NULL, 0, 0, "DeepSeek-V4.1: run all but the end of a prompt through the encoder half only; faster, not quite the same logits"}
 
 #endif

@@ -17,6 +17,7 @@
 #define REPEAT 3
 #define LONG_S 20.0                   /* after so many seconds a measurement is not repeated */
 #define MAX_LIST 16
+#define PROBE_S 2.0                   /* of the drive */
 
 static int parse_list(const char *s, int64_t lo, int64_t *out, struct hd_err *err)
 {
@@ -40,6 +41,9 @@ struct result {
     double tps, share;
     double cpu_ms;                    /* a token, of all cores */
     double fed_s, fed_cpu_s;          /* decode: what feeding the tokens before took */
+    double disk_share;                /* of what memory, processor and drive together allow with the bytes that were read; 0: nothing is on disk */
+    double hit_rate, disk_bytes;      /* experts that were in memory; bytes read, a step */
+    double wait_s, read_s, pack_s;    /* a step: the engine's waits; the readers' time, all of them together */
 };
 
 static int by_size(const void *a, const void *b)
@@ -56,7 +60,37 @@ static int by_depth(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Tokens first .. first + n of a text that means nothing but whose tokens differ. */
+/* What the drive was asked for since *from. least_s: what steps took at the roofline if everything had been in memory. */
+static void count_disk(struct hd_engine *e, const struct hd_experts_stats *from, double disk_gbs, double least_s, double sec, int64_t n_step, struct result *out)
+{
+    struct hd_experts_stats to;
+    double drive_s;
+
+    if (!e->experts)
+        return;
+    hd_experts_stats(e->experts, &to);
+    out->disk_bytes = (double)(to.bytes - from->bytes) / (double)n_step;
+    drive_s = 1e-9 * (double)(to.bytes - from->bytes) / disk_gbs;
+    out->hit_rate = (double)(to.hit - from->hit) / (double)(to.hit - from->hit + to.miss - from->miss + !(to.hit + to.miss));
+    out->wait_s = (to.wait_s - from->wait_s) / (double)n_step;
+    out->read_s = (to.read_s - from->read_s) / (double)n_step;
+    out->pack_s = (to.pack_s - from->pack_s) / (double)n_step;
+    out->disk_share = (drive_s > least_s ? drive_s : least_s) / sec;
+}
+
+static void disk_now(struct hd_engine *e, struct hd_experts_stats *out)
+{
+    if (e->experts)
+        hd_experts_stats(e->experts, out);
+}
+
+/* Token i of a text that means nothing but whose tokens differ. */
+static int32_t nth_id(int64_t i, int64_t n_vocab)
+{
+    return (int32_t)((i * 7919 + 13) % n_vocab);
+}
+
+/* Its tokens first .. first + n. */
 static int32_t *make_ids(int64_t first, int64_t n, int64_t n_vocab, struct hd_err *err)
 {
     int32_t *ids = hd_malloc((size_t)n * sizeof *ids);
@@ -64,7 +98,7 @@ static int32_t *make_ids(int64_t first, int64_t n, int64_t n_vocab, struct hd_er
     if (!ids)
         hd_err_set(err, HD_ERR_MEMORY, "no memory for %lld ids", (long long)n);
     for (int64_t i = 0; i < n && ids; i++)
-        ids[i] = (int32_t)(((first + i) * 7919 + 13) % n_vocab);
+        ids[i] = nth_id(first + i, n_vocab);
     return ids;
 }
 
@@ -95,12 +129,14 @@ static int prefill_once(struct hd_engine *e, const struct hd_roofline *r, const 
 }
 
 /* The median of a few, or of one that takes long. */
-static int prefill(struct hd_engine *e, const struct hd_roofline *r, int64_t n, struct result *out, struct hd_err *err)
+static int prefill(struct hd_engine *e, const struct hd_roofline *r, double disk_gbs, int64_t n, struct result *out, struct hd_err *err)
 {
     int32_t *ids = make_ids(0, n, e->model.hp.n_vocab, err);
     double sec[REPEAT], ideal = 0, total = 0, cpu0 = hd_cpu_seconds();
+    struct hd_experts_stats before = {0};
     int rep = 0, rc = ids ? HD_OK : HD_ERR_MEMORY;
 
+    disk_now(e, &before);
     for (; rep < REPEAT && total < LONG_S && rc == HD_OK; rep++) {
         double t0 = hd_now();
 
@@ -113,6 +149,7 @@ static int prefill(struct hd_engine *e, const struct hd_roofline *r, int64_t n, 
     qsort(sec, (size_t)rep, sizeof *sec, by_size);
     *out = (struct result){.tokens = n, .batch = 1, .tps = (double)n / sec[rep / 2], .share = ideal / sec[rep / 2],
                            .cpu_ms = 1e3 * (hd_cpu_seconds() - cpu0) / ((double)rep * (double)n)};
+    count_disk(e, &before, disk_gbs, rep * ideal, total, rep, out);
     return HD_OK;
 }
 
@@ -137,27 +174,31 @@ static int deepen(struct hd_session *ss, int64_t depth, struct hd_err *err)
     return rc;
 }
 
-static int decode(struct hd_session *base, const struct hd_roofline *r, int64_t batch, int64_t n_gen, struct result *out, struct hd_err *err)
+static int decode(struct hd_session *base, const struct hd_roofline *r, double disk_gbs, int64_t batch, int64_t n_gen, struct result *out, struct hd_err *err)
 {
     struct hd_engine *e = base->engine;
     struct hd_session *ss = hd_calloc((size_t)batch, sizeof *ss);
     struct hd_step_item *it = hd_calloc((size_t)batch, sizeof *it);
     int32_t *ids = make_ids((int64_t)base->n, batch, e->model.hp.n_vocab, err);
-    double *sec = hd_malloc((size_t)n_gen * sizeof *sec), ideal = 0, cpu0;
+    double *sec = hd_malloc((size_t)n_gen * sizeof *sec), ideal = 0, total = 0, cpu0;
+    struct hd_experts_stats before = {0};
     int64_t opened = 0;
     int rc = ss && it && ids && sec ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld", (long long)batch);
 
     for (; opened < batch && rc == HD_OK; opened++)
         if ((rc = hd_session_fork(&ss[opened], base, err)) < 0)
             break;
+    disk_now(e, &before);
     cpu0 = hd_cpu_seconds();
     for (int64_t g = 0; g < n_gen && rc == HD_OK; g++) {
         double t0 = hd_now();
 
+        for (int64_t i = 0; i < batch && e->experts; i++)     /* the same token again and again would find its experts in memory */
+            ids[i] = nth_id((int64_t)base->n + i + g * batch, e->model.hp.n_vocab);
         for (int64_t i = 0; i < batch; i++)
             it[i] = (struct hd_step_item){.session = &ss[i], .ids = &ids[i], .n_tok = 1, .want = HD_WANT_LAST};
         rc = hd_interrupted ? interrupted(err) : hd_engine_step(e, it, (int)batch, err);
-        sec[g] = hd_now() - t0;
+        total += sec[g] = hd_now() - t0;
         ideal = hd_roofline_seconds(r, &e->last);
     }
     cpu0 = hd_cpu_seconds() - cpu0;
@@ -167,6 +208,9 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, int64_t 
         qsort(sec, (size_t)n_gen, sizeof *sec, by_size);
         *out = (struct result){.decode = true, .depth = (int64_t)base->n, .batch = batch, .tps = (double)batch / sec[n_gen / 2], .share = ideal / sec[n_gen / 2],
                                .cpu_ms = 1e3 * cpu0 / (double)(n_gen * batch)};
+        if (e->experts)
+            out->tps = (double)(batch * n_gen) / total;       /* steps differ by what they must read: their mean */
+        count_disk(e, &before, disk_gbs, (double)n_gen * ideal, total, n_gen, out);
     }
     hd_free(ss);
     hd_free(it);
@@ -179,29 +223,38 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, int64_t 
 
 struct bench {
     struct hd_roofline r;
+    double disk_gbs;                  /* of random reads of experts; 0: everything is in memory */
     struct result res[MAX_LIST + MAX_LIST * MAX_LIST];
     int n;
     int n_thread;
     const char *name;
 };
 
-static void print_probes(const struct bench *b, bool json)
+static void print_probes(const struct bench *b, const struct hd_engine *e, bool json)
 {
-    hd_out_printf(json ? "{\"probes\": {\"read_gbs\": %.2f, \"fma_gflops\": %.2f, \"int8_gops\": %.2f},\n \"threads\": %d, \"cpu\": \"%s\",\n \"prefill\": ["
-                       : "read %.1f GB/s, fma %.0f GF/s, int8 %.0f GOP/s with %d threads, %s\n",
-                  b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops, b->n_thread, hd_backend_cpu_level());
+    hd_out_printf(json ? "{\"probes\": {\"read_gbs\": %.2f, \"fma_gflops\": %.2f, \"int8_gops\": %.2f" : "read %.1f GB/s, fma %.0f GF/s, int8 %.0f GOP/s", b->r.read_gbs, b->r.fma_gflops,
+                  b->r.int8_gops);
+    if (e->experts)
+        hd_out_printf(json ? ", \"disk_gbs\": %.3f, \"direct\": %s" : ", experts from disk %.2f GB/s (%s)", b->disk_gbs,
+                      json ? hd_experts_direct(e->experts) ? "true" : "false" : hd_experts_direct(e->experts) ? "past the page cache" : "THROUGH THE PAGE CACHE");
+    hd_out_printf(json ? "},\n \"threads\": %d, \"cpu\": \"%s\",\n \"prefill\": [" : " with %d threads, %s\n", b->n_thread, hd_backend_cpu_level());
 }
 
 static void print_result(const struct result *x, bool json, bool first)
 {
     if (x->decode)
-        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f, \"fed_s\": %.3f, \"fed_cpu_s\": %.3f}"
-                           : "%sdecode  depth %7lld, batch %3lld  %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token   (fed in %.1f s, %.1f cpu s)\n",
+        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f, \"fed_s\": %.3f, \"fed_cpu_s\": %.3f"
+                           : "%sdecode  depth %7lld, batch %3lld  %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token   (fed in %.1f s, %.1f cpu s)",
                       json && !first ? ", " : "", (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms, x->fed_s, x->fed_cpu_s);
     else
-        hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f}"
-                           : "%sprefill %7lld tokens            %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token\n",
+        hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f"
+                           : "%sprefill %7lld tokens            %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token",
                       json && !first ? ", " : "", (long long)x->tokens, x->tps, x->share, x->cpu_ms);
+    if (x->disk_share > 0)
+        hd_out_printf(json ? ", \"disk_share\": %.4f, \"hit_rate\": %.4f, \"disk_bytes\": %.0f, \"wait_s\": %.4f, \"read_s\": %.4f, \"pack_s\": %.4f"
+                           : "; %.2f of what the disk allows; %.3f in memory; a step reads %.0f bytes, waits %.3f s, readers %.3f s and packing %.3f s",
+                      x->disk_share, x->hit_rate, x->disk_bytes, x->wait_s, x->read_s, x->pack_s);
+    hd_out_printf(json ? "}" : "\n");
     fflush(stdout);
 }
 
@@ -222,15 +275,16 @@ static int write_csv(const char *path, const struct bench *b, struct hd_err *err
     int rc;
 
     hd_str_init(&s, 0);
-    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,cpu_ms\n");
+    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,cpu_ms,disk_gbs,disk_share,hit_rate,disk_bytes\n");
     for (int i = 0; i < b->n; i++) {
         const struct result *x = &b->res[i];
 
         hd_str_putc(&s, '"');
         for (const char *c = b->name; *c; c++)
             hd_str_puts(&s, *c == '"' ? "\"\"" : (char[]){*c, 0});
-        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.4f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
-                      x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms);
+        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.4f,%.3f,%.4f,%.4f,%.0f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
+                      x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms,
+                      b->disk_gbs, x->disk_share, x->hit_rate, x->disk_bytes);
     }
     rc = write_text(path, &s, err);
     hd_str_release(&s);
@@ -283,7 +337,7 @@ static int measure_decode(struct hd_engine *e, struct bench *b, int64_t *depth, 
         fed += hd_now() - t0;
         fed_cpu += hd_cpu_seconds() - cpu0;
         for (int k = 0; k < n_batch && rc == HD_OK; k++)
-            if ((rc = decode(&base, &b->r, batch[k], n_gen, &b->res[b->n], err)) == HD_OK) {
+            if ((rc = decode(&base, &b->r, b->disk_gbs, batch[k], n_gen, &b->res[b->n], err)) == HD_OK) {
                 b->res[b->n].fed_s = fed;
                 b->res[b->n].fed_cpu_s = fed_cpu;
                 print_result(&b->res[b->n], json, b->n == first);
@@ -334,13 +388,19 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
         need = depth[n_depth - 1] + 4 * n_gen + 128;
     if (!o.n_ctx)
         o.n_ctx = need;
+    o.planned = hd_cli_planned;
     HD_TRY(hd_engine_open(&e, model, &o, err));
     b.n_thread = hd_pool_threads(e.pool);
     if ((rc = hd_roofline_measure(&b.r, e.pool, err)) < 0)
         goto out;
-    print_probes(&b, json);
+    if (e.experts) {
+        if ((rc = hd_experts_probe(e.experts, PROBE_S, &b.disk_gbs, err)) < 0)
+            goto out;
+        b.disk_gbs *= 1e-9;
+    }
+    print_probes(&b, &e, json);
     for (int i = 0; i < n_tok && rc == HD_OK && !hd_interrupted; i++)
-        if ((rc = prefill(&e, &b.r, tokens[i], &b.res[b.n], err)) == HD_OK)
+        if ((rc = prefill(&e, &b.r, b.disk_gbs, tokens[i], &b.res[b.n], err)) == HD_OK)
             print_result(&b.res[b.n++], json, i == 0);
     if (json)
         hd_out_printf("],\n \"decode\": [");

@@ -15,6 +15,7 @@
 struct job {
     const struct hd_args *args;
     struct hd_engine engine;
+    struct hd_experts_stats disk;     /* at the end of the last answer */
     struct hd_session session;
     struct hd_tokenizer *tok;
     struct hd_sampler sampler;
@@ -126,6 +127,13 @@ static void closing_line(struct job *j, const struct hd_generate *g)
     fprintf(stderr, "%s[prompt %lld tokens at %.0f tok/s; answer %lld tokens at %.1f tok/s, %.2f of the roofline%s; %s]\n",
             j->answer.n && j->answer.s[j->answer.n - 1] == '\n' ? "" : "\n", (long long)g->n_prompt, g->prefill_s > 0 ? (double)g->n_prompt / g->prefill_s : 0,
             (long long)g->n_generated, tps, g->n_step ? hd_roofline_seconds(&j->roof, &g->decode_cost) / g->decode_s : 0, drafts, why[g->finish]);
+    if (j->engine.experts) {
+        struct hd_experts_stats now;
+
+        hd_experts_stats(j->engine.experts, &now);
+        hd_cli_disk_line(&j->disk, &now, g->prefill_s + g->decode_s);
+        j->disk = now;
+    }
 }
 
 static int answer(struct job *j, const struct hd_ids *ids, struct hd_generate *g, struct hd_err *err)
@@ -195,7 +203,17 @@ static void print_json(const struct job *j, const struct hd_generate *g)
                   (double)g->n_decoded / (g->decode_s > 0 ? g->decode_s : 1), (long long)g->n_step, (long long)g->n_drafted, (long long)g->n_accepted);
     for (size_t i = (size_t)g->n_prompt; i < j->session.n; i++)
         hd_str_printf(&s, "%s%d", i > (size_t)g->n_prompt ? "," : "", j->session.ids[i]);
-    hd_str_puts(&s, "]}\n");
+    hd_str_puts(&s, "]");
+    if (j->engine.experts) {
+        struct hd_experts_stats d;
+
+        hd_experts_stats(j->engine.experts, &d);
+        hd_str_printf(&s, ", \"disk\": {\"hits\": %lld, \"misses\": %lld, \"late\": %lld, \"ahead\": %lld, \"ahead_used\": %lld, \"experts_read\": %lld, \"bytes\": %lld, \"rows\": %lld, "
+                          "\"row_bytes\": %lld, \"wait_s\": %.3f, \"read_s\": %.3f, \"pack_s\": %.3f}",
+                      (long long)d.hit, (long long)d.miss, (long long)d.late, (long long)d.ahead, (long long)d.ahead_used, (long long)d.n_read, (long long)d.bytes,
+                      (long long)d.n_row, (long long)d.row_bytes, d.wait_s, d.read_s, d.pack_s);
+    }
+    hd_str_puts(&s, "}\n");
     hd_out_text(hd_str_get(&s), s.n);
     hd_str_release(&s);
 }
@@ -395,9 +413,10 @@ static int run(struct hd_args *a, struct hd_err *err)
         goto out;
     }
     if (j.show_progress)
-        fprintf(stderr, "loading %s", hd_path_base(a->positional[0]));
+        fprintf(stderr, "loading %s\r", hd_path_base(a->positional[0]));
     o.loading = on_loading;
     o.loading_arg = &j;
+    o.planned = j.quiet ? NULL : hd_cli_planned;
     if ((rc = hd_engine_open(&j.engine, a->positional[0], &o, err)) < 0)
         goto out;
     if (j.show_progress)

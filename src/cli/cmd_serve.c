@@ -52,6 +52,7 @@ static int open_engine(struct model *m, const struct hd_args *a, struct hd_err *
     HD_TRY(hd_engine_args(a, &o, err));
     HD_TRY(hd_draft_args(a, &o, &so.draft, err));
     o.cache_share = 0.25;
+    o.planned = hd_args_has(a, "quiet") ? NULL : hd_cli_planned;
     if (!hd_args_has(a, "quiet"))
         fprintf(stderr, "loading %s\n", hd_path_base(a->positional[0]));
     HD_TRY(hd_engine_open(&m->engine, a->positional[0], &o, err));

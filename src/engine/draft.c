@@ -127,10 +127,7 @@ static int run_chain(struct pass *p, struct hd_sampler *sm, struct hd_err *err)
             if (p->item[i]->depth > k)
                 p->item[n++] = p->item[i];
         p->n = n;
-        hd_arena_reset(&p->e->step);
-        hd_stream_init(&p->s, &p->e->backend, &p->e->step, p->e->opt.exact);
-        p->s.trace = p->e->trace;
-        p->s.trace_arg = p->e->trace_arg;
+        hd_engine_stream(p->e, &p->s, NULL, 0);
         lay_out(p, k);
         m->arch->draft(m, &p->s, &p->b, &out);
         HD_TRY(hd_stream_end(&p->s, err));
@@ -145,10 +142,7 @@ static int run_block(struct pass *p, struct hd_sampler *sm, double threshold, st
     const struct hd_model *m = &p->e->model;
     struct hd_draft_out out;
 
-    hd_arena_reset(&p->e->step);
-    hd_stream_init(&p->s, &p->e->backend, &p->e->step, p->e->opt.exact);
-    p->s.trace = p->e->trace;
-    p->s.trace_arg = p->e->trace_arg;
+    hd_engine_stream(p->e, &p->s, NULL, 0);
     lay_out(p, 0);
     for (int i = 0; i < p->n; i++)
         p->odds[i] = 1;

@@ -10,6 +10,8 @@
 
 #define CHUNK_DEFAULT 512
 #define CTX_DEFAULT 8192
+#define CHUNK_STREAMED 8192                   /* most tokens of a step that reads experts from disk */
+#define MARGIN_MIN ((int64_t)256 << 20)       /* what a cache of experts leaves to the rest of the system, or a twentieth */
 #define HEADROOM ((int64_t)64 << 20)          /* what the program itself may need beside the plan */
 
 /* Architectures that hash n-grams want to know which tokens are alike: the tokenizer says so. */
@@ -52,8 +54,8 @@ static void defaults(struct hd_engine_options *o, const struct hd_model *m)
         o->chunk = o->n_ctx;
 }
 
-/* Runs the model dry over one span: n_tok tokens from pos0, logits for n_out of them. packs gathers the weights met, or NULL. */
-static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_tok, int64_t n_out, struct hd_cost *cost, struct hd_packs *packs, struct hd_err *err)
+/* Runs the model dry over one span: n_tok tokens from pos0, logits for n_out of them. meet: who is told of the weights met, or NULL. */
+static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_tok, int64_t n_out, struct hd_cost *cost, const struct hd_meet *meet, struct hd_err *err)
 {
     struct hd_span span = {.n_tok = n_tok, .pos0 = pos0};
     struct hd_ragged b = {.n_tok = n_tok, .n_seq = 1, .span = &span, .n_part = m->spec.n_part, .max_pos = pos0 + n_tok};
@@ -63,10 +65,8 @@ static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, 
 
     hd_arena_init(&arena, 0);
     hd_stream_init(&s, NULL, &arena, exact);
-    if (packs) {
-        s.weight = hd_packs_gather;
-        s.weight_arg = packs;
-    }
+    if (meet)
+        s.meet = *meet;
     m->arch->forward(m, &s, &b, NULL, n_out);
     rc = hd_stream_end(&s, err);
     *cost = s.cost;
@@ -74,8 +74,8 @@ static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, 
     return rc;
 }
 
-/* The draft module over n_row rows of as many sequences as take them; packs as above. */
-static int dry_draft(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_row, struct hd_cost *cost, struct hd_packs *packs, struct hd_err *err)
+/* The draft module over n_row rows of as many sequences as take them; meet as above. */
+static int dry_draft(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_row, struct hd_cost *cost, const struct hd_meet *meet, struct hd_err *err)
 {
     int64_t block = m->draft.block, n_seq = n_row / block > 0 ? n_row / block : 1;
     struct hd_span *span = hd_malloc((size_t)n_seq * sizeof *span);
@@ -93,10 +93,8 @@ static int dry_draft(const struct hd_model *m, enum hd_exact exact, int64_t pos0
     prev.n_tok = n_seq;
     hd_arena_init(&arena, 0);
     hd_stream_init(&s, NULL, &arena, exact);
-    if (packs) {
-        s.weight = hd_packs_gather;
-        s.weight_arg = packs;
-    }
+    if (meet)
+        s.meet = *meet;
     m->arch->draft(m, &s, &b, &out);
     if (!m->draft.chain)
         m->arch->next(m, &s, &prev, NULL, &out, &confidence);
@@ -112,52 +110,170 @@ static void add_weight_bytes(void *arg, const struct hd_tensor *w)
     *(int64_t *)arg += hd_tensor_bytes(w) + (w->scale.n_row ? w->scale.n_row * hd_row_bytes(w->scale.type, w->scale.n_col) : 0);
 }
 
-int hd_engine_plan(const struct hd_model *m, const struct hd_engine_options *opt, int64_t n_seq, struct hd_plan *plan, struct hd_err *err)
+/* What a step of o->chunk tokens needs, whether all of them want logits or not. */
+static int plan_step(const struct hd_model *m, const struct hd_engine_options *o, struct hd_plan *plan, struct hd_err *err)
 {
-    struct hd_engine_options o = *opt;
     struct hd_cost all;
 
-    defaults(&o, m);
-    memset(plan, 0, sizeof *plan);
-    m->arch->each_weight(m, add_weight_bytes, &plan->weight_bytes);
-    HD_TRY(dry_run(m, o.exact, o.n_ctx - 1, 1, 1, &plan->decode, NULL, err));
-    HD_TRY(dry_run(m, o.exact, 0, o.chunk, 1, &plan->prefill, NULL, err));
-    HD_TRY(dry_run(m, o.exact, 0, o.chunk, o.chunk, &all, NULL, err));
+    HD_TRY(dry_run(m, o->exact, 0, o->chunk, 1, &plan->prefill, NULL, err));
+    HD_TRY(dry_run(m, o->exact, 0, o->chunk, o->chunk, &all, NULL, err));
     plan->step_bytes = all.arena_peak > plan->prefill.arena_peak ? all.arena_peak : plan->prefill.arena_peak;
     if (m->draft.depth) {
-        m->arch->each_draft(m, add_weight_bytes, &plan->weight_bytes);
-        HD_TRY(dry_draft(m, o.exact, o.n_ctx, o.chunk, &plan->draft, NULL, err));
+        HD_TRY(dry_draft(m, o->exact, o->n_ctx, o->chunk, &plan->draft, NULL, err));
         plan->step_bytes = plan->draft.arena_peak > plan->step_bytes ? plan->draft.arena_peak : plan->step_bytes;
     }
-    plan->cache_bytes = hd_cache_spec_bytes(&m->spec, o.n_ctx, n_seq);
-    plan->available_bytes = hd_mem_available();
     return HD_OK;
 }
 
-static int check_memory(const struct hd_engine *e, struct hd_err *err)
+/* The steps of long prompts read every expert: the longer they are, the less is read for each token. */
+static int longer_steps(const struct hd_model *m, struct hd_engine_options *o, struct hd_plan *plan, int64_t limit, struct hd_err *err)
 {
-    const struct hd_plan *p = &e->plan;
-    int64_t need = p->weight_bytes + p->cache_bytes + p->step_bytes + HEADROOM;
-    char w[32], c[32], s[32], n[32], a[32];
+    while (2 * o->chunk <= CHUNK_STREAMED && 2 * o->chunk <= o->n_ctx) {
+        struct hd_engine_options next = *o;
+        struct hd_plan p = *plan;
 
-    if (!p->available_bytes || need <= p->available_bytes)
-        return HD_OK;
-    return hd_err_set(err, HD_ERR_MEMORY, "not enough memory: weights %s + cache for %lld tokens %s + step of %lld tokens %s = %s, but %s is available (--ctx makes the cache smaller)",
-                      hd_fmt_bytes(w, p->weight_bytes), (long long)e->opt.n_ctx, hd_fmt_bytes(c, p->cache_bytes), (long long)e->opt.chunk,
-                      hd_fmt_bytes(s, p->step_bytes), hd_fmt_bytes(n, need), hd_fmt_bytes(a, p->available_bytes));
+        next.chunk *= 2;
+        HD_TRY(plan_step(m, &next, &p, err));
+        if (p.step_bytes > limit / 8)
+            break;
+        *o = next;
+        *plan = p;
+    }
+    return HD_OK;
 }
 
-/* Exact modes multiply weights as they lie. */
+/* Experts on disk: what must be in memory, and what is left for a cache of experts. */
+static int plan_experts(const struct hd_model *m, struct hd_engine_options *o, bool any_chunk, struct hd_plan *plan, int64_t limit, struct hd_experts *x, struct hd_err *err)
+{
+    struct hd_meet meet = {.arg = x, .experts = hd_experts_meet, .table = hd_experts_meet_table};
+    struct hd_experts_size size;
+    struct hd_cost cost;
+    int64_t left;
+
+    HD_TRY(dry_run(m, o->exact, 0, 1, 1, &cost, &meet, err));
+    hd_experts_draft(x);
+    if (m->draft.depth)
+        HD_TRY(dry_draft(m, o->exact, 1, 1, &cost, &meet, err));
+    HD_TRY(hd_experts_size(x, &size, err));
+    if (!size.n_expert)
+        return HD_OK;
+    if (any_chunk)
+        HD_TRY(longer_steps(m, o, plan, limit, err));
+    plan->disk_bytes = size.bytes + size.table_bytes;
+    plan->resident_bytes = plan->weight_bytes - plan->disk_bytes + size.reader_bytes;
+    plan->slot_bytes = size.slot_bytes;
+    plan->least_bytes = plan->resident_bytes + plan->cache_bytes + plan->step_bytes + HEADROOM + HD_EXPERTS_SLOTS_MIN * size.slot_bytes;
+    left = limit - plan->least_bytes;
+    plan->n_slot = left < 0 ? 0 : left / size.slot_bytes + HD_EXPERTS_SLOTS_MIN;
+    if (left >= 0 && o->n_slot)
+        plan->n_slot = o->n_slot;
+    plan->n_slot = plan->n_slot < size.n_expert ? plan->n_slot : size.n_expert;
+    return HD_OK;
+}
+
+static int64_t whole(const struct hd_plan *p)
+{
+    return p->weight_bytes + p->cache_bytes + p->step_bytes + HEADROOM;
+}
+
+/* What may be used: what the caller says, what the machine has. Experts in a cache leave a margin to the rest of the system. */
+static int64_t memory_limit(const struct hd_engine_options *o, int64_t available)
+{
+    if (o->memory)
+        return available && available < o->memory ? available : o->memory;
+    return available ? available : INT64_MAX;
+}
+
+/* any_chunk: o->chunk is nobody's wish. *x: the experts' directory where not everything fits, else NULL. */
+static int make_plan(const struct hd_model *m, struct hd_engine_options *o, bool any_chunk, int64_t n_seq, struct hd_plan *plan, struct hd_experts **x, struct hd_err *err)
+{
+    int64_t limit, margin;
+
+    *x = NULL;
+    memset(plan, 0, sizeof *plan);
+    m->arch->each_weight(m, add_weight_bytes, &plan->weight_bytes);
+    if (m->draft.depth)
+        m->arch->each_draft(m, add_weight_bytes, &plan->weight_bytes);
+    HD_TRY(dry_run(m, o->exact, o->n_ctx - 1, 1, 1, &plan->decode, NULL, err));
+    HD_TRY(plan_step(m, o, plan, err));
+    plan->cache_bytes = hd_cache_spec_bytes(&m->spec, o->n_ctx, n_seq);
+    plan->available_bytes = hd_mem_available();
+    limit = memory_limit(o, plan->available_bytes);
+    margin = o->memory ? 0 : limit / 20 > MARGIN_MIN ? limit / 20 : MARGIN_MIN;
+    plan->chunk = o->chunk;
+    if (whole(plan) <= limit && !o->n_slot)
+        return HD_OK;
+    HD_TRY(hd_experts_create(x, o->exact != HD_EXACT_NONE, err));
+    HD_TRY(plan_experts(m, o, any_chunk, plan, limit - margin, *x, err));
+    plan->chunk = o->chunk;
+    if (!plan->slot_bytes && whole(plan) <= limit) {          /* no experts */
+        hd_experts_free(*x);
+        *x = NULL;
+    }
+    return HD_OK;
+}
+
+int hd_engine_plan(const struct hd_model *m, const struct hd_engine_options *opt, int64_t n_seq, struct hd_plan *plan, struct hd_err *err)
+{
+    struct hd_engine_options o = *opt;
+    struct hd_experts *x;
+    int rc;
+
+    defaults(&o, m);
+    rc = make_plan(m, &o, !opt->chunk, n_seq, plan, &x, err);
+    hd_experts_free(x);
+    return rc;
+}
+
+static int no_memory(const struct hd_plan *p, const struct hd_engine_options *o, struct hd_err *err)
+{
+    char w[32], c[32], s[32], n[32], a[32], r[32];
+
+    hd_fmt_bytes(c, p->cache_bytes);
+    hd_fmt_bytes(s, p->step_bytes);
+    hd_fmt_bytes(a, memory_limit(o, p->available_bytes));
+    if (!p->slot_bytes)
+        return hd_err_set(err, HD_ERR_MEMORY, "not enough memory: weights %s + cache for %lld tokens %s + step of %lld tokens %s = %s, but %s is available (--ctx makes the cache smaller)",
+                          hd_fmt_bytes(w, p->weight_bytes), (long long)o->n_ctx, c, (long long)o->chunk, s, hd_fmt_bytes(n, whole(p)), a);
+    return hd_err_set(err, HD_ERR_MEMORY,
+                      "not enough memory even with experts on disk: %s of other weights + cache for %lld tokens %s + step of %lld tokens %s + at least %d experts %s = %s, but %s "
+                      "is available (--ctx and --chunk make it less)",
+                      hd_fmt_bytes(w, p->resident_bytes), (long long)o->n_ctx, c, (long long)o->chunk, s, HD_EXPERTS_SLOTS_MIN,
+                      hd_fmt_bytes(r, HD_EXPERTS_SLOTS_MIN * p->slot_bytes),
+                      hd_fmt_bytes(n, p->least_bytes), a);
+}
+
+static void gather_rest(void *arg, const struct hd_tensor *w)
+{
+    struct hd_engine *e = arg;
+
+    if (!hd_experts_holds(e->experts, w))
+        hd_packs_gather(&e->packs, w);
+}
+
+static void no_experts(void *arg, const struct hd_tensor *gate, const struct hd_tensor *up, const struct hd_tensor *down, int64_t n, const struct hd_tensor *route)
+{
+}
+
+/* Exact modes multiply weights as they lie. With experts on disk everything else is copied, so that nothing depends on the files' maps. */
 static int pack(struct hd_engine *e, struct hd_err *err)
 {
+    struct hd_meet meet = {.arg = &e->packs, .matrix = hd_packs_gather, .experts = e->experts ? no_experts : NULL};
     struct hd_cost cost;
 
-    if (e->opt.exact != HD_EXACT_NONE)
+    if (e->opt.exact != HD_EXACT_NONE && !e->experts)
         return HD_OK;
-    HD_TRY(dry_run(&e->model, e->opt.exact, 0, 1, 1, &cost, &e->packs, err));
+    HD_TRY(dry_run(&e->model, e->opt.exact, 0, 1, 1, &cost, &meet, err));
     if (e->model.draft.depth)
-        HD_TRY(dry_draft(&e->model, e->opt.exact, 1, 1, &cost, &e->packs, err));
+        HD_TRY(dry_draft(&e->model, e->opt.exact, 1, 1, &cost, &meet, err));
+    e->packs.n_matrix = e->opt.exact == HD_EXACT_NONE ? e->packs.n : 0;
+    if (e->experts)
+        e->model.arch->each_weight(&e->model, gather_rest, e);
+    if (e->experts && e->model.draft.depth)
+        e->model.arch->each_draft(&e->model, gather_rest, e);
     HD_TRY(hd_packs_make(&e->packs, e->pool, e->opt.loading, e->opt.loading_arg, err));
+    if (e->experts)
+        HD_TRY(hd_experts_open(e->experts, &e->model.store, e->plan.n_slot, err));
     hd_store_cool(&e->model.store);
     return HD_OK;
 }
@@ -173,9 +289,13 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     HD_TRY(hd_backend_cpu_init(opt->cpu, err));
     HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, opt->draft ? HD_MODEL_DRAFT : 0, err));
     defaults(&e->opt, &e->model);
-    if ((rc = give_classes(&e->model, path, err)) < 0 || (rc = hd_engine_plan(&e->model, &e->opt, 1, &e->plan, err)) < 0 || (rc = check_memory(e, err)) < 0 ||
-        (rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 ||
-        (rc = pack(e, err)) < 0 || (rc = hd_cache_init(&e->cache, &e->model.spec, e->opt.n_ctx, err)) < 0)
+    if ((rc = give_classes(&e->model, path, err)) < 0 || (rc = make_plan(&e->model, &e->opt, !opt->chunk, 1, &e->plan, &e->experts, err)) < 0 ||
+        (e->experts && !e->plan.n_slot && (rc = no_memory(&e->plan, &e->opt, err)) < 0))
+        goto fail;
+    if (opt->planned)
+        opt->planned(&e->plan);
+    if ((rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 || (rc = pack(e, err)) < 0 ||
+        (rc = hd_cache_init(&e->cache, &e->model.spec, e->opt.n_ctx, err)) < 0)
         goto fail;
     if (!hd_arena_reserve(&e->step, (size_t)e->plan.step_bytes + 65536)) {
         rc = hd_err_set(err, HD_ERR_MEMORY, "no memory for a step of %lld tokens (%lld bytes)", (long long)e->opt.chunk, (long long)e->plan.step_bytes);
@@ -194,6 +314,7 @@ void hd_engine_close(struct hd_engine *e)
         hd_backend_cpu_free(&e->backend);
     hd_pool_free(e->pool);
     hd_packs_release(&e->packs);
+    hd_experts_free(e->experts);
     hd_arena_release(&e->step);
     hd_arena_release(&e->batch);
     hd_model_close(&e->model);
@@ -295,6 +416,18 @@ static int reserve(struct hd_step_item *it, int n_item, struct hd_err *err)
     return HD_OK;
 }
 
+void hd_engine_stream(struct hd_engine *e, struct hd_stream *s, const int32_t *ids, int64_t n)
+{
+    hd_arena_reset(&e->step);
+    hd_stream_init(s, &e->backend, &e->step, e->opt.exact);
+    s->trace = e->trace;
+    s->trace_arg = e->trace_arg;
+    if (e->experts) {
+        hd_experts_step(e->experts, ids, n, e->stop, e->stop_arg);
+        s->source = hd_experts_source(e->experts);
+    }
+}
+
 int hd_engine_step(struct hd_engine *e, struct hd_step_item *it, int n_item, struct hd_err *err)
 {
     struct hd_tensor *logits;
@@ -305,14 +438,11 @@ int hd_engine_step(struct hd_engine *e, struct hd_step_item *it, int n_item, str
 
     HD_TRY(check_items(e, it, n_item, &n_tok, err));
     HD_TRY(reserve(it, n_item, err));
-    hd_arena_reset(&e->step);
     if (!build_batch(e, it, n_item, n_tok, &b)) {
         retract(it, n_item);
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld tokens", (long long)n_tok);
     }
-    hd_stream_init(&s, &e->backend, &e->step, e->opt.exact);
-    s.trace = e->trace;
-    s.trace_arg = e->trace_arg;
+    hd_engine_stream(e, &s, b.ragged.ids, n_tok);
     logits = e->model.arch->forward(&e->model, &s, &b.ragged, b.out_rows, b.n_out);
     rc = hd_stream_end(&s, err);
     for (int i = 0; i < n_item; i++) {
@@ -446,6 +576,31 @@ int hd_session_load(struct hd_session *ss, const char *path, struct hd_err *err)
     return rc < 0 ? hd_err_prepend(err, "%s", path) : HD_OK;
 }
 
+/* A step that waits for the disk asks the caller whether it still wants it. */
+struct feeding {
+    hd_progress_fn progress;
+    void *arg;
+    int64_t done, n;
+};
+
+static bool unwanted(void *arg)
+{
+    const struct feeding *f = arg;
+
+    return !f->progress(f->arg, f->done, f->n);
+}
+
+static int feed_step(struct hd_engine *e, struct hd_step_item *it, struct feeding *f, struct hd_err *err)
+{
+    int rc;
+
+    e->stop = f->progress ? unwanted : NULL;
+    e->stop_arg = f;
+    rc = hd_engine_step(e, it, 1, err);
+    e->stop = NULL;
+    return rc;
+}
+
 int hd_session_feed(struct hd_session *ss, const int32_t *ids, int64_t n, hd_progress_fn progress, void *arg, const float **logits, struct hd_err *err)
 {
     for (int64_t done = 0; done < n;) {
@@ -459,7 +614,7 @@ int hd_session_feed(struct hd_session *ss, const int32_t *ids, int64_t n, hd_pro
         struct hd_step_item it = {.session = ss, .ids = ids + done, .n_tok = left < chunk ? left : chunk, .encode = encode};
 
         it.want = logits && it.n_tok == left ? HD_WANT_LAST : HD_WANT_NONE;
-        HD_TRY(hd_engine_step(ss->engine, &it, 1, err));
+        HD_TRY(feed_step(ss->engine, &it, &(struct feeding){progress, arg, done, n}, err));
         done += it.n_tok;
         if (it.want == HD_WANT_LAST)
             *logits = it.logits;

@@ -9,7 +9,10 @@
 
 #include "backend/backend.h"
 #include "model/model.h"
+#include "weights/experts.h"
 #include "weights/pack.h"
+
+struct hd_plan;
 
 struct hd_engine_options {
     int n_thread;                     /* 0: physical cores */
@@ -19,18 +22,28 @@ struct hd_engine_options {
                                          model's context, which bounds each session */
     double cache_share;               /* with n_ctx 0: as many tokens as this share of the memory at hand has room for, at most eight of the
                                          model's contexts and at least what 0 means */
-    int64_t chunk;                    /* most tokens of a step; 0: 512 */
+    int64_t chunk;                    /* most tokens of a step; 0: 512, and up to 8192 where experts are read from disk */
+    int64_t memory;                   /* bytes that weights, cache and step may take; 0: what the machine has. Experts that find no room stay on
+                                         disk (weights/experts.h) */
+    int64_t n_slot;                   /* experts in memory, the others on disk, however much room there is; 0: memory decides. For tests */
     enum hd_kv kv;                    /* exact modes: F32 whatever it says */
     bool shortcut;                    /* hd_session_feed() runs all but a prompt's last tokens through the encoder half only, where a model
                                          has halves (DeepSeek-V4.1): faster, and not quite the same logits */
     bool draft;                       /* bring the draft module too, where the checkpoint has one (draft.h) */
     hd_progress_fn loading;           /* bytes of weights brought into the kernels' order; may be NULL */
     void *loading_arg;
+    void (*planned)(const struct hd_plan *p);         /* told what memory will be used for before anything is loaded; may be NULL */
 };
 
 struct hd_plan {
     int64_t weight_bytes, cache_bytes, step_bytes, available_bytes;
     struct hd_cost decode, prefill;   /* one token at full context; one chunk from position 0 */
+    int64_t chunk;                    /* tokens of a step */
+    /* Experts on disk, where not everything fits; otherwise 0 */
+    int64_t disk_bytes;               /* experts, and tables that are read by the row, as stored */
+    int64_t resident_bytes;           /* everything else, and the readers' buffers */
+    int64_t n_slot, slot_bytes;       /* experts that the cache has room for; bytes of one */
+    int64_t least_bytes;              /* memory that must be there: with room for HD_EXPERTS_SLOTS_MIN of them */
     struct hd_cost draft;             /* draft module: as many rows as a chunk has; zero without */
 };
 
@@ -40,6 +53,9 @@ struct hd_engine {
     struct hd_pool *pool;
     struct hd_backend backend;
     struct hd_packs packs;            /* fast mode */
+    struct hd_experts *experts;       /* those on disk, or NULL */
+    bool (*stop)(void *arg);          /* asked while a step waits for the disk: should it end as CANCELLED? NULL: no */
+    void *stop_arg;
     struct hd_cache cache;
     struct hd_arena step;             /* tensors of a step */
     struct hd_arena batch;            /* batch descriptions */
@@ -87,6 +103,8 @@ struct hd_step_item {
 
 /* At most opt.chunk tokens in all. On failure no session has changed. */
 int hd_engine_step(struct hd_engine *e, struct hd_step_item *items, int n_item, struct hd_err *err);
+/* A stream of a step's tensors, those of the step before are gone. ids[n]: the tokens that come, none for the draft module. */
+void hd_engine_stream(struct hd_engine *e, struct hd_stream *s, const int32_t *ids, int64_t n);
 
 /* Feeds any number of tokens in chunks; logits of the last one. progress may be NULL; returning false cancels. */
 int hd_session_feed(struct hd_session *ss, const int32_t *ids, int64_t n, hd_progress_fn progress, void *arg, const float **logits, struct hd_err *err);

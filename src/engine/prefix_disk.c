@@ -81,38 +81,24 @@ static uint64_t tenant_hash(const char *tenant)
     return tenant ? hd_hash(hd_hash(HD_HASH_INIT, "tenant", 7), tenant, strlen(tenant)) : 0;
 }
 
-struct sampling {
-    uint64_t h;
-    int64_t n, every, at;
-};
-
-static void count_weight(void *arg, const struct hd_tensor *w)
-{
-    ((struct sampling *)arg)->n++;
-}
-
-static void hash_weight(void *arg, const struct hd_tensor *w)
-{
-    struct sampling *s = arg;
-    int64_t v[] = {w->type, w->dim[0], w->dim[1], w->dim[2], w->dim[3]};
-
-    s->h = hd_hash(s->h, v, sizeof v);
-    if (s->at++ % s->every == 0 && w->data)
-        s->h = hd_hash(s->h, w->data, hd_tensor_bytes(w) < 64 ? (size_t)hd_tensor_bytes(w) : 64);
-}
-
-/* Of everything that decides about bits. */
+/* Of everything that decides about bits. Weights are looked at where they lie in the files: an engine may have them elsewhere, or nowhere yet. */
 static uint64_t fingerprint(const struct hd_engine *e)
 {
     const char *level = hd_backend_cpu_level();
-    struct sampling s = {.h = hd_hash(HD_HASH_INIT, level, strlen(level))};
+    const struct hd_store *st = &e->model.store;
+    uint64_t h = hd_hash(HD_HASH_INIT, level, strlen(level));
     int64_t v[] = {e->opt.exact, (int64_t)e->cache.spec_hash, e->model.hp.n_layer, e->model.hp.d_model, e->model.hp.n_vocab};
 
-    s.h = hd_hash(s.h, v, sizeof v);
-    e->model.arch->each_weight(&e->model, count_weight, &s);
-    s.every = s.n / SAMPLES + 1;
-    e->model.arch->each_weight(&e->model, hash_weight, &s);
-    return s.h;
+    h = hd_hash(h, v, sizeof v);
+    for (size_t i = 0; i < st->n_entry; i++) {
+        const struct hd_entry *t = &st->entry[i];
+        int64_t shape[] = {t->type, t->dim[0], t->dim[1], t->dim[2], t->dim[3]};
+
+        h = hd_hash(h, shape, sizeof shape);
+        if (i % (st->n_entry / SAMPLES + 1) == 0 && t->data)
+            h = hd_hash(h, t->data, t->bytes < 64 ? (size_t)t->bytes : 64);
+    }
+    return h;
 }
 
 static bool is_hex(const char *p)

@@ -357,6 +357,18 @@ void hd_turns_stats(struct hd_turns *t, struct hd_run_stats *out)
     out->ctx_used = c->n_page_used * c->page_tokens;
     if (t->prefix.disk)
         hd_prefix_disk_stats(t->prefix.disk, out);
+    if (t->engine->experts) {
+        struct hd_experts_stats x;
+
+        hd_experts_stats(t->engine->experts, &x);
+        out->expert_hits = (uint64_t)x.hit;
+        out->expert_misses = (uint64_t)x.miss;
+        out->expert_ahead = (uint64_t)x.ahead;
+        out->expert_ahead_used = (uint64_t)x.ahead_used;
+        out->expert_bytes = (uint64_t)x.bytes;
+        out->row_bytes = (uint64_t)x.row_bytes;
+        out->expert_wait_s = x.wait_s;
+    }
 }
 
 void hd_turns_flush(struct hd_turns *t)

@@ -500,7 +500,8 @@ static void enter(struct hd_stream *s, const struct v4 *d, const struct hd_mhc_w
     hd_trace(s, k->u, "layers.%d.%s_norm", layer, name);
 }
 
-static void layer_run(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct hd_ragged *b, int layer, struct work *k)
+/* next: the layer whose experts may be read ahead, or NULL. */
+static void layer_run(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct layer *next, const struct hd_ragged *b, int layer, struct work *k)
 {
     enter(s, d, &l->hc_attn, &l->attn_norm, "attn", layer, k);
     hd_attn_csa(s, &d->attn, &l->attn, l->ratio, l->part0, &k->st, k->u, k->y, layer);
@@ -508,7 +509,7 @@ static void layer_run(struct hd_stream *s, const struct v4 *d, const struct laye
     hd_bf16(s, k->x);
     hd_trace(s, k->x, "layers.%d.stream_attn", layer);
     enter(s, d, &l->hc_ffn, &l->ffn_norm, "ffn", layer, k);
-    hd_moe_block(s, &d->moe, &l->ffn, b, k->u, k->y, layer);
+    hd_moe_block(s, &d->moe, &l->ffn, next ? &next->ffn : NULL, b, k->u, k->y, layer);
     hd_mhc_post(s, k->x, k->y, k->mix, d->mhc.n_hc);
     hd_bf16(s, k->x);
     hd_trace(s, k->x, "layers.%d.stream", layer);
@@ -604,7 +605,7 @@ static void mtp_draft(struct hd_stream *s, const struct v4 *d, const struct hd_r
     hd_shift(s, before, NULL, b, d->part_stream);
     mtp_input(s, d, l, b, before, k.x);
     draft_begin(s, d, slots, false, &k.st);
-    layer_run(s, d, l, slots, (int)d->n_layer, &k);
+    layer_run(s, d, l, NULL, slots, (int)d->n_layer, &k);
     hd_ring_put(s, k.x, b, d->part_stream);           /* stands for the token's own streams until the model has seen it */
     head(s, d, &l->norm, collapse(s, d, &l->hc_head, k.x), out->logits);
     hd_trace(s, out->logits, "draft.logits");
@@ -624,7 +625,7 @@ static void mtp_learn(struct hd_stream *s, const struct v4 *d, const struct hd_r
         work_new(s, d, b->n_tok, &k);
         mtp_input(s, d, l, next, x, k.x);
         draft_begin(s, d, b, false, &k.st);
-        layer_run(s, d, l, b, (int)d->n_layer + i, &k);
+        layer_run(s, d, l, NULL, b, (int)d->n_layer + i, &k);
         u = collapse(s, d, &l->hc_head, k.x);
         hd_rmsnorm(s, u, u, &l->norm, d->norm_eps);
         hd_bf16(s, u);
@@ -660,7 +661,7 @@ static void spark_draft(struct hd_stream *s, const struct v4 *d, const struct hd
     hd_copies(s, k.x, k.u);
     draft_begin(s, d, b, true, &k.st);
     for (int i = 0; i < d->n_mtp; i++) {
-        layer_run(s, d, &d->mtp[i], b, (int)d->n_layer + i, &k);
+        layer_run(s, d, &d->mtp[i], NULL, b, (int)d->n_layer + i, &k);
         hd_trace(s, k.x, "draft.stage.%d", i);
     }
     u = collapse(s, d, &last->hc_head, k.x);
@@ -703,7 +704,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     hd_copies(s, k.x, k.u);
     prepare(s, d, b, &k.st);
     for (int64_t i = 0; i < d->n_layer; i++) {
-        layer_run(s, d, &d->layer[i], b, (int)i, &k);
+        layer_run(s, d, &d->layer[i], i + 1 < d->n_layer ? &d->layer[i + 1] : NULL, b, (int)i, &k);
         if (spark && hd_dspark_tap(&d->spark, i) >= 0)
             hd_mhc_mean(s, hd_slice(s, taps, hd_dspark_tap(&d->spark, i) * D, D), k.x, d->mhc.n_hc);
     }

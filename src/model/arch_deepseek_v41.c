@@ -385,15 +385,15 @@ static void enter(struct hd_stream *s, const struct v41 *d, const struct hd_mhc_
     hd_trace(s, k->u, "layers.%d.%s_norm", layer, name);
 }
 
-/* From attention's input in u to the end of the layer. */
-static void layer_run(struct hd_stream *s, const struct v41 *d, const struct layer *l, const struct hd_moe_block_hp *moe, const struct hd_ragged *b, int layer, struct work *k)
+/* From attention's input in u to the end of the layer. next: the layer whose experts may be read ahead, or NULL. */
+static void layer_run(struct hd_stream *s, const struct v41 *d, const struct layer *l, const struct layer *next, const struct hd_moe_block_hp *moe, const struct hd_ragged *b, int layer, struct work *k)
 {
     hd_attn_csa2(s, &d->attn, &l->attn, d->plan, layer, &k->st, k->u, k->y);
     hd_mhc_post(s, k->x, k->y, k->mix_a, d->mhc.n_hc);
     hd_bf16(s, k->x);
     hd_trace(s, k->x, "layers.%d.stream_attn", layer);
     enter(s, d, &l->hc_ffn, &l->ffn_norm, "ffn", layer, k->mix_f, k->mix_a, k);
-    hd_moe_block(s, moe, &l->ffn, b, k->u, k->y, layer);
+    hd_moe_block(s, moe, &l->ffn, next ? &next->ffn : NULL, b, k->u, k->y, layer);
     hd_mhc_post(s, k->x, k->y, k->mix_f, d->mhc.n_hc);
     hd_bf16(s, k->x);
     hd_trace(s, k->x, "layers.%d.stream", layer);
@@ -437,7 +437,7 @@ static void draft_stages(struct hd_stream *s, const struct v41 *d, const struct 
         const struct layer *l = &d->draft[i];
 
         enter(s, d, &l->hc_attn, &l->attn_norm, "attn", (int)d->n_layer + i, k->mix_a, i ? k->mix_f : NULL, k);
-        layer_run(s, d, l, &d->draft_moe, b, (int)d->n_layer + i, k);
+        layer_run(s, d, l, NULL, &d->draft_moe, b, (int)d->n_layer + i, k);
         hd_trace(s, k->x, "draft.stage.%d", i);
     }
     hd_mhc_pre(s, y, k->x, k->mix_f, d->mhc.n_hc);
@@ -521,7 +521,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
             hd_csa2_encode(s, &d->attn, &l->attn, d->plan, (int)i, &k.st, k.u);
             break;
         }
-        layer_run(s, d, l, &d->moe, b, (int)i, &k);
+        layer_run(s, d, l, i + 1 < d->n_layer ? &l[1] : NULL, &d->moe, b, (int)i, &k);
     }
     hd_engram_done(s, &d->engram, b, class, b->encode ? d->attn.decoder + 1 : d->n_layer);
     if (learn && hd_stream_ok(s))

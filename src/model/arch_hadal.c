@@ -511,7 +511,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         if (l->dense)
             hd_ffn(s, &l->ffn, u, y);
         else
-            hd_moe_block(s, &d->moe, &l->moe, b, u, y, i);
+            hd_moe_block(s, &d->moe, &l->moe, i + 1 < d->n_layer && !l[1].dense ? &l[1].moe : NULL, b, u, y, i);
         hd_streams_leave(s, &x, y);
         hd_trace(s, x.x, "layers.%d.stream", i);
     }

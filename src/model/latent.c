@@ -244,7 +244,7 @@ void hd_latent_layer_run(struct hd_stream *s, const struct hd_latent *d, int lay
     if (l->dense)
         hd_ffn(s, &l->ffn, u, y);
     else
-        hd_moe_block(s, &d->moe, &l->moe, b, u, y, layer);
+        hd_moe_block(s, &d->moe, &l->moe, layer + 1 < d->n_layer && !l[1].dense ? &l[1].moe : NULL, b, u, y, layer);
     hd_add(s, z, z, y);
     hd_trace(s, z, "layers.%d.out", layer);
 }

@@ -6,7 +6,28 @@ static const struct hd_tensor *maybe(const struct hd_tensor *t)
     return t->n_dim ? t : NULL;
 }
 
-void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *w, const struct hd_ragged *b, const struct hd_tensor *x,
+#define GUESS_MAX 8                   /* tokens: more of them want most of a layer anyway */
+
+/* Tells the source of experts what the next layer will probably choose. */
+static void guess(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *next, const struct hd_ragged *b, const struct hd_tensor *x)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    int64_t n = hd_rows(x), k = hp->gate.n_used;
+    struct hd_tensor *logits, *idx, *weight;
+
+    if (!s->source || !next || next->gate_table.n_dim || n > GUESS_MAX)
+        return;
+    logits = hd_new(s, HD_F32, n, hp->gate.n_expert);
+    idx = hd_new(s, HD_I32, n, k);
+    weight = hd_new(s, HD_F32, n, k);
+    hd_matmul(s, logits, x, &next->gate_inp);
+    hd_gate(s, idx, weight, logits, maybe(&next->gate_bias), NULL, b, &hp->gate);
+    if (hd_stream_ok(s))
+        s->source->ahead(s->source->self, next->gate, idx->data, n * k);
+    hd_stream_rewind(s, mark);
+}
+
+void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *w, const struct hd_moe_weights *next, const struct hd_ragged *b, const struct hd_tensor *x,
                   struct hd_tensor *out, int layer)
 {
     struct hd_stream_mark mark = hd_stream_mark(s);
@@ -18,6 +39,7 @@ void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const s
     hd_gate(s, idx, weight, logits, maybe(&w->gate_bias), maybe(&w->gate_table), b, &hp->gate);
     hd_trace(s, idx, "layers.%d.ffn.experts", layer);
     hd_trace(s, weight, "layers.%d.ffn.weights", layer);
+    guess(s, hp, next, b, x);
     hd_moe(s, out, x, idx, weight, w->gate, w->up, w->down, &hp->moe);
     hd_trace(s, out, "layers.%d.ffn.routed", layer);
     if (w->sh_gate.n_dim) {

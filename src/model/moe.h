@@ -21,8 +21,9 @@ struct hd_moe_block_hp {
     struct hd_moe_hp moe;
 };
 
-/* out[T, D] from x[T, D]. */
-void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *w, const struct hd_ragged *b, const struct hd_tensor *x,
+/* out[T, D] from x[T, D]. next: the next layer's, or NULL: where experts are on disk, what its router says to this layer's x is a good guess at
+ * what will be wanted there. */
+void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *w, const struct hd_moe_weights *next, const struct hd_ragged *b, const struct hd_tensor *x,
                   struct hd_tensor *out, int layer);
 
 /* transformers' fused form, gate_up[E, 2 F, D] (gate rows first) and down[E, D, F], as views of one expert each; t: room for

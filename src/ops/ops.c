@@ -47,6 +47,8 @@ void hd_embed(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor
     if (!hd_require(s, hd_cols(out) == hd_cols(w) && hd_rows(out) == b->n_tok, HD_OP_EMBED, out, w))
         return;
     s->cost.weight_bytes += (double)b->n_tok * (double)hd_row_bytes(w->type, hd_cols(w));
+    if (s->meet.table && !s->be)
+        s->meet.table(s->meet.arg, w);
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_EMBED, .n_out = 1, .out = {out}, .in = {w}, .batch = b});
 }
 
@@ -71,8 +73,8 @@ enum hd_dtype hd_act_type(struct hd_stream *s, const struct hd_tensor *w, int64_
 
 void hd_meet_weight(struct hd_stream *s, const struct hd_tensor *w)
 {
-    if (s->weight && !s->be)
-        s->weight(s->weight_arg, w);
+    if (s->meet.matrix && !s->be)
+        s->meet.matrix(s->meet.arg, w);
 }
 
 const struct hd_tensor *hd_quantise(struct hd_stream *s, enum hd_dtype type, const struct hd_tensor *x)

@@ -248,6 +248,7 @@ void hd_gate(struct hd_stream *s, struct hd_tensor *idx, struct hd_tensor *weigh
         !hd_require(s, (!bias || hd_elems(bias) == hp->n_expert) && (!table || hd_cols(table) == hp->n_used), HD_OP_GATE, logits, bias ? bias : logits))
         return;
     s->cost.flops += 8.0 * (double)hd_elems(logits);
+    s->route = table;
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_GATE,
                                      .n_out = 2,
                                      .out = {idx, weight},
@@ -271,10 +272,14 @@ void hd_moe(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *
         return;
     act_in = hd_act_type(s, gate, 0);
     act_mid = hd_act_type(s, down, 0);
+    if (s->meet.experts && !s->be)
+        s->meet.experts(s->meet.arg, gate, up, down, hp->n_expert, s->route);
     for (int64_t e = 0; e < hp->n_expert; e++) {
-        hd_meet_weight(s, &gate[e]);
-        hd_meet_weight(s, &up[e]);
-        hd_meet_weight(s, &down[e]);
+        if (!s->meet.experts) {
+            hd_meet_weight(s, &gate[e]);
+            hd_meet_weight(s, &up[e]);
+            hd_meet_weight(s, &down[e]);
+        }
         bytes += (double)(hd_tensor_bytes(&gate[e]) + hd_tensor_bytes(&up[e]) + hd_tensor_bytes(&down[e]));
     }
     s->cost.flops += 6.0 * (double)slots * (double)(d * f);
@@ -359,6 +364,8 @@ void hd_table(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor
     if (!hd_require(s, hd_rows(out) == hd_rows(rows) && hd_cols(out) == hd_cols(rows) * hd_cols(w), HD_OP_TABLE, out, w))
         return;
     s->cost.weight_bytes += (double)hd_elems(rows) * (double)hd_row_bytes(w->type, hd_cols(w));
+    if (s->meet.table && !s->be)
+        s->meet.table(s->meet.arg, w);
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_TABLE, .n_out = 1, .out = {out}, .in = {rows, w}});
 }
 

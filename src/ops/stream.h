@@ -16,6 +16,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "ops/paged.h"
+#include "ops/source.h"
 #include "tensor/tensor.h"
 
 enum hd_op {
@@ -85,6 +86,15 @@ typedef void (*hd_trace_fn)(void *arg, const char *name, const struct hd_tensor 
 struct hd_tape;                       /* tape.h */
 struct hd_learn;
 
+/* Dry runs: who wants to know which weights a step meets, in its order. Any function may be NULL. */
+struct hd_meet {
+    void *arg;
+    void (*matrix)(void *arg, const struct hd_tensor *w);     /* of a product */
+    /* Of a mixture: arrays [n]; route: the table that chooses by token id, or NULL. NULL: experts are told as matrices. */
+    void (*experts)(void *arg, const struct hd_tensor *gate, const struct hd_tensor *up, const struct hd_tensor *down, int64_t n, const struct hd_tensor *route);
+    void (*table)(void *arg, const struct hd_tensor *w);      /* read by the row */
+};
+
 struct hd_stream {
     const struct hd_backend *be;      /* NULL: dry */
     struct hd_arena *step;
@@ -95,8 +105,9 @@ struct hd_stream {
     hd_trace_fn trace;
     void *trace_arg;
     struct hd_tape *tape;             /* NULL: not recording */
-    void (*weight)(void *arg, const struct hd_tensor *w);     /* dry runs: every matrix that a product meets, in the order of the step; or NULL */
-    void *weight_arg;
+    struct hd_meet meet;
+    const struct hd_tensor *route;    /* the table that the last hd_gate() chose by, or NULL */
+    const struct hd_source *source;   /* of weights that are not all in memory; NULL: they are */
     struct hd_learn *learn;           /* learn.h: losses beside that of the logits; NULL: none */
     const int32_t *target;            /* hd_logits() gives losses against these ids, one per row; NULL: logits. Lives as long as the step */
 };

@@ -83,38 +83,82 @@ bool hd_panels_describe(const struct hd_tensor *w, struct hd_panels *p)
     return true;
 }
 
-/* Sixteen bytes of nibbles with columns 2j and 2j + 1 in byte j: as j and 16 + j. */
-static void unzip(const uint8_t *in, uint8_t *out)
+#define FEW 16                        /* blocks of a row that are packed before the next row's */
+
+/* The low four bytes of x, two apart. */
+static inline uint64_t spread(uint64_t x)
 {
-    for (int j = 0; j < 8; j++) {
-        out[2 * j] = (uint8_t)((in[j] & 15) | (in[8 + j] & 15) << 4);
-        out[2 * j + 1] = (uint8_t)(in[j] >> 4 | (in[8 + j] & 0xF0));
+    x &= 0xFFFFFFFFu;
+    x = (x | x << 16) & 0x0000FFFF0000FFFFu;
+    return (x | x << 8) & 0x00FF00FF00FF00FFu;
+}
+
+/* Sixteen bytes of nibbles with columns 2j and 2j + 1 in byte j: as j and 16 + j; eight bytes a register. */
+static inline void unzip(const uint8_t *in, uint64_t out[2])
+{
+    const uint64_t low = 0x0F0F0F0F0F0F0F0Fu;
+    uint64_t a, b, even, odd;
+
+    memcpy(&a, in, 8);
+    memcpy(&b, in + 8, 8);
+    even = (a & low) | (b & low) << 4;
+    odd = (a >> 4 & low) | (b & ~low);
+    out[0] = spread(even) | spread(odd) << 8;
+    out[1] = spread(even >> 32) | spread(odd >> 32) << 8;
+}
+
+/* Codes of n blocks of one row: groups of four bytes, 64 bytes apart. */
+static inline void pack_codes(const uint8_t *in, int64_t block, int head, int words, bool f4, int64_t n, uint8_t *out)
+{
+    for (int64_t b = 0; b < n; b++, in += block, out += words * 64) {
+        uint64_t zip[2];
+
+        if (f4)
+            unzip(in, zip);
+        for (int g = 0; g < words; g++) {
+            uint32_t v = (uint32_t)(f4 ? zip[g / 2] >> 32 * (g & 1) : 0);
+
+            if (!f4)
+                memcpy(&v, in + head + 4 * g, 4);
+            memcpy(out + g * 64, &v, 4);
+        }
     }
 }
 
-static void pack_blocks(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
+/* A few blocks of 32 columns of every lane, then the next few: what is written lies together, and rows are read in whole cache lines that were
+ * asked for before. */
+static void pack_blocks(const struct hd_tensor *w, const struct hd_panels *p, int64_t row0, int n_lane, uint8_t *out)
 {
-    const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes, *scale = (const uint8_t *)w->scale.data + row * w->scale.n_col;
-    int words = p->kind == HD_PANEL_BYTES ? 8 : 4;
-    bool mx = w->type == HD_MXFP4, f4 = w->type == HD_F4_E2M1;
-    int head = f4 ? 0 : mx ? 1 : w->type == HD_Q4_1 ? 4 : 2;
+    bool mx = w->type == HD_MXFP4, f4 = w->type == HD_F4_E2M1, q8 = p->kind == HD_PANEL_BYTES;
+    int head = f4 ? 0 : mx ? 1 : w->type == HD_Q4_1 ? 4 : 2, words = q8 ? 8 : 4;
+    int64_t nb = p->n / 32, block = head + 4 * words;
 
-    for (int64_t b = 0; b < p->n / 32; b++, in += head + 4 * words) {
-        const uint8_t *code = in + head;
-        uint8_t zip[16];
+    for (int64_t b = 0; b < nb; b += FEW) {
+        int64_t n = nb - b < FEW ? nb - b : FEW;
 
-        if (f4) {
-            unzip(code, zip);
-            code = zip;
+        for (int lane = 0; lane < n_lane; lane++) {
+            const uint8_t *in = (const uint8_t *)w->data + (row0 + lane) * w->row_bytes + b * block;
+            uint8_t *to = out + b * words * 64 + lane * 4;
+
+            for (int64_t k = 0; k < n * block; k += 64)
+                __builtin_prefetch(in + FEW * block * 2 + k);
+            if (f4)
+                pack_codes(in, block, 0, 4, true, n, to);
+            else if (q8)
+                pack_codes(in, block, 2, 8, false, n, to);
+            else
+                pack_codes(in, block, head, 4, false, n, to);
+            for (int64_t k = b; k < b + n; k++, in += block) {
+                if (f4)
+                    out[p->scale_at + k * 16 + lane] = ((const uint8_t *)w->scale.data)[(row0 + lane) * w->scale.n_col + k];
+                else if (mx)
+                    out[p->scale_at + k * 16 + lane] = in[0];
+                else
+                    memcpy(out + p->scale_at + (k * 16 + lane) * 2, in, 2);
+                if (w->type == HD_Q4_1)
+                    memcpy(out + p->min_at + (k * 16 + lane) * 2, in + 2, 2);
+            }
         }
-        for (int g = 0; g < words; g++)
-            memcpy(out + ((b * words + g) * 16 + lane) * 4, code + 4 * g, 4);
-        if (mx || f4)
-            out[p->scale_at + b * 16 + lane] = mx ? in[0] : scale[b];
-        else
-            memcpy(out + p->scale_at + (b * 16 + lane) * 2, in, 2);
-        if (w->type == HD_Q4_1)
-            memcpy(out + p->min_at + (b * 16 + lane) * 2, in + 2, 2);
     }
 }
 
@@ -209,28 +253,40 @@ static void pack_super(const struct hd_tensor *w, const struct hd_panels *p, int
             pack_k4(p, in, c, lane, out);
 }
 
-/* Four bytes a lane: four columns of fp8, two of bf16. */
-static void pack_words(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
+/* Four columns of fp8 as the kernels want them in a lane: 0, 2, 1, 3. */
+static inline uint32_t fp8_word(uint32_t v)
 {
-    const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes;
+    return (v & 0xFF0000FFu) | (v & 0xFF00u) << 8 | (v >> 8 & 0xFF00u);
+}
 
-    if (p->kind == HD_PANEL_FP8) {
-        for (int64_t c = 0; c < p->n / 4; c++) {
-            uint8_t *o = out + (c * 16 + lane) * 4;
+/* Two columns of bf16, either 0 where it is tiny. */
+static inline uint32_t bf16_word(uint32_t v)
+{
+    uint32_t low = (v & 0x7F80u) < HD_BF16_WEIGHT_MIN ? v & 0x8000u : v & 0xFFFFu, high = v >> 16;
 
-            o[0] = in[4 * c];
-            o[1] = in[4 * c + 2];
-            o[2] = in[4 * c + 1];
-            o[3] = in[4 * c + 3];
+    return low | ((high & 0x7F80u) < HD_BF16_WEIGHT_MIN ? high & 0x8000u : high) << 16;
+}
+
+/* Four bytes a lane: four columns of fp8, two of bf16. Pieces of rows, as above. */
+static void pack_words(const struct hd_tensor *w, const struct hd_panels *p, int64_t row0, int n_lane, uint8_t *out)
+{
+    bool fp8 = p->kind == HD_PANEL_FP8;
+    int64_t n = p->n / (fp8 ? 4 : 2), few = FEW * 8;
+
+    for (int64_t c = 0; c < n; c += few)
+        for (int lane = 0; lane < n_lane; lane++) {
+            const uint8_t *in = (const uint8_t *)w->data + (row0 + lane) * w->row_bytes + c * 4;
+            uint8_t *to = out + (c * 16 + lane) * 4;
+
+            for (int64_t k = 0; k < (n - c < few ? n - c : few); k++) {
+                uint32_t v;
+
+                __builtin_prefetch(in + few * 4 + k * 4);
+                memcpy(&v, in + k * 4, 4);
+                v = fp8 ? fp8_word(v) : bf16_word(v);
+                memcpy(to + k * 64, &v, 4);
+            }
         }
-        return;
-    }
-    for (int64_t c = 0; c < p->n; c++) {
-        uint16_t v = hd_load16(in + 2 * c);
-
-        v = (v & 0x7F80) < HD_BF16_WEIGHT_MIN ? v & 0x8000 : v;
-        memcpy(out + (c / 2 * 16 + lane) * 4 + c % 2 * 2, &v, 2);
-    }
 }
 
 static void pack_fp8_scales(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
@@ -246,23 +302,26 @@ static void pack_fp8_scales(const struct hd_tensor *w, const struct hd_panels *p
 
 void hd_panel_pack(const struct hd_tensor *w, const struct hd_panels *p, int64_t i, void *out)
 {
+    int64_t row0 = i * HD_PANEL_ROWS;
+    int n_lane = (int)(p->n_row - row0 < HD_PANEL_ROWS ? p->n_row - row0 : HD_PANEL_ROWS);
+    bool super = hd_dtypes[p->type].block_len == 256, fives = p->type == HD_Q5_0 || p->type == HD_Q5_1;
+
     if ((i + 1) * HD_PANEL_ROWS > p->n_row)
         memset(out, 0, (size_t)p->bytes);
     else
         memset((char *)out + p->bytes - 64, 0, 64);       /* what pads a whole panel */
-    for (int lane = 0; lane < HD_PANEL_ROWS && i * HD_PANEL_ROWS + lane < p->n_row; lane++) {
-        int64_t row = i * HD_PANEL_ROWS + lane;
-
-        if (hd_dtypes[p->type].block_len == 256) {
-            pack_super(w, p, row, lane, out);
-        } else if (p->type == HD_Q5_0 || p->type == HD_Q5_1) {
-            pack_fives(w, p, row, lane, out);
-        } else if (p->kind == HD_PANEL_NIBBLES || p->kind == HD_PANEL_BYTES) {
-            pack_blocks(w, p, row, lane, out);
-        } else {
-            pack_words(w, p, row, lane, out);
-            if (p->kind == HD_PANEL_FP8 && (lane == 0 || p->scale_rows))
-                pack_fp8_scales(w, p, row, lane, out);
-        }
+    for (int lane = 0; (super || fives) && lane < n_lane; lane++)
+        if (super)
+            pack_super(w, p, row0 + lane, lane, out);
+        else
+            pack_fives(w, p, row0 + lane, lane, out);
+    if (super || fives)
+        return;
+    if (p->kind == HD_PANEL_NIBBLES || p->kind == HD_PANEL_BYTES) {
+        pack_blocks(w, p, row0, n_lane, out);
+        return;
     }
+    pack_words(w, p, row0, n_lane, out);
+    for (int lane = 0; p->kind == HD_PANEL_FP8 && lane < (p->scale_rows ? n_lane : 1); lane++)
+        pack_fp8_scales(w, p, row0 + lane, lane, out);
 }

@@ -42,19 +42,30 @@ static bool unique(struct hd_packs *p)
     for (size_t i = p->n; i-- > 1;)
         if (*at[i] == *at[i - 1])
             *at[i] = NULL;
-    for (size_t i = 0; i < p->n; i++)
+    for (size_t i = 0, n_matrix = p->n_matrix; i < p->n; i++) {
+        if (!p->w[i] && i < n_matrix)
+            p->n_matrix--;
         if (p->w[i])
             p->w[n++] = p->w[i];
+    }
     p->n = n;
     hd_free(at);
     return true;
 }
 
+static int64_t up64(int64_t n)
+{
+    return (n + 63) & ~(int64_t)63;
+}
+
+static int64_t scale_bytes(const struct hd_tensor *w)
+{
+    return w->scale.data ? w->scale.n_row * hd_row_bytes(w->scale.type, w->scale.n_col) : 0;
+}
+
 static int64_t tensor_bytes(const struct hd_panels *q, const struct hd_tensor *w)
 {
-    int64_t n = q->kind ? hd_panel_count(q) * q->bytes : hd_tensor_bytes(w);
-
-    return (n + 63) & ~(int64_t)63;
+    return q->kind ? up64(hd_panel_count(q) * q->bytes) : up64(hd_tensor_bytes(w)) + up64(scale_bytes(w));
 }
 
 /* A piece of work: so many panels (or bytes) of one weight. */
@@ -125,7 +136,7 @@ int hd_packs_make(struct hd_packs *p, struct hd_pool *pool, hd_progress_fn progr
         return HD_OK;
     if (!p->failed && unique(p) && (p->panels = hd_calloc(p->n, sizeof *p->panels)) && (j.at = at = hd_malloc(p->n * sizeof *at))) {
         for (size_t i = 0; i < p->n; i++) {
-            if (!hd_panels_describe(p->w[i], &p->panels[i]))
+            if (i >= p->n_matrix || !hd_panels_describe(p->w[i], &p->panels[i]))
                 p->panels[i].kind = HD_PANEL_NONE;
             at[i] = p->bytes;
             p->bytes += tensor_bytes(&p->panels[i], p->w[i]);
@@ -151,10 +162,13 @@ int hd_packs_make(struct hd_packs *p, struct hd_pool *pool, hd_progress_fn progr
         struct hd_tensor *w = (struct hd_tensor *)p->w[i];        /* the model's own; whoever packs may change where they lie */
 
         p->panels[i].data = (const uint8_t *)p->data + at[i];
-        if (p->panels[i].kind)
+        if (p->panels[i].kind) {
             w->panels = &p->panels[i];
-        else
-            w->data = p->data + at[i];
+            continue;
+        }
+        w->data = p->data + at[i];
+        if (w->scale.data)
+            w->scale.data = memcpy(p->data + at[i] + up64(hd_tensor_bytes(w)), w->scale.data, (size_t)scale_bytes(w));
     }
     hd_free(at);
     hd_free(j.piece);

@@ -1,7 +1,7 @@
 /* pack.h: a model's matrices once more, in huge pages and in the order in which kernels read them (tensor/panel.h).
  *
  * Weights are gathered in the order in which a step meets them (hd_stream's weight hook, in a dry run), so that a decode step is one walk
- * through memory. Formats that panels are not made for are copied as they lie. Afterwards nothing but table and embedding rows is read
+ * through memory. Formats that panels are not made for are copied as they lie, with their scales. Afterwards nothing but table and embedding rows is read
  * from the files, whose pages the system may have back.
  *
  * Owns     the copies; tensors point into them until hd_packs_release()
@@ -21,6 +21,7 @@ struct hd_packs {
     const struct hd_tensor **w;       /* gathered */
     size_t n, cap;
     bool failed;                      /* no memory while gathering */
+    size_t n_matrix;                  /* of the first gathered, the only ones that panels may be made of: set by whoever gathers */
     struct hd_panels *panels;         /* [n] */
     char *data;
     int64_t bytes;

@@ -345,3 +345,19 @@ void hd_store_cool(const struct hd_store *st)
         if (st->files[i].n)
             madvise((void *)st->files[i].data, st->files[i].n, MADV_DONTNEED);
 }
+
+bool hd_store_locate(const struct hd_store *st, const void *p, int *file, int64_t *at)
+{
+    uintptr_t a = (uintptr_t)p;
+
+    for (int i = 0; i < st->n_file; i++) {
+        uintptr_t begin = (uintptr_t)st->files[i].data;
+
+        if (a >= begin && a < begin + st->files[i].n) {
+            *file = i;
+            *at = (int64_t)(a - begin);
+            return true;
+        }
+    }
+    return false;
+}

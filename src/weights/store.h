@@ -65,6 +65,9 @@ struct hd_entry *hd_store_find(const struct hd_store *st, const char *name);
 /* Gives the files' pages back to the system, which brings them in again when somebody reads there. */
 void hd_store_cool(const struct hd_store *st);
 
+/* Which file p, an address in a map, lies in, and where. false: in none. */
+bool hd_store_locate(const struct hd_store *st, const void *p, int *file, int64_t *at);
+
 /* For the readers: a new entry with its name copied; NULL and *err when it is there already or memory ran out. */
 struct hd_entry *hd_store_add(struct hd_store *st, const char *name, size_t n, struct hd_err *err);
 

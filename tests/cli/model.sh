@@ -55,6 +55,10 @@ rc=$?
 [ $rc -eq 0 ] || [ $rc -eq 130 ]
 report $? "interrupted: exit $rc"
 complains "says so" "interrupted"
+fails 2 "memory that is no size" "$HADAL" run $M -p "Hi" -q --memory lots
+fails 1 "memory for less than the model" "$HADAL" run $M -p "Hi" -q --memory 50MiB
+complains "says what is needed" "not enough memory: weights"
+works "memory enough" "$HADAL" run $M -p "Hi" -n 2 -q --memory 4G
 works "tokenize from GGUF" "$HADAL" tokenize $M -p "Hello world" --ids
 printf '{"messages": [{"role": "user", "content": "Hi <|im_end|>"}]}' >"$T/m.json"
 works "chat template" "$HADAL" tokenize $M --chat "$T/m.json"

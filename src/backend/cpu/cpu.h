@@ -18,6 +18,17 @@ struct hd_cpu {
 /* Runs fn over n rows of cols elements each, alone or with the team. */
 void hd_cpu_rows(struct hd_cpu *cpu, int64_t n, int64_t cols, hd_range_fn fn, void *arg);
 
+/* What the ranges of an op that reads tables need to know. */
+struct hd_cpu_table_job {
+    struct hd_stream *s;
+    const struct hd_call *c;
+};
+
+/* The same for rows of tables that the stream's source may have to read: then the engine thread alone. */
+void hd_cpu_row_job(struct hd_cpu *cpu, struct hd_stream *s, int64_t n, int64_t cols, hd_range_fn fn, void *arg);
+/* Row of w as f32; from the stream's source if that has w's rows. */
+void hd_cpu_decode_row(struct hd_stream *s, const struct hd_tensor *w, int64_t row, float *out);
+
 void hd_cpu_embed(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_gather(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_rmsnorm(void *self, struct hd_stream *s, const struct hd_call *c);

@@ -37,20 +37,19 @@ void hd_cpu_ngram(void *self, struct hd_stream *s, const struct hd_call *c)
 
 static void table_range(void *arg, int64_t begin, int64_t end)
 {
-    const struct hd_call *c = arg;
-    const struct hd_tensor *w = c->in[1];
-    int64_t n = hd_cols(c->in[0]), d = hd_cols(w);
+    const struct hd_cpu_table_job *j = arg;
+    const struct hd_call *c = j->c;
+    int64_t n = hd_cols(c->in[0]), d = hd_cols(c->in[1]);
 
-    for (int64_t i = begin; i < end; i++) {
-        struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, ((const int32_t *)hd_cpu_row(c->in[0], i / n))[i % n]};
-
-        hd_k.decode[w->type](&rows, d, hd_cpu_row(c->out[0], i / n) + i % n * d);
-    }
+    for (int64_t i = begin; i < end; i++)
+        hd_cpu_decode_row(j->s, c->in[1], ((const int32_t *)hd_cpu_row(c->in[0], i / n))[i % n], hd_cpu_row(c->out[0], i / n) + i % n * d);
 }
 
 void hd_cpu_table(void *self, struct hd_stream *s, const struct hd_call *c)
 {
-    hd_cpu_rows(self, hd_elems(c->in[0]), 2 * hd_cols(c->in[1]), table_range, (void *)c);
+    for (int64_t t = 0; s->source && t < hd_rows(c->in[0]); t++)      /* all at once, so that the drive has a queue */
+        s->source->rows_ahead(s->source->self, c->in[1], (const int32_t *)hd_cpu_row(c->in[0], t), hd_cols(c->in[0]));
+    hd_cpu_row_job(self, s, hd_elems(c->in[0]), 2 * hd_cols(c->in[1]), table_range, &(struct hd_cpu_table_job){s, c});
 }
 
 static float rms(const float *x, int64_t n, float eps)

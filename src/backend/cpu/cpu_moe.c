@@ -3,6 +3,7 @@
  * Tokens are grouped by expert, so that an expert's weights are read once a step however many tokens chose it. The rows of
  * all experts that somebody chose form one list of tiles, shared by the team: first gate and up of every slot, then (after
  * the activation) down. A token's experts are added in ascending order: who else is in the batch does not change a bit.
+ * Experts that are not all in memory come in groups, as the stream's source has them: the same work on shorter lists.
  */
 #include <math.h>
 #include <string.h>
@@ -141,6 +142,9 @@ struct job {
     const struct hd_tensor *out[2];
     struct hd_acts in;
     int64_t tiles;                    /* per expert */
+    int32_t *pick, *pick_tok;         /* experts that are computed now, and (of all that are chosen) how many tokens each has: scratch */
+    int64_t n_pick;
+    int64_t slot0;                    /* first sorted slot of the range that is activated now */
 };
 
 static void product_range(void *arg, int64_t begin, int64_t end)
@@ -148,10 +152,10 @@ static void product_range(void *arg, int64_t begin, int64_t end)
     const struct job *j = arg;
 
     for (int64_t i = begin; i < end; i++) {
-        int64_t e = i / j->tiles, row0 = i % j->tiles * j->tile, n = j->first[e + 1] - j->first[e];
+        int64_t e = j->pick[i / j->tiles], row0 = i % j->tiles * j->tile;
         int64_t n_row = j->n_out - row0 < j->tile ? j->n_out - row0 : j->tile;
 
-        for (int k = 0; k < 2 && n > 0; k++) {
+        for (int k = 0; k < 2; k++) {
             for (int64_t t = j->first[e]; j->w[k] && t < j->first[e + 1]; t += TOK_BLOCK)
                 hd_cpu_mul_rows(&j->w[k][e], row0, n_row, &j->in, t, j->first[e + 1] - t < TOK_BLOCK ? j->first[e + 1] - t : TOK_BLOCK, hd_cpu_row(j->out[k], t) + row0,
                                j->out[k]->row_bytes / 4);
@@ -162,9 +166,10 @@ static void product_range(void *arg, int64_t begin, int64_t end)
 static void product(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, const struct hd_tensor *w0, const struct hd_tensor *w1, const struct hd_tensor *in, const struct hd_tensor *in_q,
                     const struct hd_tensor *out0, const struct hd_tensor *out1)
 {
-    int64_t step = w0->panels ? HD_PANEL_ROWS : 8, tile = (w0->panels ? TILE_PANEL : TILE_BYTES) / (w0->row_bytes > 0 ? w0->row_bytes : 1) / step * step;
+    const struct hd_tensor *any = &w0[j->pick[0]];
+    int64_t step = any->panels ? HD_PANEL_ROWS : 8, tile = (any->panels ? TILE_PANEL : TILE_BYTES) / (any->row_bytes > 0 ? any->row_bytes : 1) / step * step;
 
-    j->n_out = hd_rows(w0);
+    j->n_out = hd_rows(any);
     j->tile = tile < step ? step : tile;
     j->tiles = (j->n_out + j->tile - 1) / j->tile;
     j->w[0] = w0;
@@ -174,19 +179,20 @@ static void product(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, cons
     j->out[0] = out0;
     j->out[1] = out1;
     if (s->tape) {                    /* training: see cpu_matmul.c */
-        for (int64_t e = 0; e < j->c->i[0]; e++)
+        for (int64_t i = 0; i < j->n_pick; i++)
             for (int k = 0; k < 2; k++)
-                if (j->w[k] && j->first[e + 1] > j->first[e]) {
+                if (j->w[k]) {
+                    int64_t e = j->pick[i];
                     struct hd_tensor x = hd_cpu_rows_of(in, j->first[e], j->first[e + 1] - j->first[e]), y = hd_cpu_rows_of(j->out[k], j->first[e], hd_rows(&x));
 
                     hd_cpu_product(cpu, s, &y, &x, &j->w[k][e], 0);
                 }
         return;
     }
-    hd_pool_for(cpu->pool, j->tiles * j->c->i[0], 1, product_range, j);
+    hd_pool_for(cpu->pool, j->tiles * j->n_pick, 1, product_range, j);
 }
 
-/* Slots sorted by expert, then by token. order's rows: first[E + 1] | token of a slot | slot of (token, choice). */
+/* Slots sorted by expert, then by token. order's rows: first[E + 1] | token of a slot, chosen experts[E] | slot of (token, choice), their tokens[E]. */
 static void sort_slots(struct job *j)
 {
     const struct hd_call *c = j->c;
@@ -212,6 +218,13 @@ static void sort_slots(struct job *j)
     j->first = first;
     j->slot_tok = tok;
     j->slot_of = of;
+    j->pick = tok + n_tok * k;
+    j->pick_tok = of + n_tok * k;
+    for (int64_t e = 0; e < n_expert; e++)
+        if (first[e + 1] > first[e]) {
+            j->pick[j->n_pick] = (int32_t)e;
+            j->pick_tok[j->n_pick++] = first[e + 1] - first[e];
+        }
 }
 
 static void gather_range(void *arg, int64_t begin, int64_t end)
@@ -251,7 +264,7 @@ static void act_range(void *arg, int64_t begin, int64_t end)
     float limit = j->c->f[0];
     bool official = j->c->i[3];
 
-    for (int64_t s = begin; s < end; s++) {
+    for (int64_t s = j->slot0 + begin; s < j->slot0 + end; s++) {
         float *h = hd_cpu_row(l[H], s), *u = hd_cpu_row(l[U], s);
 
         if (official) {
@@ -305,18 +318,53 @@ static void sum_range(void *arg, int64_t begin, int64_t end)
     }
 }
 
+/* The picked experts, which lie together among the sorted slots or come one by one. */
+static void compute(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, bool together)
+{
+    const struct hd_call *c = j->c;
+    const struct hd_tensor *const *l = c->list;
+
+    product(cpu, s, j, c->in[2], c->in[3], l[XS], l[XQ], l[H], l[U]);
+    for (int64_t i = 0; i < (together ? 1 : j->n_pick); i++) {
+        int64_t n = together ? hd_rows(l[XS]) : j->first[j->pick[i] + 1] - j->first[j->pick[i]];
+
+        j->slot0 = together ? 0 : j->first[j->pick[i]];
+        hd_cpu_rows(cpu, n, 8 * hd_cols(l[H]), act_range, j);
+    }
+    product(cpu, s, j, c->in[4], NULL, l[H], l[HQ], l[Y], NULL);
+}
+
+/* In groups, as the source has them ready. */
+static void compute_sourced(struct hd_cpu *cpu, struct hd_stream *s, struct job *j)
+{
+    const struct hd_source *src = s->source;
+    struct hd_err err;
+
+    while ((j->n_pick = src->take(src->self, j->pick, j->c->i[0], &err)) > 0) {
+        compute(cpu, s, j, false);
+        src->give(src->self, j->pick, j->n_pick);
+    }
+    src->drop(src->self);
+    if (j->n_pick < 0)
+        hd_stream_fail(s, (int)j->n_pick, "%s", err.msg);
+}
+
 void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     const struct hd_tensor *const *l = c->list;
     struct job j = {.c = c};
     int64_t slots = hd_rows(l[XS]);
+    bool sourced;
 
     if (!slots)
         return;
     sort_slots(&j);
+    sourced = s->source && s->source->want(s->source->self, c->in[2], j.pick, j.pick_tok, j.n_pick);
     hd_cpu_rows(self, slots, 2 * hd_cols(l[XS]), gather_range, &j);
-    product(self, s, &j, c->in[2], c->in[3], l[XS], l[XQ], l[H], l[U]);
-    hd_cpu_rows(self, slots, 8 * hd_cols(l[H]), act_range, &j);
-    product(self, s, &j, c->in[4], NULL, l[H], l[HQ], l[Y], NULL);
-    hd_cpu_rows(self, hd_rows(l[X]), hd_cols(l[XS]) * hd_cols(l[IDX]), sum_range, &j);
+    if (sourced)
+        compute_sourced(self, s, &j);
+    else
+        compute(self, s, &j, true);
+    if (hd_stream_ok(s))
+        hd_cpu_rows(self, hd_rows(l[X]), hd_cols(l[XS]) * hd_cols(l[IDX]), sum_range, &j);
 }

@@ -10,25 +10,46 @@ static float *row_f32(const struct hd_tensor *t, int64_t r)
     return (float *)((char *)t->data + r * t->row_bytes);
 }
 
-static struct hd_wrows rows_of(const struct hd_tensor *w, int64_t row0)
+void hd_cpu_decode_row(struct hd_stream *s, const struct hd_tensor *w, int64_t row, float *out)
 {
-    return (struct hd_wrows){w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row0};
+    struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row};
+    struct hd_scale scale = w->scale;
+    char data[HD_SOURCE_ROW_MAX], scales[HD_SOURCE_ROW_MAX];
+    struct hd_err err;
+    int rc;
+
+    if (s->source && s->source->has_rows(s->source->self, w)) {
+        rc = s->source->row(s->source->self, w, row, data, scales, &err);
+        if (rc < 0) {
+            hd_stream_fail(s, rc, "%s", err.msg);
+            return;
+        }
+        scale.data = scales;
+        rows = (struct hd_wrows){data, w->row_bytes, w->scale.data ? &scale : NULL, 0};
+    }
+    hd_k.decode[w->type](&rows, hd_cols(w), out);
+}
+
+/* Reading from files is slow enough for the team; several workers may fail at once, so the engine thread does it alone. */
+void hd_cpu_row_job(struct hd_cpu *cpu, struct hd_stream *s, int64_t n, int64_t cols, hd_range_fn fn, void *arg)
+{
+    if (s->source)
+        fn(arg, 0, n);
+    else
+        hd_cpu_rows(cpu, n, cols, fn, arg);
 }
 
 static void embed_range(void *arg, int64_t begin, int64_t end)
 {
-    const struct hd_call *c = arg;
+    const struct hd_cpu_table_job *j = arg;
 
-    for (int64_t t = begin; t < end; t++) {
-        struct hd_wrows w = rows_of(c->in[0], c->batch->ids[t]);
-
-        hd_k.decode[c->in[0]->type](&w, hd_cols(c->in[0]), row_f32(c->out[0], t));
-    }
+    for (int64_t t = begin; t < end; t++)
+        hd_cpu_decode_row(j->s, j->c->in[0], j->c->batch->ids[t], row_f32(j->c->out[0], t));
 }
 
 void hd_cpu_embed(void *self, struct hd_stream *s, const struct hd_call *c)
 {
-    hd_cpu_rows(self, c->batch->n_tok, hd_cols(c->out[0]), embed_range, (void *)c);
+    hd_cpu_row_job(self, s, c->batch->n_tok, hd_cols(c->out[0]), embed_range, &(struct hd_cpu_table_job){s, c});
 }
 
 void hd_cpu_gather(void *self, struct hd_stream *s, const struct hd_call *c)

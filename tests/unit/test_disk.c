@@ -1,0 +1,411 @@
+/* test_disk.c: models bigger than memory: the same bits as with everything in memory, and what happens when the files do not play along. */
+#include "golden.h"
+
+#include <fcntl.h>
+
+#include "engine/draft.h"
+
+static void same(const float *a, const float *b, int64_t n, const char *what)
+{
+    if (memcmp(a, b, (size_t)n * sizeof *a))
+        fail_msg("%s: other bits than in memory", what);
+}
+
+static struct hd_engine_options options(const struct golden *g, enum hd_exact exact, int n_thread)
+{
+    return (struct hd_engine_options){.n_thread = n_thread, .exact = exact, .n_ctx = 2 * g->n + 256, .kv = HD_KV_F32, .chunk = 512};
+}
+
+/* With room for extra experts more than the fewest possible. false: the model has none. */
+static bool open_streamed(struct hd_engine *e, const struct golden *g, enum hd_exact exact, int n_thread, int extra)
+{
+    struct hd_engine_options o = options(g, exact, n_thread);
+
+    o.n_slot = HD_EXPERTS_SLOTS_MIN + extra;
+    assert_ok(hd_engine_open(e, g->file, &o, &test_err));
+    if (!e->experts)
+        hd_engine_close(e);
+    else
+        assert_true(hd_experts_slots(e->experts) <= HD_EXPERTS_SLOTS_MIN + extra);
+    return e->experts;
+}
+
+static float *in_memory(const struct golden *g, enum hd_exact exact)
+{
+    struct hd_engine_options o = options(g, exact, 2);
+    struct hd_engine e;
+    float *x;
+
+    assert_ok(hd_engine_open(&e, g->file, &o, &test_err));
+    assert_null(e.experts);
+    x = golden_forward(&e, g, 0);
+    hd_engine_close(&e);
+    return x;
+}
+
+static void compare(const struct golden *g, enum hd_exact exact)
+{
+    static const int extra[] = {0, 2, 7, 1000}, chunk[] = {0, 3, 11, 0};
+    int64_t n = g->n * g->n_vocab;
+    float *base = in_memory(g, exact), *x;
+
+    for (int i = 0; i < HD_LEN(extra); i += exact ? 2 : 1) {
+        struct hd_experts_stats st;
+        struct hd_engine e;
+
+        open_streamed(&e, g, exact, i + 1, extra[i]);
+        for (int again = 0; again < (chunk[i] ? 1 : 2); again++) {
+            x = golden_forward(&e, g, chunk[i]);
+            same(base, x, n, g->path);
+            hd_free(x);
+        }
+        hd_experts_stats(e.experts, &st);
+        print_message("# %s: %lld hit, %lld missed (%lld late), %lld ahead (%lld used), %lld read, %lld rows\n", g->path, (long long)st.hit, (long long)st.miss, (long long)st.late,
+                      (long long)st.ahead, (long long)st.ahead_used, (long long)st.n_read, (long long)st.n_row);
+        assert_true(st.miss + st.ahead_used > 0 && st.n_read > 0 && st.bytes > 0 && st.n_row >= g->n && st.row_bytes > 0);
+        assert_true(st.n_read <= st.miss + st.ahead && st.ahead_used <= st.ahead && st.late <= st.miss);
+        if (extra[i] == 1000)         /* everything stays: read once */
+            assert_true(st.hit > 0 && st.n_read <= e.plan.n_slot);
+        hd_engine_close(&e);
+    }
+    hd_free(base);
+}
+
+static void test_same_bits(void **state)
+{
+    DIR *d = opendir("tests/golden");
+    struct dirent *de;
+    int n = 0;
+
+    assert_non_null(d);
+    while ((de = readdir(d))) {
+        struct golden g = {0};
+        struct hd_engine e;
+
+        if (!golden_numbers(de->d_name, g.numbers))
+            continue;
+        snprintf(g.path, sizeof g.path, "tests/golden/%.200s", de->d_name);
+        golden_load(&g);
+        if (open_streamed(&e, &g, HD_EXACT_NONE, 1, 0)) {
+            hd_engine_close(&e);
+            compare(&g, HD_EXACT_NONE);
+            compare(&g, HD_EXACT_F32);
+            n++;
+        }
+        golden_unload(&g);
+    }
+    closedir(d);
+    assert_true(n >= 15);
+}
+
+/* ---- drafts ---- */
+
+/* What the draft module says, as it comes. */
+struct heard {
+    float *x;
+    size_t n, cap;
+};
+
+static void hear(void *arg, const char *name, const struct hd_tensor *t)
+{
+    struct heard *h = arg;
+    size_t n = (size_t)hd_elems(t);
+
+    if (strncmp(name, "draft.", 6))
+        return;
+    assert_true(HD_GROW(h->x, h->cap, h->n + n, SIZE_MAX));
+    memcpy(h->x + h->n, t->data, n * sizeof *h->x);
+    h->n += n;
+}
+
+/* Proposals behind half and behind all of g's tokens; what the module named on the way. */
+static void drafts(struct hd_engine *e, const struct golden *g, struct heard *h, int32_t out[2][HD_DRAFT_MAX])
+{
+    struct hd_sample_params p;
+    struct hd_sampler sm;
+    struct hd_session ss;
+    int32_t *ids = hd_calloc((size_t)g->n + HD_DRAFT_MAX, sizeof *ids);
+
+    hd_sample_defaults(&p);
+    p.temperature = 0;
+    assert_ok(hd_sampler_init(&sm, &p, g->n_vocab, &test_err));
+    assert_ok(hd_session_open(&ss, e, &test_err));
+    memcpy(ids, g->ids, (size_t)g->n * sizeof *ids);
+    e->trace = hear;
+    e->trace_arg = h;
+    for (int i = 0; i < 2; i++) {
+        int64_t n = i ? g->n : g->n / 2;
+        struct hd_draft_item it = {.session = &ss, .ids = ids, .n = n, .depth = e->model.draft.depth, .sample = &p, .rng = sm.rng};
+
+        assert_ok(hd_session_feed(&ss, g->ids + ss.n, n - 1 - (int64_t)ss.n, NULL, NULL, NULL, &test_err));
+        assert_ok(hd_draft_run(e, &sm, &it, 1, 0, &test_err));
+        assert_true(it.n_draft > 0 && it.n_draft <= HD_DRAFT_MAX);
+        memset(out[i], 0, sizeof out[i]);
+        memcpy(out[i], ids + n, (size_t)it.n_draft * sizeof *ids);
+        memcpy(ids, g->ids, (size_t)g->n * sizeof *ids);
+    }
+    hd_session_close(&ss);
+    hd_sampler_release(&sm);
+    hd_free(ids);
+}
+
+static void test_drafts(void **state)
+{
+    static const char *const names[] = {"v4-f32-a", "v3-mtp", "v41-f32-dspark-a"};
+
+    for (int i = 0; i < HD_LEN(names) * 2; i++) {
+        struct golden g = {0};
+        struct hd_engine_options o;
+        struct hd_engine e;
+        struct heard h[2] = {0};
+        int32_t out[2][2][HD_DRAFT_MAX];
+
+        assert_true(golden_numbers(names[i / 2], g.numbers));
+        snprintf(g.path, sizeof g.path, "tests/golden/%s", names[i / 2]);
+        golden_load(&g);
+        for (int k = 0; k < 2; k++) {
+            o = options(&g, i % 2 ? HD_EXACT_F32 : HD_EXACT_NONE, 2);
+            o.draft = true;
+            o.n_slot = k ? HD_EXPERTS_SLOTS_MIN : 0;
+            assert_ok(hd_engine_open(&e, g.file, &o, &test_err));
+            assert_true(e.model.draft.depth > 0 && !e.experts == !k);
+            drafts(&e, &g, &h[k], out[k]);
+            hd_engine_close(&e);
+        }
+        assert_true(h[0].n > 0);
+        assert_int_equal(h[0].n, h[1].n);
+        same(h[0].x, h[1].x, (int64_t)h[0].n, names[i / 2]);
+        assert_memory_equal(out[0], out[1], sizeof out[0]);
+        hd_free(h[0].x);
+        hd_free(h[1].x);
+        golden_unload(&g);
+    }
+}
+
+/* ---- trouble ---- */
+
+static void copy_file(const char *from, const char *to)
+{
+    struct hd_file_map m;
+    FILE *f = fopen(to, "wb");
+
+    assert_non_null(f);
+    assert_ok(hd_file_map(&m, from, &test_err));
+    assert_int_equal(fwrite(m.data, 1, m.n, f), m.n);
+    assert_int_equal(fclose(f), 0);
+    hd_file_unmap(&m);
+}
+
+/* A golden checkpoint whose files may be harmed. */
+static void load_copy(struct golden *g, char file[600])
+{
+    static char dir[512];
+    static const char *const files[] = {"config.json", "model.safetensors"};
+
+    *g = (struct golden){.bound = 1};
+    assert_true(golden_numbers("v4-f32-a", g->numbers));
+    snprintf(g->path, sizeof g->path, "tests/golden/v4-f32-a");
+    golden_load(g);
+    snprintf(dir, sizeof dir, "%.500s", tmp_path("disk-model"));
+    mkdir(dir, 0755);
+    for (int i = 0; i < HD_LEN(files); i++) {
+        char from[600];
+
+        snprintf(from, sizeof from, "%s/%s", g->path, files[i]);
+        snprintf(file, 600, "%s/%s", dir, files[i]);
+        unlink(file);
+        copy_file(from, file);
+    }
+    hd_free((void *)g->file);
+    g->file = hd_strdup(dir);
+}
+
+static int step(struct hd_session *ss, const struct golden *g, const float **logits)
+{
+    return hd_session_feed(ss, g->ids, g->n, NULL, NULL, logits, &test_err);
+}
+
+static void test_shorter_file(void **state)
+{
+    struct hd_session ss;
+    struct hd_engine e;
+    struct golden g;
+    const float *lg;
+    char file[600], whole[700];
+    float *base;
+    struct stat st;
+    int fd;
+
+    load_copy(&g, file);
+    base = in_memory(&g, HD_EXACT_NONE);
+    open_streamed(&e, &g, HD_EXACT_NONE, 2, 0);
+    assert_ok(hd_session_open(&ss, &e, &test_err));
+    assert_int_equal(stat(file, &st), 0);
+    snprintf(whole, sizeof whole, "%s/model.safetensors", g.path);
+    fd = open(file, O_WRONLY);
+    assert_true(fd >= 0 && !ftruncate(fd, st.st_size / 16));
+    assert_int_equal(step(&ss, &g, &lg), HD_ERR_IO);
+    assert_non_null(strstr(test_err.msg, "model.safetensors"));
+    assert_non_null(strstr(test_err.msg, "shorter"));
+    assert_int_equal(ss.n, 0);
+    close(fd);
+    copy_file(whole, file);           /* in place: the engine's descriptors see it whole again */
+    assert_ok(step(&ss, &g, &lg));
+    same(base + (g.n - 1) * g.n_vocab, lg, g.n_vocab, "after a failure");
+    hd_session_close(&ss);
+    hd_engine_close(&e);
+    hd_free(base);
+    golden_unload(&g);
+}
+
+static void test_vanished_file(void **state)
+{
+    struct hd_session ss;
+    struct hd_engine e;
+    struct golden g;
+    const float *lg;
+    char file[600];
+    float *base;
+
+    load_copy(&g, file);
+    base = in_memory(&g, HD_EXACT_NONE);
+    open_streamed(&e, &g, HD_EXACT_NONE, 2, 0);
+    unlink(file);
+    assert_ok(hd_session_open(&ss, &e, &test_err));
+    assert_ok(step(&ss, &g, &lg));    /* open files stay */
+    same(base + (g.n - 1) * g.n_vocab, lg, g.n_vocab, "a file without a name");
+    hd_session_close(&ss);
+    hd_engine_close(&e);
+    hd_free(base);
+    golden_unload(&g);
+}
+
+/* The n-th read fails: an error with the file's name, the session as before, and afterwards the same bits. */
+static void test_failing_reads(void **state)
+{
+    struct hd_session ss;
+    struct hd_engine e;
+    struct golden g;
+    const float *lg;
+    char file[600];
+    float *base;
+    int failures = 0;
+
+    load_copy(&g, file);
+    base = in_memory(&g, HD_EXACT_NONE);
+    open_streamed(&e, &g, HD_EXACT_NONE, 2, 2);
+    assert_ok(hd_session_open(&ss, &e, &test_err));
+    for (int n = 0; n < 40; n += 3) {
+        int rc;
+
+        hd_fault_arm(HD_FAULT_READ, n);
+        rc = step(&ss, &g, &lg);
+        hd_fault_disarm();
+        if (rc < 0) {
+            failures++;
+            assert_int_equal(rc, HD_ERR_IO);
+            assert_non_null(strstr(test_err.msg, "model.safetensors"));
+            assert_int_equal(ss.n, 0);
+        }
+        assert_ok(hd_session_rewind(&ss, 0, &test_err));
+    }
+    assert_true(failures > 5);
+    assert_ok(step(&ss, &g, &lg));
+    same(base + (g.n - 1) * g.n_vocab, lg, g.n_vocab, "after failures");
+    hd_session_close(&ss);
+    hd_engine_close(&e);
+    hd_free(base);
+    golden_unload(&g);
+}
+
+static bool never(void *arg, int64_t done, int64_t total)
+{
+    return false;
+}
+
+static void test_cancelled(void **state)
+{
+    struct hd_session ss;
+    struct hd_engine e;
+    struct golden g;
+    const float *lg;
+    char file[600];
+    float *base;
+
+    load_copy(&g, file);
+    base = in_memory(&g, HD_EXACT_NONE);
+    open_streamed(&e, &g, HD_EXACT_NONE, 2, 0);
+    assert_ok(hd_session_open(&ss, &e, &test_err));
+    assert_true(g.n <= e.opt.chunk);  /* one step: only its waits can ask */
+    assert_int_equal(hd_session_feed(&ss, g.ids, g.n, never, NULL, &lg, &test_err), HD_ERR_CANCELLED);
+    assert_int_equal(ss.n, 0);
+    assert_ok(step(&ss, &g, &lg));
+    same(base + (g.n - 1) * g.n_vocab, lg, g.n_vocab, "after a cancelled step");
+    hd_session_close(&ss);
+    hd_engine_close(&e);
+    hd_free(base);
+    golden_unload(&g);
+}
+
+/* Refused before anything is read, with what would be needed; allocations that fail while it opens leave nothing behind. */
+static void test_refused(void **state)
+{
+    struct golden g;
+    char file[600];
+    struct hd_engine_options o;
+    struct hd_engine e;
+    struct hd_model m;
+    struct hd_plan p;
+    int n = 0;
+
+    load_copy(&g, file);
+    o = options(&g, HD_EXACT_NONE, 2);
+    o.memory = 1;
+    assert_int_equal(hd_engine_open(&e, g.file, &o, &test_err), HD_ERR_MEMORY);
+    assert_non_null(strstr(test_err.msg, "experts on disk"));
+    assert_ok(hd_model_open(&m, g.file, HD_KV_F32, 0, &test_err));
+    assert_ok(hd_engine_plan(&m, &o, 1, &p, &test_err));
+    assert_true(p.slot_bytes > 0 && p.disk_bytes > 0 && p.least_bytes > p.resident_bytes + p.cache_bytes + p.step_bytes && !p.n_slot);
+    hd_model_close(&m);
+    o.memory = 0;
+    o.n_slot = HD_EXPERTS_SLOTS_MIN;
+    for (;; n++) {
+        int rc;
+
+        hd_fault_arm(HD_FAULT_ALLOC, 7 * n);
+        rc = hd_engine_open(&e, g.file, &o, &test_err);
+        hd_fault_disarm();
+        if (rc == HD_OK)
+            break;
+        assert_true(rc == HD_ERR_MEMORY || rc == HD_ERR_FORMAT || rc == HD_ERR_IO);
+    }
+    assert_true(n > 3);
+    hd_engine_close(&e);
+    golden_unload(&g);
+}
+
+static void test_probe(void **state)
+{
+    struct hd_engine e;
+    struct golden g;
+    char file[600];
+    double rate = 0;
+
+    load_copy(&g, file);
+    open_streamed(&e, &g, HD_EXACT_NONE, 1, 0);
+    assert_ok(hd_experts_probe(e.experts, 0.01, &rate, &test_err));
+    assert_true(rate > 0);
+    hd_engine_close(&e);
+    golden_unload(&g);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_bits),     cmocka_unit_test(test_shorter_file), cmocka_unit_test(test_vanished_file), cmocka_unit_test(test_failing_reads),
+        cmocka_unit_test(test_cancelled),     cmocka_unit_test(test_refused),      cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_drafts),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
