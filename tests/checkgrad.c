@@ -3,6 +3,7 @@
  * Asked of each: is the gradient that of the op's definition (ops.h, written down once more in double below), do gradients add up, are
  * their bits the same with one worker and with two? -v prints the distances, --bench times training's products. */
 #include "grad_trial.h"
+#include "ops/learn.h"
 
 #include <time.h>
 
@@ -611,6 +612,166 @@ static void ref_sel(const struct trial *t, const double *const *in, double *out)
         }
 }
 
+/* ---- what learns beside the logits ---- */
+
+/* Inputs iq, wt, keys, and behind them q, kv, entries, sink made from n alone: their gradients are none. n: heads, head_dim, window, ratio, top_k (0: all), index heads, index dim */
+static struct hd_tensor *fixed(struct hd_stream *s, int64_t n_row, int64_t n_col, double f)
+{
+    struct hd_tensor *x = hd_new(s, HD_F32, n_row, n_col);
+
+    for (int64_t i = 0; i < n_row * n_col; i++)
+        ((float *)x->data)[i] = (float)sin(f * (double)(i + 1));
+    return x;
+}
+
+static int run_index_loss(struct trial *t, struct hd_stream *s)
+{
+    const int64_t *n = t->c->n;
+    struct hd_tensor *o = hd_new(s, HD_F32, T, 1), *key = hd_new(s, HD_F32, rows(t, 2), n[6]);
+    struct hd_index_loss_hp hp = {.attend = {.n_head = n[0], .head_dim = n[1], .window = n[2], .ratio = n[3], .part_window = -1, .part_entry = 0, .scale = t->c->f[0]},
+                                  .index_heads = n[5], .index_dim = n[6], .part_key = 1};
+
+    make_parts(t, n[1], (int)n[3], false);
+    for (int q = 0; q < t->b.n_seq; q++)
+        t->part[q * 2].ratio = (int)n[3];
+    hd_copies(s, key, &t->in[2]);
+    hd_kv_put(s, fixed(s, rows(t, 2), n[1], 0.7), hd_entries(s, &t->b, n[3]), 0, HD_F32);
+    hd_kv_put(s, key, hd_entries(s, &t->b, n[3]), 1, HD_F32);
+    for (int64_t i = 0; i < T; i++) {
+        t->ids[i] = i % 5 == 3 ? -1 : 0;              /* here: targets */
+        for (int64_t k = 0; k < n[4]; k++)
+            t->list[i * 2 * n[4] + k] = (int32_t)((t->pos[i] + 1) / n[3] - 1 - 2 * k < 0 ? -1 : (t->pos[i] + 1) / n[3] - 1 - 2 * k);
+    }
+    hd_index_loss(s, o, &t->in[0], &t->in[1], fixed(s, T, n[0] * n[1], 0.9), fixed(s, T, n[1], 1.3), n[4] ? list_of(t, s, 2 * n[4]) : NULL, fixed(s, 1, n[0], 0.4), &t->b, t->ids, &hp);
+    return one(t, o);
+}
+
+static double wave(double f, int64_t i)
+{
+    return (double)(float)sin(f * (double)(i + 1));
+}
+
+static void ref_index_loss(const struct trial *t, const double *const *in, double *out)
+{
+    const int64_t *n = t->c->n;
+
+    for (int64_t i = 0; i < T; i++) {
+        int64_t q = seq_of(t, i), first = t->span[q].tok0, e0 = 0, m = 0, at[256];
+        double p[256] = {0}, score[256], all = 0, lse = 0;
+
+        for (int64_t k = 0; k < q; k++)
+            e0 += t->span[k].n_tok / n[3];
+        for (int64_t k = 0; k < (n[4] ? n[4] : (t->pos[i] + 1) / n[3]); k++)
+            if (!n[4] || t->list[i * 2 * n[4] + k] >= 0)
+                at[m++] = e0 + (n[4] ? t->list[i * 2 * n[4] + k] : k);
+        for (int64_t h = 0; h < n[0]; h++) {
+            double e[512], sum = exp(wave(0.4, h));
+            int64_t c = 0;
+
+            for (int64_t k = 0; k < m; k++, c++)
+                for (int64_t d = e[c] = 0; d < n[1]; d++)
+                    e[c] += (double)t->c->f[0] * wave(0.9, (i * n[0] + h) * n[1] + d) * wave(0.7, at[k] * n[1] + d);
+            for (int64_t j = i + 1 - n[2] > first ? i + 1 - n[2] : first; j <= i; j++, c++)
+                for (int64_t d = e[c] = 0; d < n[1]; d++)
+                    e[c] += (double)t->c->f[0] * wave(0.9, (i * n[0] + h) * n[1] + d) * wave(1.3, j * n[1] + d);
+            for (int64_t k = 0; k < c; k++)
+                sum += exp(e[k]);
+            for (int64_t k = 0; k < m; k++)
+                p[k] += exp(e[k]) / sum;
+        }
+        for (int64_t k = 0; k < m; k++) {
+            score[k] = 0;
+            all += p[k];
+            for (int64_t h = 0; h < n[5]; h++)
+                score[k] += in[1][i * n[5] + h] * fmax(0, dot(n[6], in[0] + (i * n[5] + h) * n[6], in[2] + at[k] * n[6]));
+            lse += exp(score[k]);
+        }
+        out[i] = 0;
+        for (int64_t k = 0; k < m && t->ids[i] >= 0; k++)
+            out[i] += p[k] / all * (log(p[k] / all) - score[k] + log(lse));
+    }
+}
+
+/* Inputs q, kv (both of the blocks' rows), main, sink. n: heads, head_dim, window, block */
+static int run_block(struct trial *t, struct hd_stream *s)
+{
+    const int64_t *n = t->c->n;
+    struct hd_tensor *o = hd_new(s, HD_F32, rows(t, 0), cols(t, 0));
+    struct hd_attend_block_hp hp = {n[0], n[1], n[2], n[3], t->c->f[0]};
+
+    for (int64_t i = 0; i < rows(t, 0) / n[3]; i++)
+        t->list[i] = (int32_t)((i * 5 + 1) % T);
+    hd_attend_block(s, o, &t->in[0], &t->in[1], &t->in[2], &t->in[3], &t->b, t->list, &hp);
+    return one(t, o);
+}
+
+static void ref_block(const struct trial *t, const double *const *in, double *out)
+{
+    const int64_t *n = t->c->n;
+    const double *key[256];
+
+    for (int64_t i = 0; i < rows(t, 0); i++) {
+        int64_t a = t->list[i / n[3]], first = t->span[seq_of(t, a)].tok0, m = 0;
+
+        for (int64_t j = a + 1 - n[2] > first ? a + 1 - n[2] : first; j <= a; j++)
+            key[m++] = in[2] + j * n[1];
+        for (int64_t j = i / n[3] * n[3]; j < (i / n[3] + 1) * n[3]; j++)
+            key[m++] = in[1] + j * n[1];
+        for (int64_t h = 0; h < n[0]; h++)
+            ref_softmax(m, n[1], n[1], (double)t->c->f[0], in[0] + (i * n[0] + h) * n[1], key, key, in[3] + h, out + (i * n[0] + h) * n[1]);
+    }
+}
+
+/* Inputs x, x2, w2; the head, which learns nothing from it, is made from n[0] alone. */
+static int run_draft_loss(struct trial *t, struct hd_stream *s)
+{
+    struct hd_tensor *o = hd_new(s, HD_F32, rows(t, 0), 1);
+
+    for (int64_t i = 0; i < rows(t, 0); i++)
+        t->list[i] = i % 4 == 2 ? -1 : (int32_t)(i * 3 % rows(t, 2));
+    hd_draft_loss(s, o, &t->in[0], fixed(s, rows(t, 2), cols(t, 0), 0.3), &t->in[1], &t->in[2], t->list);
+    return one(t, o);
+}
+
+static void ref_draft_loss(const struct trial *t, const double *const *in, double *out)
+{
+    for (int64_t i = 0; i < rows(t, 0); i++) {
+        double sum = 0, own = 0;
+
+        for (int64_t v = 0; v < rows(t, 2); v++) {
+            double l = dot(cols(t, 1), in[1] + i * cols(t, 1), in[2] + v * cols(t, 1));
+
+            for (int64_t d = 0; d < cols(t, 0); d++)
+                l += in[0][i * cols(t, 0) + d] * wave(0.3, v * cols(t, 0) + d);
+            sum += exp(l);
+            own = v == t->list[i] ? l : own;
+        }
+        out[i] = t->list[i] < 0 ? 0 : log(sum) - own;
+    }
+}
+
+/* Input z; losses are made from nothing. */
+static int run_confidence(struct trial *t, struct hd_stream *s)
+{
+    struct hd_tensor *o = hd_new(s, HD_F32, rows(t, 0), 1), *loss = hd_new(s, HD_F32, rows(t, 0), 1);
+
+    for (int64_t i = 0; i < rows(t, 0); i++) {
+        t->list[i] = i % 4 == 2 ? -1 : 0;
+        ((float *)loss->data)[i] = 0.25f * (float)i;
+    }
+    hd_confidence_loss(s, o, &t->in[0], loss, t->list);
+    return one(t, o);
+}
+
+static void ref_confidence(const struct trial *t, const double *const *in, double *out)
+{
+    for (int64_t i = 0; i < rows(t, 0); i++) {
+        double p = sigmoid(in[0][i]), c = exp(-0.25 * (double)i);
+
+        out[i] = t->list[i] < 0 ? 0 : -c * log(p) - (1 - c) * log(1 - p);
+    }
+}
+
 /* Inputs z, g and perhaps ape. n: ratio, overlap, entries in all */
 static int run_pool(struct trial *t, struct hd_stream *s)
 {
@@ -871,6 +1032,14 @@ static const struct grad_case cases[] = {
     {"attend_sel, narrow values", run_sel, ref_sel, .shape = {{17, 12}, {17, 6}, {8, 6}}, .n = {2, 6, 2, 2, 3, 4, 1}, .f = {0.6f}, .len = {12, 5}},
     {"attend_sel, no group complete", run_sel, ref_sel, .shape = {{5, 12}, {5, 6}, {0, 6}, {1, 2}}, .n = {2, 6, 3, 4}, .f = {0.6f}, .len = {3, 2}},
     {"attend_sel, many rounds", run_sel, ref_sel, .shape = {{90, 36}, {90, 12}, {22, 12}, {1, 3}}, .n = {3, 12, 16, 4, 5}, .f = {0.6f}, .len = {70, 20}},
+    {"index_loss, all", run_index_loss, ref_index_loss, .shape = {{12, 8}, {12, 2}, {5, 4}}, .n = {3, 8, 3, 2, 0, 2, 4}, .f = {0.6f}, .len = {5, 1, 6}},
+    {"index_loss, selected", run_index_loss, ref_index_loss, .shape = {{17, 12}, {17, 2}, {17, 6}}, .n = {2, 6, 3, 1, 2, 2, 6}, .f = {0.6f}, .len = {12, 5}},
+    {"index_loss, many rounds", run_index_loss, ref_index_loss, .shape = {{90, 24}, {90, 3}, {22, 8}}, .n = {3, 12, 16, 4, 5, 3, 8}, .f = {0.6f}, .len = {70, 20}},
+    {"attend_block", run_block, ref_block, .shape = {{9, 16}, {9, 8}, {11, 8}, {1, 2}}, .n = {2, 8, 4, 3}, .f = {0.6f}, .len = {7, 4}},
+    {"attend_block, many rounds", run_block, ref_block, .shape = {{85, 36}, {85, 12}, {60, 12}, {1, 3}}, .n = {3, 12, 16, 5}, .f = {0.6f}, .len = {40, 20}},
+    {"xent, of drafts", run_draft_loss, ref_draft_loss, .shape = {{9, 12}, {9, 5}, {21, 5}}},
+    {"xent, of drafts, many", run_draft_loss, ref_draft_loss, .shape = {{130, 24}, {130, 8}, {70, 8}}},
+    {"confidence", run_confidence, ref_confidence, .shape = {{10, 1}}},
     {"pool", run_pool, ref_pool, .shape = {{9, 5}, {9, 5}, {3, 5}}, .n = {3, 0, 2}, .len = {7, 2}},
     {"pool, overlap", run_pool, ref_pool, .shape = {{13, 10}, {13, 10}, {4, 10}}, .n = {4, 1, 3}, .len = {8, 1, 4}},
     {"pool, overlap, no ape", run_pool, ref_pool, .shape = {{9, 6}, {9, 6}}, .n = {2, 1, 4}, .len = {4, 5}},

@@ -47,14 +47,18 @@ static void print_step(const struct progress *p, const struct hd_step_result *s,
     const struct hd_train_run *r = &p->r;
     double gflops = 1e-9 * s->flops / seconds, mean = p->took / (double)(r->step - p->first_step);
     int64_t left = (int64_t)(mean * (double)(r->c.schedule.n_step - r->step));
-    char share[32] = "", vio[32] = "";
+    static const char *const kind[HD_LEARN_KINDS] = {"index", "draft", "confidence"};
+    char share[32] = "", vio[32] = "", learnt[96] = "";
 
     if (p->peak_gflops > 0)
         snprintf(share, sizeof share, " (%.0f %% of peak)", 100 * gflops / p->peak_gflops);
     if (r->trainer.balance.n_gate)
         snprintf(vio, sizeof vio, "  maxvio %.2f", s->max_vio);
-    fprintf(stderr, "%sstep %lld/%lld  loss %.4f  smooth %.4f  norm %.3g  lr %.3g  %.0f tok/s  %.0f GF/s%s%s  %lld:%02lld:%02lld left%s", p->tty ? "\r\033[K" : "", (long long)r->step,
-            (long long)r->c.schedule.n_step, s->loss, r->smooth, s->grad_norm, lr, (double)s->n_tok / seconds, gflops, share, vio, (long long)(left / 3600),
+    for (int k = 0; k < HD_LEARN_KINDS; k++)
+        if (s->learnt[k] != 0)
+            snprintf(learnt + strlen(learnt), sizeof learnt - strlen(learnt), "  %s %.4f", kind[k], s->learnt[k]);
+    fprintf(stderr, "%sstep %lld/%lld  loss %.4f%s  smooth %.4f  norm %.3g  lr %.3g  %.0f tok/s  %.0f GF/s%s%s  %lld:%02lld:%02lld left%s", p->tty ? "\r\033[K" : "", (long long)r->step,
+            (long long)r->c.schedule.n_step, s->loss, learnt, r->smooth, s->grad_norm, lr, (double)s->n_tok / seconds, gflops, share, vio, (long long)(left / 3600),
             (long long)(left / 60 % 60), (long long)(left % 60), p->tty ? "" : "\n");
     fflush(stderr);
 }

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "model/attn_csa2.h"
+#include "model/draft_learn.h"
 #include "model/engram.h"
 #include "model/mhc.h"
 #include "model/model.h"
@@ -44,6 +45,7 @@ struct v41 {
     int64_t ratios[2];                                /* of the owners, at most two */
     int64_t n_draft;                                  /* stages of DSpark; 0: none */
     struct layer *draft;
+    struct hd_draft_learn learn;
     struct hd_vit vit;
     struct hd_weight_list list[3];                    /* the model, the draft module, vision */
 };
@@ -246,6 +248,40 @@ static struct hd_weight_row *join(struct hd_arena *arena, const struct hd_weight
     return out;
 }
 
+/* What training the module needs to know of it. */
+static int learn_draft(struct hd_model *m, struct v41 *d, const json_t *c, struct hd_err *err)
+{
+    struct hd_draft_learn *k = &d->learn;
+    struct hd_draft_stage *stage = hd_arena_alloc(&m->arena, (size_t)(d->n_draft + 1) * sizeof *stage);
+    const struct layer *first = d->draft, *last = d->draft + d->n_draft - 1;
+
+    if (!d->n_draft)
+        return HD_OK;
+    if (!stage)
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld draft stages", m->store.path, (long long)d->n_draft);
+    HD_TRY(hd_draft_learn_config(k, &d->moe, c, d->n_layer, d->n_vocab, m->store.config_path, err));
+    for (int64_t i = 0; i < d->n_draft; i++) {
+        const struct layer *l = &d->draft[i];
+
+        stage[i] = (struct hd_draft_stage){&l->attn_norm, &l->ffn_norm, &l->hc_attn, &l->hc_ffn, &l->attn, &l->ffn};
+    }
+    k->attn = &d->attn;
+    k->mhc = &d->mhc;
+    k->norm_eps = d->norm_eps;
+    k->inv_freq = &d->inv_freq;
+    k->embed = &d->embed;
+    k->head = &d->head;
+    k->main_proj = &first->main_proj;
+    k->main_norm = &first->main_norm;
+    k->norm = &last->norm;
+    k->markov_embed = &last->markov_embed;
+    k->markov_head = &last->markov_head;
+    k->confidence = &last->confidence;
+    k->stage = stage;
+    k->n_stage = d->n_draft;
+    return HD_OK;
+}
+
 static int bind(struct hd_model *m, struct v41 *d, struct hd_err *err)
 {
     const json_t *c = json_object_get(m->store.config, "text_config"), *taps;
@@ -290,7 +326,8 @@ static int bind(struct hd_model *m, struct v41 *d, struct hd_err *err)
     if (!d->list[0].row || !d->list[1].row)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", m->store.path);
     HD_TRY(hd_vit_list(m, &d->vit, d->d_model, &d->list[2], err));
-    return hd_bind_lists(&m->store, d->list, 3, &m->arena, m->planned, err);
+    HD_TRY(hd_bind_lists(&m->store, d->list, 3, &m->arena, m->planned, err));
+    return learn_draft(m, d, c, err);
 }
 
 static int set_cache(struct hd_model *m, struct v41 *d, struct hd_err *err)
@@ -340,6 +377,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
     struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *x = hd_new(s, HD_F32, n, hc * D), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D);
     struct hd_tensor *mix_a = hd_new(s, HD_F32, n, hc * (2 + hc)), *mix_f = hd_new(s, HD_F32, n, hc * (2 + hc)), *class = hd_new(s, HD_I32, n, 1), *last;
+    struct hd_tensor *learnt = d->n_draft && hd_learns(s, HD_LEARN_DRAFT) ? hd_new(s, HD_F32, n, d->learn.n_tap * D) : NULL;
     struct hd_csa2_step st;
 
     hd_embed(s, u, &d->embed, b);
@@ -351,6 +389,8 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
 
         if (hd_engram_index(&d->engram, i) >= 0)
             hd_engram_add(s, &d->engram, &l->engram, hd_engram_index(&d->engram, i), b, hc, d->norm_eps, d->attn.act_block, x, class);
+        if (learnt)
+            hd_draft_learn_tap(s, &d->learn, learnt, x, i);
         hd_mhc_mix(s, mix_a, x, &l->hc_attn.fn, &l->hc_attn.base, &l->hc_attn.scale, &d->mhc);
         hd_mhc_pre(s, u, x, i ? mix_f : NULL, hc);
         hd_bf16(s, u);
@@ -377,6 +417,8 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         hd_trace(s, x, "layers.%d.stream", (int)i);
     }
     hd_engram_done(s, &d->engram, b, class, b->encode ? d->attn.decoder + 1 : d->n_layer);
+    if (learnt)
+        hd_draft_learn(s, &d->learn, b, learnt, st.rope);
     if (n_out == 0 || b->encode)
         return logits;
     hd_mhc_pre(s, u, x, mix_f, hc);
@@ -405,6 +447,11 @@ static void each_aside(const struct hd_model *m, void (*fn)(void *arg, const str
     hd_bind_each(&d->list[2], fn, arg);
 }
 
+static void each_draft(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
+{
+    hd_bind_each(&((const struct v41 *)m->impl)->list[1], fn, arg);
+}
+
 static int64_t n_idle(const struct hd_model *m)
 {
     const struct v41 *d = m->impl;
@@ -413,4 +460,4 @@ static int64_t n_idle(const struct hd_model *m)
 }
 
 const struct hd_arch hd_arch_deepseek_v41 = {
-    .name = "deepseek_v41", .gguf_name = "", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle, .take_classes = take_classes};
+    .name = "deepseek_v41", .gguf_name = "", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .each_draft = each_draft, .n_idle = n_idle, .take_classes = take_classes};

@@ -51,6 +51,7 @@ struct hd_csa2_step {
     struct hd_tensor *rope_e[2];
     int64_t ratio[2];
     struct hd_tensor *sel, *cand;                     /* the latest selection; candidate blocks */
+    const struct hd_tensor *index_q, *index_w;        /* what it was made with, while the indexer learns */
 };
 
 /* Before the first layer: tables, the groups that the batch completes, room for selections. */

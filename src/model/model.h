@@ -29,6 +29,8 @@ struct hd_arch {
     void (*each_weight)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
     /* The same for draft modules and vision towers: parts of the checkpoint that a token's forward pass does not use. NULL: none. */
     void (*each_aside)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
+    /* The draft module's alone. NULL: none, or none that learns. */
+    void (*each_draft)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
     /* Of the weights that each_weight() names, how many elements a token does not meet (experts, table rows). NULL: none. */
     int64_t (*n_idle)(const struct hd_model *m);
     /* Classes of token ids (token/token_classes.h), for architectures that hash them; called once, after loading, when

@@ -83,6 +83,7 @@ struct hd_cost {
 typedef void (*hd_trace_fn)(void *arg, const char *name, const struct hd_tensor *x);
 
 struct hd_tape;                       /* tape.h */
+struct hd_learn;
 
 struct hd_stream {
     const struct hd_backend *be;      /* NULL: dry */
@@ -96,6 +97,7 @@ struct hd_stream {
     struct hd_tape *tape;             /* NULL: not recording */
     void (*weight)(void *arg, const struct hd_tensor *w);     /* dry runs: every matrix that a product meets, in the order of the step; or NULL */
     void *weight_arg;
+    struct hd_learn *learn;           /* learn.h: losses beside that of the logits; NULL: none */
     const int32_t *target;            /* hd_logits() gives losses against these ids, one per row; NULL: logits. Lives as long as the step */
 };
 

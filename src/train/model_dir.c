@@ -92,11 +92,11 @@ static int write_new(const struct hd_model *m, const char *dir, double std, uint
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
     hd_rng_seed(&j.init.rng, seed);
     hd_st_writer_init(&j.w);
-    m->arch->each_weight(m, declare, &j);
+    hd_params_each(m, declare, &j);
     rc = hd_st_writer_begin(&j.w, path, err);
     hd_free(path);
     HD_TRY(rc);
-    m->arch->each_weight(m, write_one, &j);
+    hd_params_each(m, write_one, &j);
     if (j.no_memory) {
         hd_st_writer_abort(&j.w);
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a weight");

@@ -71,7 +71,7 @@ int64_t hd_optim_bytes(const struct hd_model *m, const struct hd_optim_hp *hp)
 {
     struct bytes b = {.hp = hp};
 
-    m->arch->each_weight(m, count, &b);
+    hd_params_each(m, count, &b);
     return b.n + b.muon;
 }
 

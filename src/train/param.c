@@ -159,12 +159,19 @@ static void take(void *arg, const struct hd_tensor *t)
         k->failed = true;
 }
 
+void hd_params_each(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
+{
+    m->arch->each_weight(m, fn, arg);
+    if (m->arch->each_draft)
+        m->arch->each_draft(m, fn, arg);
+}
+
 int hd_params_take(struct hd_params *ps, struct hd_model *m, struct hd_err *err)
 {
     struct taking k = {.ps = ps};
 
     memset(ps, 0, sizeof *ps);
-    m->arch->each_weight(m, count, &k);
+    hd_params_each(m, count, &k);
     ps->n_float = k.n_float;
     ps->p = hd_calloc(k.cap, sizeof *ps->p);
     ps->w = hd_pages_alloc(k.n_float * sizeof(float));
@@ -174,7 +181,7 @@ int hd_params_take(struct hd_params *ps, struct hd_model *m, struct hd_err *err)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for %zu weights and their gradients", k.n_float);
     }
     k.n_float = 0;
-    m->arch->each_weight(m, take, &k);
+    hd_params_each(m, take, &k);
     if (k.failed) {
         hd_params_release(ps);
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for the rows of tables");
@@ -196,6 +203,6 @@ int64_t hd_params_bytes(const struct hd_model *m)
 {
     struct taking k = {0};
 
-    m->arch->each_weight(m, count, &k);
+    hd_params_each(m, count, &k);
     return (int64_t)(2 * k.n_float * sizeof(float));
 }

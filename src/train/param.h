@@ -45,7 +45,10 @@ struct hd_param_init {
 void hd_param_init(struct hd_param_init *in, const struct hd_tensor *t, float *w);
 void hd_param_init_table(struct hd_param_init *in, int64_t n, int64_t cols, int64_t *w);
 
-/* Every weight of m becomes f32 in the block of w; m must have been opened with its weights. Errors: MEMORY. On failure the model may be half taken: close it. */
+/* Every weight that learns: the model's, then the draft module's. */
+void hd_params_each(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
+
+/* Each of them becomes f32 in the block of w; m must have been opened with its weights. Errors: MEMORY. On failure the model may be half taken: close it. */
 int hd_params_take(struct hd_params *ps, struct hd_model *m, struct hd_err *err);
 void hd_params_release(struct hd_params *ps);          /* before the model is closed; its weights are gone then */
 

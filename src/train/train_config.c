@@ -9,12 +9,14 @@
 
 #define CONFIG_MAX ((size_t)1 << 24)
 
-static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance",
+static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft",
                                     "init_std", "seed", "eval_every", "save_every", "log_every", "sample"};
 static const char *const known_data[] = {"train", "val", "val_part"};
 static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts"};
 static const char *const known_schedule[] = {"name", "warmup", "last", "decay"};
 static const char *const known_balance[] = {"bias_speed", "loss"};
+static const char *const known_indexer[] = {"weight", "dense"};
+static const char *const known_draft[] = {"weight", "confidence"};
 static const char *const known_sample[] = {"tokens", "prompt"};
 
 /* A misspelt field would be a default that nobody asked for. */
@@ -144,11 +146,26 @@ static int read_schedule(struct hd_train_config *c, const char *file, struct hd_
     return hd_json_real_or(s, "decay", 0, 1, 0.2, &c->schedule.decay, file, err);
 }
 
+/* What learns beside the logits. */
+static int read_learn(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    const json_t *i = json_object_get(c->json, "indexer"), *d = json_object_get(c->json, "draft");
+    double *w = c->hp.learn;
+
+    HD_TRY(check_keys(i, known_indexer, HD_LEN(known_indexer), "indexer", file, err));
+    HD_TRY(check_keys(d, known_draft, HD_LEN(known_draft), "draft", file, err));
+    HD_TRY(hd_json_real_or(i, "weight", 0, 1000, 1, &w[HD_LEARN_INDEX], file, err));
+    HD_TRY(hd_json_bool_or(i, "dense", false, &c->hp.index_dense, file, err));
+    HD_TRY(hd_json_real_or(d, "weight", 0, 1000, 0.3, &w[HD_LEARN_DRAFT], file, err));
+    return hd_json_real_or(d, "confidence", 0, 1000, 0.1, &w[HD_LEARN_CONFIDENCE], file, err);
+}
+
 static int read_rest(struct hd_train_config *c, const char *file, struct hd_err *err)
 {
     const json_t *j = c->json, *b = json_object_get(j, "balance"), *s = json_object_get(j, "sample");
     int64_t seed;
 
+    HD_TRY(read_learn(c, file, err));
     HD_TRY(check_keys(b, known_balance, HD_LEN(known_balance), "balance", file, err));
     HD_TRY(check_keys(s, known_sample, HD_LEN(known_sample), "sample", file, err));
     HD_TRY(hd_json_real_or(b, "bias_speed", 0, 1, 1e-3, &c->hp.bias_speed, file, err));

@@ -10,6 +10,14 @@
 
 /* ---- sizes ---- */
 
+static struct hd_learn learning(const struct hd_trainer_hp *hp, uint32_t draw)
+{
+    struct hd_learn l = {.index_dense = hp->index_dense, .draw = draw};
+
+    memcpy(l.weight, hp->learn, sizeof l.weight);
+    return l;
+}
+
 /* Runs the model dry over a full batch of n_seq sequences. */
 static int dry(const struct hd_model *m, const struct hd_trainer_hp *hp, int64_t n_seq, struct hd_cost *cost, struct hd_err *err)
 {
@@ -19,6 +27,7 @@ static int dry(const struct hd_model *m, const struct hd_trainer_hp *hp, int64_t
     struct hd_stream s;
     struct hd_arena arena;
     struct hd_tape none;
+    struct hd_learn learn = learning(hp, 0);
     int rc;
 
     HD_TRY(hd_batch_init(&b, &l, err));
@@ -38,6 +47,7 @@ static int dry(const struct hd_model *m, const struct hd_trainer_hp *hp, int64_t
     hd_stream_init(&s, NULL, &arena, HD_EXACT_F32);
     s.tape = &none;                   /* keeps every tensor, as a step does */
     s.target = b.target;
+    s.learn = &learn;
     m->arch->forward(m, &s, &r, b.row, hp->batch_tokens);
     rc = hd_stream_end(&s, err);
     *cost = s.cost;
@@ -212,11 +222,12 @@ static void look_at(void *arg, const char *name, const struct hd_tensor *x)
             }
 }
 
-static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct suspect *suspect)
+static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct hd_learn *learn, struct suspect *suspect)
 {
     hd_arena_reset(&t->step);
     hd_stream_init(s, t->be, &t->step, HD_EXACT_F32);
     s->target = b->target;
+    s->learn = learn;
     if (suspect) {
         s->trace = look_at;
         s->trace_arg = suspect;
@@ -232,8 +243,42 @@ static int not_finite(struct hd_trainer *t, const struct hd_ragged *r, const str
     struct suspect who = {""};
     struct hd_stream s;
 
-    forward(t, &s, r, b, &who);
+    forward(t, &s, r, b, NULL, &who);
     return hd_err_set(err, HD_ERR_FORMAT, "the loss is not finite; the first tensor that is not is %s", who.name[0] ? who.name : "the loss itself");
+}
+
+static double sum_losses(const struct hd_tensor *x)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < hd_rows(x); i++)
+        sum += (double)((const float *)x->data)[i];
+    return sum;
+}
+
+/* Gives every other loss its gradient, as a mean over its own targets, and adds up what it was. */
+static double seed_learning(struct hd_trainer *t, const struct hd_stream *s, const struct hd_learn *l, const struct hd_batch *b)
+{
+    double all = 0, n_layer = 0;
+
+    for (int i = 0; i < l->n; i++)
+        n_layer += l->loss[i].kind == HD_LEARN_INDEX;
+    for (int i = 0; i < l->n; i++) {
+        const struct hd_tensor *x = l->loss[i].loss;
+        struct hd_tensor d = hd_grad(s, x);
+        int64_t n = 0;
+        double share;
+
+        for (int64_t r = 0; r < hd_rows(x); r++)
+            n += l->loss[i].target[r] >= 0;
+        share = n ? (double)b->n_target / (double)n : 0;
+        for (int64_t r = 0; r < hd_rows(x); r++)
+            ((float *)d.data)[r] = l->loss[i].target[r] >= 0 ? (float)(l->weight[l->loss[i].kind] * share) : 0;
+        share *= sum_losses(x);
+        all += share;
+        t->learnt[l->loss[i].kind] += share / (l->loss[i].kind == HD_LEARN_INDEX ? n_layer : 1);
+    }
+    return all;
 }
 
 /* Which rows of tables had gradients. */
@@ -259,29 +304,21 @@ static void touch(struct hd_trainer *t)
     }
 }
 
-static double sum_losses(const struct hd_tensor *x)
-{
-    double sum = 0;
-
-    for (int64_t i = 0; i < hd_rows(x); i++)
-        sum += (double)((const float *)x->data)[i];
-    return sum;
-}
-
 int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_err *err)
 {
     const struct hd_tensor *losses;
     struct hd_ragged r;
     struct hd_stream s;
     struct hd_tensor d;
+    struct hd_learn learn = learning(&t->hp, (uint32_t)(t->optim.step * 61 + t->n_batch++));
     double sum;
 
     HD_TRY(lay_out(t, b, &r, err));
-    losses = forward(t, &s, &r, b, NULL);
+    losses = forward(t, &s, &r, b, &learn, NULL);
     if (!hd_stream_ok(&s))
         return hd_stream_end(&s, err);
     sum = sum_losses(losses);
-    if (!isfinite(sum))
+    if (!isfinite(sum) || !isfinite(seed_learning(t, &s, &learn, b)))
         return not_finite(t, &r, b, err);
     if (t->page_grad)
         memset(t->page_grad, 0, t->n_page_grad);
@@ -316,10 +353,13 @@ int hd_trainer_update(struct hd_trainer *t, double lr, struct hd_step_result *r,
     if (!isfinite(norm))
         return name_weight(t, err);
     *r = (struct hd_step_result){.loss = t->loss * scale, .aux = t->aux * scale, .grad_norm = norm, .flops = t->flops, .n_tok = t->n_tok};
+    for (int k = 0; k < HD_LEARN_KINDS; k++)
+        r->learnt[k] = t->learnt[k] * scale;
     HD_TRY(hd_optim_step(&t->optim, lr, clip > 0 && norm > clip ? scale * clip / norm : scale, err));
     r->max_vio = hd_balance_update(&t->balance);
     t->loss = t->aux = t->flops = 0;
-    t->n_target = t->n_tok = 0;
+    t->n_target = t->n_tok = t->n_batch = 0;
+    memset(t->learnt, 0, sizeof t->learnt);
     return HD_OK;
 }
 
@@ -330,7 +370,7 @@ int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss
     struct hd_stream s;
 
     HD_TRY(lay_out(t, b, &r, err));
-    losses = forward(t, &s, &r, b, NULL);
+    losses = forward(t, &s, &r, b, NULL, NULL);
     HD_TRY(hd_stream_end(&s, err));
     *loss = sum_losses(losses);
     *n = b->n_target;

@@ -8,6 +8,7 @@
 #ifndef HD_TRAIN_TRAINER_H
 #define HD_TRAIN_TRAINER_H
 
+#include "ops/learn.h"
 #include "ops/tape.h"
 #include "train/balance.h"
 #include "train/data.h"
@@ -17,6 +18,8 @@ struct hd_trainer_hp {
     int64_t context, batch_tokens;
     struct hd_optim_hp optim;
     double bias_speed, balance;       /* of experts: balance.h */
+    double learn[HD_LEARN_KINDS];     /* weights of the losses beside the logits' (ops/learn.h) */
+    bool index_dense;
 };
 
 struct hd_trainer_plan {
@@ -45,6 +48,8 @@ struct hd_trainer {
     /* since the last update */
     double loss;                      /* sum over targets, nats */
     double aux;                       /* sequence-wise loss, likewise */
+    double learnt[HD_LEARN_KINDS];    /* the other losses, likewise, as if they had as many targets; the indexer's by layer */
+    int64_t n_batch;
     int64_t n_target, n_tok;
     double flops;                     /* three times the forward's */
 };
@@ -60,6 +65,7 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
 
 struct hd_step_result {
     double loss, aux, grad_norm, max_vio, flops;
+    double learnt[HD_LEARN_KINDS];    /* means; the indexer's over its layers too */
     int64_t n_tok;
 };
 /* Applies the mean gradient over all targets since the last update. Errors: FORMAT when its norm is not finite: names a weight. */

@@ -52,6 +52,10 @@ void hd_cpu_table(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_engram(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_short_conv(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_xent(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_detach(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_index_loss(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_attend_block(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_confidence(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c);
 
 static inline const struct hd_paged *hd_cpu_part(const struct hd_ragged *b, int64_t seq, int64_t part)

@@ -1,4 +1,4 @@
-/* cpu_xent.c: cross-entropy fused with the head: some rows of logits at a time, forward and (computed again) on the way back.
+/* cpu_xent.c: cross-entropy fused with the head (drafts: and their Markov head): some rows of logits at a time, forward and (computed again) on the way back.
  *
  * With p = softmax(x w^T): loss = -log p[target], dlogits = (p - [target]) dloss. The logits of one round stay in cache; those of all
  * tokens of a long batch would not even fit into memory beside a model with a large vocabulary. */
@@ -39,7 +39,15 @@ static void loss_range(void *arg, int64_t begin, int64_t end)
     }
 }
 
-/* Logits of tokens t0 .., as many as fit. */
+static void product(void *self, struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w)
+{
+    if (s->tape)
+        hd_cpu_product(self, s, out, x, w, 0);
+    else
+        hd_cpu_matmul(self, s, &(struct hd_call){.op = HD_OP_MATMUL, .n_out = 1, .out = {out}, .in = {x, NULL, w}});
+}
+
+/* Logits of tokens t0 .., as many as fit; with a second product (drafts: only on a tape) added. */
 static void round_of(void *self, struct hd_stream *s, const struct hd_call *c, int64_t t0, struct job *j, struct hd_tensor *x)
 {
     int64_t n = hd_rows(c->in[2]), left = hd_rows(c->in[0]) - t0;
@@ -47,10 +55,17 @@ static void round_of(void *self, struct hd_stream *s, const struct hd_call *c, i
     j->logits = hd_cpu_rows_of(c->in[2], 0, left < n ? left : n);
     j->target = c->rows + t0;
     *x = hd_cpu_rows_of(c->in[0], t0, hd_rows(&j->logits));
-    if (s->tape)
-        hd_cpu_product(self, s, &j->logits, x, c->in[1], 0);
-    else
-        hd_cpu_matmul(self, s, &(struct hd_call){.op = HD_OP_MATMUL, .n_out = 1, .out = {&j->logits}, .in = {x, NULL, c->in[1]}});
+    product(self, s, &j->logits, x, c->in[1]);
+    if (c->in[3]) {
+        struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
+        struct hd_tensor x2 = hd_cpu_rows_of(c->in[3], t0, hd_rows(x)), more = hd_view2(HD_F32, hd_tape_scratch(s, hd_rows(x), hd_cols(&j->logits)), hd_rows(x), hd_cols(&j->logits));
+
+        if (hd_stream_ok(s)) {
+            product(self, s, &more, &x2, c->in[4]);
+            hd_cpu_add_to(self, &j->logits, &more);
+        }
+        hd_arena_rewind(&s->tape->scratch, mark);
+    }
 }
 
 void hd_cpu_xent(void *self, struct hd_stream *s, const struct hd_call *c)
@@ -68,8 +83,12 @@ void hd_cpu_xent(void *self, struct hd_stream *s, const struct hd_call *c)
 
 HD_CPU_BACK(xent)
 {
-    struct hd_tensor dx = hd_grad(s, c->in[0]), dw = hd_grad(s, c->in[1]);
+    struct hd_tensor dx = hd_grad(s, c->in[0]), dw = hd_grad(s, c->in[1]), dx2 = {0}, dw2 = {0};
 
+    if (c->in[3]) {
+        dx2 = hd_grad(s, c->in[3]);
+        dw2 = hd_grad(s, c->in[4]);
+    }
     for (int64_t t0 = 0; t0 < hd_rows(c->in[0]) && hd_stream_ok(s); t0 += hd_rows(c->in[2])) {
         struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
         struct job j = {.out = NULL};
@@ -83,7 +102,16 @@ HD_CPU_BACK(xent)
             part = hd_cpu_rows_of(&dx, t0, hd_rows(&x));
             hd_cpu_back_x(self, s, &part, &j.logits, c->in[1], 0);
         }
-        hd_cpu_back_w(self, s, &dw, &j.logits, &x);
+        if (dx2.data) {
+            part = hd_cpu_rows_of(&dx2, t0, hd_rows(&x));
+            hd_cpu_back_x(self, s, &part, &j.logits, c->in[4], 0);
+        }
+        if (!c->i[0])
+            hd_cpu_back_w(self, s, &dw, &j.logits, &x);
+        if (dw2.data) {
+            part = hd_cpu_rows_of(c->in[3], t0, hd_rows(&x));
+            hd_cpu_back_w(self, s, &dw2, &j.logits, &part);
+        }
         hd_arena_rewind(&s->tape->scratch, mark);
     }
 }

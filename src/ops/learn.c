@@ -1,0 +1,88 @@
+/* learn.c: see learn.h. */
+#include "ops/learn.h"
+
+#include "ops/dispatch.h"
+
+#define LOGITS_AT_ONCE ((int64_t)1 << 20)
+
+bool hd_learns(const struct hd_stream *s, enum hd_learn_kind kind)
+{
+    return s->learn && s->target && s->learn->weight[kind] > 0;
+}
+
+void hd_learn_loss(struct hd_stream *s, enum hd_learn_kind kind, const struct hd_tensor *loss, const int32_t *target)
+{
+    struct hd_learn *l = s->learn;
+
+    if (l->n == HD_LEARN_MAX) {
+        hd_stream_fail(s, HD_ERR_LIMIT, "training: more than %d losses", HD_LEARN_MAX);
+        return;
+    }
+    l->loss[l->n].kind = kind;
+    l->loss[l->n].loss = loss;
+    l->loss[l->n++].target = target;
+}
+
+void hd_detach(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x)
+{
+    if (hd_require(s, hd_rows(out) == hd_rows(x) && hd_cols(out) == hd_cols(x), HD_OP_DETACH, out, x))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_DETACH, .n_out = 1, .out = {out}, .in = {x}});
+}
+
+void hd_index_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *iq, const struct hd_tensor *wt, const struct hd_tensor *q, const struct hd_tensor *kv,
+                   const struct hd_tensor *sel, const struct hd_tensor *sink, const struct hd_ragged *b, const int32_t *target, const struct hd_index_loss_hp *hp)
+{
+    const struct hd_attend_sel_hp *a = &hp->attend;
+
+    if (!hd_require(s, hd_rows(iq) == b->n_tok && hd_cols(iq) == hp->index_heads * hp->index_dim && hd_cols(wt) == hp->index_heads && hd_rows(wt) == b->n_tok, HD_OP_INDEX_LOSS, iq, wt) ||
+        !hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == a->n_head * a->head_dim && hd_cols(kv) == a->head_dim && hd_rows(kv) == b->n_tok, HD_OP_INDEX_LOSS, q, kv) ||
+        !hd_require(s, hd_rows(out) == b->n_tok && hd_cols(out) == 1 && a->part_entry >= 0 && (!sel || hd_rows(sel) == b->n_tok), HD_OP_INDEX_LOSS, out, q))
+        return;
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_INDEX_LOSS,
+                                     .n_out = 1,
+                                     .out = {out},
+                                     .in = {iq, wt, q, kv, sel, sink},
+                                     .batch = b,
+                                     .rows = target,
+                                     .i = {a->part_entry, hp->part_key, a->n_head, a->head_dim, a->window, a->ratio, sel ? hd_cols(sel) / 2 : 0, hp->index_heads, hp->index_dim},
+                                     .f = {a->scale}});
+}
+
+void hd_attend_block(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *main, const struct hd_tensor *sink,
+                     const struct hd_ragged *b, const int32_t *anchor, const struct hd_attend_block_hp *hp)
+{
+    if (!hd_require(s, hd_rows(q) == hd_rows(kv) && hd_rows(q) % hp->block == 0 && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(kv) == hp->head_dim, HD_OP_ATTEND_BLOCK, q, kv) ||
+        !hd_require(s, hd_rows(main) == b->n_tok && hd_cols(main) == hp->head_dim && hd_elems(sink) == hp->n_head, HD_OP_ATTEND_BLOCK, main, sink) ||
+        !hd_require(s, hd_rows(out) == hd_rows(q) && hd_cols(out) == hd_cols(q), HD_OP_ATTEND_BLOCK, out, q))
+        return;
+    s->cost.flops += 4.0 * (double)(hd_elems(q) * (hp->window + hp->block));
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ATTEND_BLOCK,
+                                     .n_out = 1,
+                                     .out = {out},
+                                     .in = {q, kv, main, sink},
+                                     .batch = b,
+                                     .rows = anchor,
+                                     .i = {hp->n_head, hp->head_dim, hp->window, hp->block},
+                                     .f = {hp->scale}});
+}
+
+void hd_draft_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2,
+                   const int32_t *target)
+{
+    int64_t n = hd_rows(x), V = hd_rows(w), at_once = LOGITS_AT_ONCE / (V > 0 ? V : 1);
+    struct hd_stream_mark mark = hd_stream_mark(s);
+
+    at_once = at_once < 64 ? 64 : at_once;
+    if (!hd_require(s, hd_rows(out) == n && hd_cols(out) == 1 && hd_cols(x) == hd_cols(w), HD_OP_XENT, x, w) ||
+        !hd_require(s, hd_rows(x2) == n && hd_cols(x2) == hd_cols(w2) && hd_rows(w2) == V, HD_OP_XENT, x2, w2))
+        return;
+    s->cost.flops += 2.0 * (double)n * (double)(hd_elems(w) + hd_elems(w2));
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_XENT, .n_out = 1, .out = {out}, .in = {x, w, hd_new(s, HD_F32, n < at_once ? n : at_once, V), x2, w2}, .rows = target, .i = {1}});
+    hd_stream_rewind(s, mark);
+}
+
+void hd_confidence_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *z, const struct hd_tensor *loss, const int32_t *target)
+{
+    if (hd_require(s, hd_cols(z) == 1 && hd_rows(z) == hd_rows(loss) && hd_rows(out) == hd_rows(z), HD_OP_CONFIDENCE, z, loss))
+        hd_dispatch(s, &(struct hd_call){.op = HD_OP_CONFIDENCE, .n_out = 1, .out = {out}, .in = {z, loss}, .rows = target});
+}
