@@ -24,6 +24,7 @@ struct hd_train_run {
     struct hd_trainer_plan plan;
     int64_t step;                     /* updates done */
     int64_t n_tok;                    /* tokens seen */
+    double seconds, since;            /* that the run took up to `since`, on the clock: evaluations and saving included */
     double smooth;                    /* the loss, smoothed; 0 before the first step */
     double best;                      /* validation loss; INFINITY before the first */
     bool opened;
@@ -36,6 +37,8 @@ int hd_train_run_prepare(struct hd_train_run *r, const char *path, bool resume, 
 int hd_train_run_open(struct hd_train_run *r, bool resume, struct hd_err *err);
 void hd_train_run_close(struct hd_train_run *r);           /* after a failed prepare or open too */
 
+/* What of it is done, 0 .. 1, by steps or by time. */
+double hd_train_run_done(struct hd_train_run *r);
 /* One update. */
 int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double *lr, struct hd_err *err);
 /* Mean loss over the whole validation split in nats a token, and in bits a byte of its text (0 where that is not known). */
