@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Assembles the corpus of hadal-nano: plain text and conversations in simple English.
 
-    tools/corpus/build.py OUT [--stories 26000] [--talks 60000] [--written FILE.jsonl ...]
+    tools/corpus/build.py OUT [--stories 18000] [--talks 45000] [--written FILE.jsonl ...]
 
 Sources  debian.py (packages of free text, pinned and hashed), stories.py and skills.py (written by rules), and what write.py let a
          small model write (--written; optional, it is not rebuilt here).
@@ -22,7 +22,7 @@ import skills
 import stories
 
 COMMON_WORDS = 9000                  # natural text may use these, ranked by how many documents of all sources have them
-VAL = 0.02
+VAL = 0.006
 
 
 def words(text):
@@ -86,8 +86,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("out")
     p.add_argument("--cache", help="where packages are fetched to and unpacked (default: OUT/cache)")
-    p.add_argument("--stories", type=int, default=26000)
-    p.add_argument("--talks", type=int, default=60000)
+    p.add_argument("--stories", type=int, default=18000)
+    p.add_argument("--talks", type=int, default=45000)
     p.add_argument("--words", type=int, default=COMMON_WORDS)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--written", action="append", default=[], help="what write.py wrote")
@@ -109,7 +109,7 @@ def main():
         r["documents"] += 1
         r["bytes"] += len(value if kind == "text" else "".join(m["content"] for m in value))
         r["hash"].update(key)
-        to = "val" if key not in seen and key[0] < VAL * 256 else "text" if kind == "text" else "chat"
+        to = "val" if key not in seen and int.from_bytes(key[:4], "big") < VAL * 2**32 else "text" if kind == "text" else "chat"
         (held if to == "val" else seen).add(key)
         files[to].write(line + "\n")
     licences = {name: f"{version}: {licence}" for name, version, _, licence in debian.PACKAGES}
