@@ -465,6 +465,34 @@ static void check_gemm(int64_t k)
     seed = keep;
 }
 
+/* Packing, both ways round: every number of rows that a panel may have, zeros beside them, no more behind it than is allowed. */
+static void check_gemm_pack(int64_t k)
+{
+    enum { LD = 70 };
+    int widths[2] = {hd_k.gemm_mr, hd_k.gemm_nr};
+    int64_t len = k > LD ? k : LD;
+    float *x = malloc((size_t)(len * len) * 4);
+
+    for (int64_t i = 0; i < len * len; i++)
+        x[i] = (float)(i + 1);
+    for (int w = 0; w < 4; w++)
+        for (int wide = widths[w / 2], turned = w % 2, n = 1; n <= wide; n++) {
+            int64_t ld = turned ? k : LD, all = k * wide + HD_GEMM_SLACK, wrong = 0;
+            float *from = turned ? x + len * len - (n - 1) * ld - k : x + len * len - (k - 1) * ld - n;   /* reading past the end is seen by asan */
+            float *to = malloc((size_t)all * 4);
+            char what[96];
+
+            (turned ? hd_k.gemm_pack_turned : hd_k.gemm_pack_plain)(k, n, wide, from, ld, to);
+            for (int64_t i = 0; i < k; i++)
+                for (int e = 0; e < wide; e++)
+                    wrong += to[i * wide + e] != (e >= n ? 0 : turned ? from[e * ld + i] : from[i * ld + e]);
+            snprintf(what, sizeof what, "%s gemm_pack %s k=%lld %d of %d", hd_isa_name(hd_k.isa), turned ? "turned" : "plain", (long long)k, n, wide);
+            report(wrong == 0, what, (double)wrong, 0);
+            free(to);
+        }
+    free(x);
+}
+
 int main(int argc, char **argv)
 {
     static const struct product cases[] = {
@@ -499,6 +527,8 @@ int main(int argc, char **argv)
         check_kv();
         for (int64_t k = 1; k <= 256; k = k * 5 + 1)
             check_gemm(k);
+        for (int64_t k = 1; k <= 37; k += 4 - k % 3)
+            check_gemm_pack(k);
         check_gemm(256);
     }
     printf("%d passed, %d failed\n", n_pass, n_fail);

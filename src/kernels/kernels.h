@@ -49,6 +49,11 @@ static inline float hd_panel_factor(const struct hd_panels *w)
  * 1 <= n <= gemm_nr; a and b are whole, whatever m and n. An element's sum depends on k and its own row and column only. */
 typedef void (*hd_gemm_fn)(int64_t k, const float *a, const float *b, float *c, int64_t ld, int m, int n, bool add);
 
+/* Panels for it: to[i * wide + e] = from[i * ld + e] (plain) or from[e * ld + i] (turned), 0 where n <= e < wide; i < k. wide: gemm_mr or gemm_nr.
+ * HD_GEMM_SLACK floats after the panel may be overwritten. */
+typedef void (*hd_gemm_pack_fn)(int64_t k, int n, int wide, const float *from, int64_t ld, float *to);
+#define HD_GEMM_SLACK 16
+
 /* One row of a matrix as f32 (vectorised hd_decode_row, bit-equal to it). */
 typedef void (*hd_decode_fn)(const struct hd_wrows *w, int64_t n, float *out);
 
@@ -62,6 +67,7 @@ struct hd_kernels {
     hd_panel_fn matmul_panel[HD_N_DTYPE];   /* of the format that panels were made from */
     hd_decode_fn decode[HD_N_DTYPE];
     hd_gemm_fn gemm_tile;
+    hd_gemm_pack_fn gemm_pack_plain, gemm_pack_turned;
     int gemm_mr, gemm_nr;
     void (*q16_encode)(const float *x, int64_t n, struct hd_q16 *out);
     void (*q8_encode)(const float *x, int64_t n, struct hd_q8 *out);

@@ -48,6 +48,17 @@ static inline __m512 _mm512_cvtph_ps(__m256i a)
 
     return _mm512_castpd_ps(_mm512_insertf64x4(lo, _mm256_castps_pd(_mm256_cvtph_ps(_mm256_extracti128_si256(a, 1))), 1));
 }
+#undef __mmask16
+#define __mmask16 unsigned short
+#undef _mm512_maskz_loadu_ps
+static inline __m512 _mm512_maskz_loadu_ps(__mmask16 m, const void *p)
+{
+    float t[16];
+
+    for (int i = 0; i < 16; i++)
+        t[i] = m >> i & 1 ? ((const float *)p)[i] : 0;
+    return _mm512_loadu_ps(t);
+}
 static inline float _cvtsh_ss(unsigned short h)
 {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));

@@ -169,7 +169,7 @@ static bool on_an_input(const struct hd_call *c)
 {
     for (int k = 0; k < c->n_out; k++)
         for (int i = 0; i < 5; i++)
-            if (c->out[k] && c->in[i] && c->out[k]->data == c->in[i]->data)
+            if (c->out[k] && ((c->in[i] && c->out[k]->data == c->in[i]->data) || (c->list && c->list[0]->data == c->out[k]->data)))
                 return true;
     return false;
 }
@@ -183,8 +183,14 @@ static bool nothing_out(const struct hd_call *c)
     return c->n_out > 0;
 }
 
-/* The gradients of the outputs, taken out of their place. */
-static void take(struct hd_stream *s, const struct hd_call *c, struct hd_tensor *g, const struct hd_tensor **dout)
+static void clear_rows(const struct hd_tensor *x)
+{
+    for (int64_t r = 0; r < hd_rows(x); r++)
+        memset((char *)x->data + r * x->row_bytes, 0, (size_t)hd_cols(x) * sizeof(float));
+}
+
+/* The gradients of the outputs: where they are, or (moved: inputs have theirs there too) taken out of their place. */
+static void take(struct hd_stream *s, const struct hd_call *c, bool moved, struct hd_tensor *g, const struct hd_tensor **dout)
 {
     for (int k = 0; k < c->n_out; k++) {
         struct hd_tensor d;
@@ -192,12 +198,14 @@ static void take(struct hd_stream *s, const struct hd_call *c, struct hd_tensor 
         dout[k] = NULL;
         if (!c->out[k] || !(d = hd_grad(s, c->out[k])).data)
             continue;
-        g[k] = hd_view2(HD_F32, hd_tape_scratch(s, hd_rows(&d), hd_cols(&d)), hd_rows(&d), hd_cols(&d));
-        if (!g[k].data)
-            return;
-        copy_rows(&d, g[k].data, false);
-        for (int64_t r = 0; r < hd_rows(&d); r++)
-            memset((char *)d.data + r * d.row_bytes, 0, (size_t)hd_cols(&d) * sizeof(float));
+        g[k] = d;
+        if (moved) {
+            g[k] = hd_view2(HD_F32, hd_tape_scratch(s, hd_rows(&d), hd_cols(&d)), hd_rows(&d), hd_cols(&d));
+            if (!g[k].data)
+                return;
+            copy_rows(&d, g[k].data, false);
+            clear_rows(&d);
+        }
         dout[k] = &g[k];
     }
 }
@@ -220,11 +228,15 @@ void hd_tape_backward(struct hd_stream *s)
         hd_arena_reset(&t->scratch);
         if (first)
             restore(e);
-        take(s, &e->call, g, dout);
+        take(s, &e->call, first, g, dout);
         if (bwd != HD_BWD_FLAT && hd_stream_ok(s) && !nothing_out(&e->call))
             s->be->back[e->call.op](s->be->self, s, &e->call, dout);
-        if (!first)
-            restore(e);
+        if (first)
+            continue;
+        for (int k = 0; k < e->call.n_out; k++)       /* nothing of it is needed any more: the step's gradients end as zeros */
+            if (dout[k])
+                clear_rows(dout[k]);
+        restore(e);
     }
     t->clean = hd_stream_ok(s);
 }

@@ -1,4 +1,5 @@
 /* optim.c: see optim.h. Tensors are walked in pieces of PIECE elements (tables: rows), whatever the number of workers. */
+#pragma GCC optimize("O3")           /* loops over all weights, in vectors */
 #include "train/optim.h"
 
 #include <math.h>
@@ -186,18 +187,57 @@ static void apply_range(void *arg, int64_t begin, int64_t end)
         j->p->w[e] -= j->lr * (j->decay * j->p->w[e] + j->scale * j->v[e]);
 }
 
-static void transpose(const float *x, int64_t m, int64_t n, float *out)
+/* ---- on the team: what Newton and Schulz need beside products ---- */
+
+struct mat_job {
+    const float *x;
+    float *y;
+    int64_t m, n;
+    float a, b;
+};
+
+#define STRIP 16                      /* rows of a transposition that share cache lines of the result */
+
+static void transpose_range(void *arg, int64_t begin, int64_t end)
 {
-    for (int64_t i = 0; i < m; i += 16)
-        for (int64_t k = 0; k < n; k++)
-            for (int64_t r = i; r < m && r < i + 16; r++)
-                out[k * m + r] = x[r * n + k];
+    const struct mat_job *j = arg;
+
+    for (int64_t i = begin * STRIP; i < end * STRIP && i < j->m; i += STRIP)
+        for (int64_t k = 0; k < j->n; k++)
+            for (int64_t r = i; r < j->m && r < i + STRIP; r++)
+                j->y[k * j->m + r] = j->x[r * j->n + k];
 }
 
-static void mix(float *y, float a, const float *x, float b, int64_t n)
+static void transpose(struct hd_optim *o, const float *x, int64_t m, int64_t n, float *out)
 {
+    struct mat_job j = {.x = x, .y = out, .m = m, .n = n};
+
+    hd_pool_for(o->pool, (m + STRIP - 1) / STRIP, 1, transpose_range, &j);
+}
+
+static void mix_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct mat_job *j = arg;
+
+    for (int64_t i = begin * PIECE; i < end * PIECE && i < j->n; i++)
+        j->y[i] = j->a * j->x[i] + j->b * j->y[i];
+}
+
+/* y = a x + b y */
+static void mix(struct hd_optim *o, float *y, float a, const float *x, float b, int64_t n)
+{
+    struct mat_job j = {.x = x, .y = y, .n = n, .a = a, .b = b};
+
+    hd_pool_for(o->pool, (n + PIECE - 1) / PIECE, 1, mix_range, &j);
+}
+
+static double sum_of_squares(const float *x, int64_t n)
+{
+    double sum[4] = {0};
+
     for (int64_t i = 0; i < n; i++)
-        y[i] = a * x[i] + b * y[i];
+        sum[i % 4] += (double)x[i] * (double)x[i];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 /* x -> c0 x + c1 x^3 + c2 x^5 for every singular value: first steps that lift small ones fast, last steps that settle all of them at 1. */
@@ -214,7 +254,7 @@ int hd_orthogonalise(struct hd_optim *o, float *x, int64_t m, int64_t n, struct 
     int64_t a = tall ? n : m, b = tall ? m : n;
     struct hd_stream s;
     struct hd_tensor *X, *Xt, *A, *A2, *Y;
-    double sum = 0;
+    double sum = sum_of_squares(x, m * n);
 
     hd_arena_reset(&o->arena);
     hd_stream_init(&s, o->be, &o->arena, HD_EXACT_F32);
@@ -228,28 +268,26 @@ int hd_orthogonalise(struct hd_optim *o, float *x, int64_t m, int64_t n, struct 
     if (!hd_stream_ok(&s))
         return hd_stream_end(&s, err);
     if (tall)
-        transpose(x, m, n, X->data);
+        transpose(o, x, m, n, X->data);
     else
         memcpy(X->data, x, (size_t)(m * n) * sizeof *x);
-    for (int64_t i = 0; i < m * n; i++)
-        sum += (double)x[i] * (double)x[i];
-    mix(X->data, 0, X->data, sum > 0 ? (float)(1 / sqrt(sum)) : 0, m * n);
+    mix(o, X->data, 0, X->data, sum > 0 ? (float)(1 / sqrt(sum)) : 0, m * n);
     for (int k = 0; k < o->hp.ns_steps + o->hp.ns_last && hd_stream_ok(&s); k++) {
         float c[3];
         struct hd_tensor *t = X;
 
         coefficients(k >= o->hp.ns_steps, c);
-        transpose(X->data, a, b, Xt->data);
+        transpose(o, X->data, a, b, Xt->data);
         hd_matmul(&s, A, X, X);                       /* X X^T; symmetric, as is its square */
         hd_matmul(&s, A2, A, A);
-        mix(A2->data, c[1], A->data, c[2], a * a);    /* b A + c A^2 */
+        mix(o, A2->data, c[1], A->data, c[2], a * a);    /* b A + c A^2 */
         hd_matmul(&s, Y, A2, Xt);
-        mix(Y->data, c[0], X->data, 1, a * b);
+        mix(o, Y->data, c[0], X->data, 1, a * b);
         X = Y;
         Y = t;
     }
     if (tall)
-        transpose(X->data, a, b, x);
+        transpose(o, X->data, a, b, x);
     else
         memcpy(x, X->data, (size_t)(m * n) * sizeof *x);
     return hd_stream_end(&s, err);

@@ -1,8 +1,8 @@
 /* gemm.c: see gemm.h.
  *
- * b is packed once, by the whole team, into panels of gemm_nr columns; a task is ROWS rows times COLS columns of c: it packs its rows of a, KC
+ * b is packed once, by the whole team, into panels of gemm_nr columns; a task is some rows times some columns of c: it packs its rows of a, a block
  * of k at a time, into a buffer of its own that stays in L2, and runs tiles over it while a panel of b stays in L1. Sums over blocks of k are
- * added in c, ascending. Sizes come from the shape alone. */
+ * added in c, ascending. The blocks of k come from k alone; what a task holds depends on the team too, and no bit depends on that. */
 #include "backend/cpu/gemm.h"
 
 #include <string.h>
@@ -10,31 +10,30 @@
 #include "kernels/kernels.h"
 #include "ops/tape.h"
 
-#define KC 256
+#define KC 256                        /* at most */
 #define ROWS 84                       /* a multiple of every gemm_mr: 14, 6, 4 */
-#define COLS 256                      /* likewise of gemm_nr */
+#define COLS 1024                     /* at most: packed rows serve that many; halved while tasks are few */
+#define COLS_MIN 128                  /* a multiple of every gemm_nr */
+#define PACK_ROWS 64                  /* of b, a task */
 
 struct job {
-    int64_t m, n, k, ld, n_col;       /* n_col: tasks beside each other */
+    int64_t m, n, k, ld, kc, rows, cols, n_col;       /* rows, cols of a task; n_col: tasks beside each other */
     struct hd_gemm_view a, b;
     float *c, *packed;                /* packed: [panels][k][gemm_nr] */
-    bool add;
+    bool add, lower;                  /* lower: c is symmetric, and what lies right of the diagonal may be left out */
 };
 
-static _Thread_local _Alignas(64) float rows_of_a[ROWS * KC];
+static _Thread_local _Alignas(64) float rows_of_a[ROWS * KC + HD_GEMM_SLACK];
 
-/* n rows of k neighbours, ld apart, as to[k][wide]: what is missing of wide is zero. */
-static void turn(const float *from, int64_t ld, int64_t n, int64_t k, int64_t wide, float *to)
+/* b's columns lie side by side: some rows of it, all panels. Nothing hangs over: gemm_nr is whole vectors. */
+static void pack_rows_of_b(void *arg, int64_t begin, int64_t end)
 {
-    for (int64_t i = 0; i < k; i += 16) {             /* a cache line of every row */
-        int64_t end = i + 16 < k ? i + 16 : k;
+    const struct job *j = arg;
+    int64_t nr = hd_k.gemm_nr, i0 = begin * PACK_ROWS, i1 = end * PACK_ROWS < j->k ? end * PACK_ROWS : j->k;
 
-        for (int64_t e = 0; e < n; e++)
-            for (int64_t c = i; c < end; c++)
-                to[c * wide + e] = from[e * ld + c];
-        for (int64_t c = i; c < end && n < wide; c++)
-            memset(to + c * wide + n, 0, (size_t)(wide - n) * sizeof *to);
-    }
+    for (int64_t i = i0; i < i1; i += 8)
+        for (int64_t c = 0; c < j->n; c += nr)
+            hd_k.gemm_pack_plain(i1 - i < 8 ? i1 - i : 8, (int)(j->n - c < nr ? j->n - c : nr), (int)nr, j->b.p + i * j->b.row + c, j->b.row, j->packed + c * j->k + i * nr);
 }
 
 static void pack_panels(void *arg, int64_t begin, int64_t end)
@@ -42,19 +41,8 @@ static void pack_panels(void *arg, int64_t begin, int64_t end)
     const struct job *j = arg;
     int64_t nr = hd_k.gemm_nr;
 
-    for (int64_t panel = begin; panel < end; panel++) {
-        int64_t first = panel * nr, n = j->n - first < nr ? j->n - first : nr;
-        float *to = j->packed + panel * j->k * nr;
-        const float *from = j->b.p + first * j->b.col;
-
-        if (j->b.col == 1)
-            for (int64_t i = 0; i < j->k; i++, to += nr) {
-                memcpy(to, from + i * j->b.row, (size_t)n * sizeof *to);
-                memset(to + n, 0, (size_t)(nr - n) * sizeof *to);
-            }
-        else
-            turn(from, j->b.col, n, j->k, nr, to);
-    }
+    for (int64_t c = begin * nr; c < end * nr && c < j->n; c += nr)
+        hd_k.gemm_pack_turned(j->k, (int)(j->n - c < nr ? j->n - c : nr), (int)nr, j->b.p + c * j->b.col, j->b.col, j->packed + c * j->k);
 }
 
 /* Rows r .. r + m of a, columns k0 .. k0 + k, as [sub-panels][k][gemm_mr]. */
@@ -64,25 +52,24 @@ static void pack_rows(const struct job *j, int64_t r, int64_t m, int64_t k0, int
     float *to = rows_of_a;
 
     for (int64_t r0 = 0; r0 < m; r0 += mr, to += k * mr) {
-        int64_t n = m - r0 < mr ? m - r0 : mr;
+        int n = (int)(m - r0 < mr ? m - r0 : mr);
         const float *from = j->a.p + (r + r0) * j->a.row + k0 * j->a.col;
 
         if (j->a.row == 1)
-            for (int64_t i = 0; i < k; i++) {
-                memcpy(to + i * mr, from + i * j->a.col, (size_t)n * sizeof *to);
-                memset(to + i * mr + n, 0, (size_t)(mr - n) * sizeof *to);
-            }
+            hd_k.gemm_pack_plain(k, n, (int)mr, from, j->a.col, to);
         else
-            turn(from, j->a.row, n, k, mr, to);
+            hd_k.gemm_pack_turned(k, n, (int)mr, from, j->a.row, to);
     }
 }
 
 static void block(const struct job *j, int64_t r, int64_t c0)
 {
-    int64_t m = j->m - r < ROWS ? j->m - r : ROWS, c1 = c0 + COLS < j->n ? c0 + COLS : j->n, mr = hd_k.gemm_mr, nr = hd_k.gemm_nr;
+    int64_t m = j->m - r < j->rows ? j->m - r : j->rows, c1 = c0 + j->cols < j->n ? c0 + j->cols : j->n, mr = hd_k.gemm_mr, nr = hd_k.gemm_nr;
 
-    for (int64_t k0 = 0; k0 < j->k; k0 += KC) {
-        int64_t k = j->k - k0 < KC ? j->k - k0 : KC;
+    if (j->lower && c1 > r + m)
+        c1 = r + m;
+    for (int64_t k0 = 0; k0 < j->k && c1 > c0; k0 += j->kc) {
+        int64_t k = j->k - k0 < j->kc ? j->k - k0 : j->kc;
 
         pack_rows(j, r, m, k0, k);
         for (int64_t c = c0; c < c1; c += nr)
@@ -97,19 +84,42 @@ static void blocks(void *arg, int64_t begin, int64_t end)
     const struct job *j = arg;
 
     for (int64_t i = begin; i < end; i++)
-        block(j, i / j->n_col * ROWS, i % j->n_col * COLS);
+        block(j, i / j->n_col * j->rows, i % j->n_col * j->cols);
+}
+
+static void mirror_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct job *j = arg;
+
+    for (int64_t r0 = begin * 16; r0 < end * 16 && r0 < j->m; r0 += 16)
+        for (int64_t c = r0; c < j->m; c++)
+            for (int64_t r = r0; r < r0 + 16 && r < c; r++)
+                j->c[r * j->ld + c] = j->c[c * j->ld + r];
 }
 
 void hd_cpu_gemm(struct hd_cpu *cpu, struct hd_stream *s, int64_t m, int64_t n, int64_t k, struct hd_gemm_view a, struct hd_gemm_view b, float *c, int64_t ld, bool add)
 {
     int64_t nr = hd_k.gemm_nr, panels = (n + nr - 1) / nr;
     struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
-    struct job j = {.m = m, .n = n, .k = k, .ld = ld, .n_col = (n + COLS - 1) / COLS, .a = a, .b = b, .c = c, .add = add};
+    struct job j = {.m = m, .n = n, .k = k, .ld = ld, .cols = COLS, .a = a, .b = b, .c = c, .add = add};
+    int64_t parts = (k + KC - 1) / KC, mr = hd_k.gemm_mr, tall = (m + ROWS - 1) / ROWS;
 
-    HD_ASSERT(ROWS % hd_k.gemm_mr == 0 && COLS % nr == 0 && k > 0);
+    HD_ASSERT(ROWS % mr == 0 && COLS_MIN % nr == 0 && k > 0);
     if (!m || !n || !(j.packed = hd_tape_scratch(s, panels * nr, k)))
         return;
-    hd_pool_for(cpu->pool, panels, 1, pack_panels, &j);
-    hd_pool_for(cpu->pool, (m + ROWS - 1) / ROWS * j.n_col, 1, blocks, &j);
+    j.kc = ((k + parts - 1) / parts + 7) / 8 * 8;
+    j.rows = ((m + tall - 1) / tall + mr - 1) / mr * mr;
+    tall = (m + j.rows - 1) / j.rows;
+    while (j.cols > COLS_MIN && tall * ((n + j.cols - 1) / j.cols) < 4 * hd_pool_threads(cpu->pool))
+        j.cols /= 2;
+    j.n_col = (n + j.cols - 1) / j.cols;
+    j.lower = m == n && !add && a.p == b.p && a.row == b.col && a.col == b.row;       /* x x^T: both halves would have the same bits */
+    if (b.col == 1)
+        hd_pool_for(cpu->pool, (k + PACK_ROWS - 1) / PACK_ROWS, 1, pack_rows_of_b, &j);
+    else
+        hd_pool_for(cpu->pool, panels, 1, pack_panels, &j);
+    hd_pool_for(cpu->pool, tall * j.n_col, 1, blocks, &j);
+    if (j.lower)
+        hd_pool_for(cpu->pool, (m + 15) / 16, 4, mirror_range, &j);
     hd_arena_rewind(&s->tape->scratch, mark);
 }
