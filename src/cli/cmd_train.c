@@ -63,8 +63,9 @@ static int print_plan(const struct progress *p, bool preview, struct hd_err *err
     hd_model_count(&r->m, &count);
     fprintf(stderr, "%s: %s parameters, %s active; %lld training and %lld validation tokens\n", r->c.out, hd_fmt_count(n, count.total), hd_fmt_count(a, count.active),
             (long long)r->train.n, (long long)r->val.n);
-    HD_TRY(print_data(r, err));
-    if (preview)
+    if (!r->c.task.n_stage)
+        HD_TRY(print_data(r, err));
+    if (preview && r->tok)
         print_preview(&r->train, r->tok, p->tty);
     fprintf(stderr, "needs %s: weights and gradients %s, optimiser %s, a step %s, cache %s; %s are free\n", hd_fmt_bytes(total, plan->total), hd_fmt_bytes(w, plan->weights),
             hd_fmt_bytes(o, plan->optim), hd_fmt_bytes(s, plan->step + plan->kept), hd_fmt_bytes(c, plan->cache), hd_fmt_bytes(free_now, hd_mem_available()));
@@ -83,7 +84,7 @@ static void print_step(const struct progress *p, const struct hd_step_result *s,
     double gflops = 1e-9 * s->flops / seconds, mean = p->took / (double)(r->step - p->first_step);
     int64_t left = (int64_t)(mean * (double)(r->c.schedule.n_step - r->step)), left_max = (int64_t)(60 * r->c.schedule.minutes - r->seconds - (hd_now() - r->since));
     static const char *const kind[HD_LEARN_KINDS] = {"index", "draft", "confidence"};
-    char share[32] = "", vio[32] = "", learnt[96] = "";
+    char share[32] = "", vio[32] = "", learnt[192] = "";
 
     if (r->c.schedule.minutes > 0 && left_max < left)
         left = left_max > 0 ? left_max : 0;
@@ -94,6 +95,8 @@ static void print_step(const struct progress *p, const struct hd_step_result *s,
     for (int k = 0; k < HD_LEARN_KINDS; k++)
         if (s->learnt[k] != 0)
             snprintf(learnt + strlen(learnt), sizeof learnt - strlen(learnt), "  %s %.4f", kind[k], s->learnt[k]);
+    if (r->c.task.n_stage)
+        snprintf(learnt + strlen(learnt), sizeof learnt - strlen(learnt), "  stage %d (%lld tokens) right %.1f %%", r->c.task.at, (long long)r->c.task.stage[r->c.task.at].length, 100 * r->c.task.running);
     fprintf(stderr, "%sstep %lld/%lld  loss %.4f%s  smooth %.4f  norm %.3g  lr %.3g  %.0f tok/s  %.0f GF/s%s%s  %lld:%02lld:%02lld left%s", p->tty ? "\r\033[K" : "", (long long)r->step,
             (long long)r->c.schedule.n_step, s->loss, learnt, r->smooth, s->grad_norm, lr, (double)s->n_tok / seconds, gflops, share, vio, (long long)(left / 3600),
             (long long)(left / 60 % 60), (long long)(left % 60), p->tty ? "" : "\n");

@@ -182,7 +182,7 @@ static int write_weights(const char *path, const struct hd_params *ps, enum hd_d
         const struct hd_param *p = &ps->p[i];
 
         if (stored_as(p, type) != HD_BF16) {
-            hd_st_writer_data(&w, p->t->data, (size_t)hd_tensor_bytes(p->t));
+            hd_st_writer_data(&w, p->w ? p->w : p->t->data, (size_t)hd_tensor_bytes(p->t));
             continue;
         }
         for (int64_t k = 0; k < p->n; k += 1024) {
@@ -195,16 +195,23 @@ static int write_weights(const char *path, const struct hd_params *ps, enum hd_d
     return hd_st_writer_commit(&w, err);
 }
 
+int hd_model_dir_others(const char *dir, const char *from, bool config, struct hd_err *err)
+{
+    static const char *const others[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "recall.json"};
+    int rc = hd_make_dir(dir, err);
+
+    for (int i = config ? 0 : 1; i < HD_LEN(others) && rc == HD_OK && strcmp(dir, from); i++)
+        rc = copy_file(dir, from, others[i], err);
+    return rc;
+}
+
 int hd_model_dir_write(const char *dir, const char *from, const struct hd_params *ps, enum hd_dtype type, struct hd_err *err)
 {
-    static const char *const others[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"};
     char *path = hd_path_join(dir, "model.safetensors");
     int rc = path ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
 
     if (rc == HD_OK)
-        rc = hd_make_dir(dir, err);
-    for (int i = 0; i < HD_LEN(others) && rc == HD_OK && strcmp(dir, from); i++)
-        rc = copy_file(dir, from, others[i], err);
+        rc = hd_model_dir_others(dir, from, true, err);
     if (rc == HD_OK)
         rc = write_weights(path, ps, type, err);
     hd_free(path);

@@ -15,6 +15,9 @@ int hd_model_dir_create(const char *dir, const json_t *config, double init_std, 
 /* DIR (made if need be) gets the weights in type (F32 or BF16; vectors stay f32), and copies of `from`'s other files. */
 int hd_model_dir_write(const char *dir, const char *from, const struct hd_params *ps, enum hd_dtype type, struct hd_err *err);
 
+/* DIR (made if need be) gets copies of `from`'s other files: tokenizer and the like, with or without config.json. */
+int hd_model_dir_others(const char *dir, const char *from, bool config, struct hd_err *err);
+
 int hd_write_json(const char *dir, const char *name, const json_t *j, struct hd_err *err);
 int hd_write_file(const char *dir, const char *name, const void *p, size_t n, struct hd_err *err);
 int hd_make_dir(const char *dir, struct hd_err *err);

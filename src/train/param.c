@@ -140,7 +140,7 @@ static void take(void *arg, const struct hd_tensor *t)
     for (int i = 0; i < k->ps->n; i++)
         if (k->ps->p[i].t == t)
             return;
-    *p = (struct hd_param){.name = t->name, .t = (struct hd_tensor *)t, .rows = hd_rows(t), .cols = hd_cols(t), .n = hd_elems(t), .kind = hd_param_kind(t->name, t->n_dim)};
+    *p = (struct hd_param){.name = t->name, .t = (struct hd_tensor *)t, .rows = hd_rows(t), .cols = hd_cols(t), .n = hd_elems(t), .kind = hd_param_kind(t->name, t->n_dim), .store = HD_F32};
     k->ps->n++;
     if (!is_float(t)) {
         p->kind = HD_PARAM_FROZEN;
@@ -196,6 +196,7 @@ void hd_params_release(struct hd_params *ps)
     hd_free(ps->p);
     hd_pages_free(ps->w, ps->n_float * sizeof(float));
     hd_pages_free(ps->grad, ps->n_float * sizeof(float));
+    hd_pages_free(ps->q, ps->n_float * sizeof(float));
     memset(ps, 0, sizeof *ps);
 }
 

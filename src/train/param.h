@@ -23,6 +23,8 @@ struct hd_param {
     float *w, *grad;                  /* [rows, cols]; FROZEN integers: NULL */
     int64_t rows, cols, n;
     enum hd_param_kind kind;
+    enum hd_dtype store;              /* the format it is to have (quant.h); F32 until somebody says so */
+    struct hd_scale blocks;           /* and its blocks, without data */
     unsigned char *touched;           /* TABLE: a bit per row that had a gradient since the last update */
 };
 
@@ -30,6 +32,7 @@ struct hd_params {
     struct hd_param *p;
     int n;
     float *w, *grad;                  /* of all, 64-byte aligned each */
+    float *q;                         /* rounded weights, where w's are (quant.h); NULL: none */
     size_t n_float;                   /* of each of the two blocks, padding included */
 };
 

@@ -9,7 +9,7 @@
 
 #define CONFIG_MAX ((size_t)1 << 24)
 
-static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft",
+static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
                                     "init_std", "seed", "eval_every", "save_every", "log_every", "sample"};
 static const char *const known_data[] = {"train", "val", "val_part", "targets"};
 static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts"};
@@ -17,6 +17,8 @@ static const char *const known_schedule[] = {"name", "warmup", "last", "decay", 
 static const char *const known_balance[] = {"bias_speed", "loss"};
 static const char *const known_indexer[] = {"weight", "dense"};
 static const char *const known_draft[] = {"weight", "confidence"};
+static const char *const known_qat[] = {"from", "quantization"};
+static const char *const known_task[] = {"symbols", "fillers", "stages"};
 static const char *const known_sample[] = {"tokens", "prompt"};
 
 /* A misspelt field would be a default that nobody asked for. */
@@ -90,6 +92,12 @@ static int read_data(struct hd_train_config *c, const char *file, struct hd_err 
     if (strcmp(targets, "answers") && strcmp(targets, "all"))
         return hd_err_set(err, HD_ERR_FORMAT, "%s: data.targets: found \"%.40s\"; expected answers or all", file, targets);
     c->all_targets = !strcmp(targets, "all");
+    if (json_object_get(c->json, "task")) {
+        if (d)
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: task makes its own data; expected no \"data\" beside it", file);
+        c->val_part = 0;
+        return HD_OK;
+    }
     if (!c->n_train)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: data.train: found nothing; expected a path or a list of paths", file);
     if (c->n_val && c->val_part > 0)
@@ -192,6 +200,9 @@ static int read_rest(struct hd_train_config *c, const char *file, struct hd_err 
     HD_TRY(read_learn(c, file, err));
     HD_TRY(read_special(c, file, err));
     HD_TRY(hd_json_str_or(j, "init", NULL, &c->init, file, err));
+    c->qat = json_object_get(j, "qat");
+    HD_TRY(check_keys(c->qat, known_qat, HD_LEN(known_qat), "qat", file, err));
+    HD_TRY(hd_json_real_or(c->qat, "from", 0, 1, 0.8, &c->qat_from, file, err));
     HD_TRY(check_keys(b, known_balance, HD_LEN(known_balance), "balance", file, err));
     HD_TRY(check_keys(s, known_sample, HD_LEN(known_sample), "sample", file, err));
     HD_TRY(hd_json_real_or(b, "bias_speed", 0, 1, 1e-3, &c->hp.bias_speed, file, err));
@@ -210,6 +221,8 @@ static int read_rest(struct hd_train_config *c, const char *file, struct hd_err 
     HD_TRY(hd_json_int_or(j, "save_every", 0, (int64_t)1 << 40, c->eval_every, &c->save_every, file, err));
     HD_TRY(hd_json_int_or(j, "log_every", 1, (int64_t)1 << 40, 10, &c->log_every, file, err));
     c->seed = (uint64_t)seed;
+    HD_TRY(check_keys(json_object_get(j, "task"), known_task, HD_LEN(known_task), "task", file, err));
+    HD_TRY(hd_curriculum_read(&c->task, json_object_get(j, "task"), c->hp.context, c->seed, file, err));
     return c->out ? HD_OK : hd_err_set(err, HD_ERR_FORMAT, "%s: out: found nothing; expected a directory", file);
 }
 

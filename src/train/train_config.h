@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 
+#include "train/curriculum.h"
 #include "train/lr_schedule.h"
 #include "train/trainer.h"
 
@@ -21,11 +22,14 @@ struct hd_train_config {
     const char *init;                 /* a model's directory to begin with; NULL: random weights */
     const char *train[HD_MAX_DATA], *val[HD_MAX_DATA];
     int n_train, n_val;
+    struct hd_curriculum task;        /* instead of data and tokenizer; its n_symbol 0: none */
     double val_part;                  /* of every training document, where no val files are named */
     bool all_targets;                 /* of conversations: not only what the assistant says */
     struct hd_trainer_hp hp;
     int64_t step_tokens;              /* tokens of an update; batch_tokens of them at once */
     struct hd_schedule schedule;
+    const json_t *qat;                /* NULL: weights are never rounded */
+    double qat_from;                  /* of all steps: where rounding begins */
     double init_std;
     uint64_t seed;
     int64_t eval_every, save_every, log_every;

@@ -15,6 +15,7 @@
 #include "token/token_classes.h"
 #include "train/document.h"
 #include "train/model_dir.h"
+#include "train/quant.h"
 #include "weights/safetensors_write.h"
 
 #define SMOOTH 0.98
@@ -149,11 +150,13 @@ static int fill_tables(json_t *c, struct hd_err *err)
 static int fill_config(struct hd_train_run *r, struct hd_err *err)
 {
     json_t *c = text_part(r->c.model), *layers = json_object_get(c, "engram_layer_ids");
-    int64_t n = hd_tokenizer_size(r->tok), n_vocab, n_class;
+    int64_t n = r->tok ? hd_tokenizer_size(r->tok) : hd_recall_vocab(&r->c.task.task), n_vocab, n_class;
 
     if (!json_object_get(c, "vocab_size"))
         json_object_set_new(c, "vocab_size", json_integer(n));
     HD_TRY(hd_json_int(c, "vocab_size", n, (int64_t)1 << 24, &n_vocab, "model", err));
+    if (!r->tok)
+        return json_array_size(layers) ? hd_err_set(err, HD_ERR_USAGE, "engram_layer_ids: n-gram memory needs a tokenizer, and the recall task has none") : HD_OK;
     if (hd_tokenizer_find(r->tok, r->c.special[0]) >= 0 && !json_object_get(r->c.model, "eos_token_id")) {
         json_object_set_new(r->c.model, "bos_token_id", json_integer(hd_tokenizer_find(r->tok, r->c.special[0])));
         json_object_set_new(r->c.model, "eos_token_id", json_integer(hd_tokenizer_find(r->tok, r->c.special[0])));
@@ -211,6 +214,13 @@ static int begin(struct hd_train_run *r, struct hd_err *err)
     if (there)
         return hd_err_set(err, HD_ERR_USAGE, "%s: a run is already there; --resume goes on with it, another \"out\" begins a new one", r->c.out);
     HD_TRY(hd_make_dir(r->c.out, err));
+    if (r->c.task.n_stage) {
+        json_t *j = json_pack("{sIsI}", "symbols", (json_int_t)r->c.task.task.n_symbol, "fillers", (json_int_t)r->c.task.task.n_filler);
+        int rc = j ? hd_write_json(r->c.out, HD_RECALL_FILE, j, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for the task");
+
+        json_decref(j);
+        return rc;
+    }
     HD_TRY(is_made(r->c.tokenizer) ? make_tokenizer(r, err) : copy_tokenizer(r, err));
     return HD_OK;
 }
@@ -244,20 +254,26 @@ static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
 
     if (!resume)
         HD_TRY(begin(r, err));
-    HD_TRY(hd_tokenizer_open(&r->tok, r->c.out, 0, err));
+    if (!r->c.task.n_stage)
+        HD_TRY(hd_tokenizer_open(&r->tok, r->c.out, 0, err));
     if (!resume) {
         HD_TRY(fill_config(r, err));
         HD_TRY(hd_model_dir_create(r->c.out, r->c.model, r->c.init_std, r->c.seed, err));
         HD_TRY(hd_write_json(r->c.out, "train.json", r->c.json, err));
-        HD_TRY(reopen_tokenizer(r, err));
+        if (r->tok)
+            HD_TRY(reopen_tokenizer(r, err));
     }
     if (!resume && r->c.init)
         HD_TRY(take_init(r, err));
     HD_TRY(hd_model_open(&r->m, r->c.out, HD_KV_F32, 0, err));
     r->opened = true;
     HD_TRY(take_classes(r, err));
-    HD_TRY(read_data(r, err));
-    HD_TRY(hd_loader_init(&r->loader, &r->train, r->c.hp.context, r->c.hp.batch_tokens, r->c.seed, true, err));
+    if (r->c.task.n_stage)
+        r->loader = (struct hd_loader){.batch_tokens = r->c.hp.batch_tokens, .max_seq = r->c.hp.batch_tokens / 16 + 8};
+    else
+        HD_TRY(read_data(r, err));
+    if (!r->c.task.n_stage)
+        HD_TRY(hd_loader_init(&r->loader, &r->train, r->c.hp.context, r->c.hp.batch_tokens, r->c.seed, true, err));
     HD_TRY(hd_batch_init(&r->batch, &r->loader, err));
     HD_TRY(hd_trainer_plan(&r->m, &r->c.hp, &r->plan, err));
     if (hd_mem_available() && r->plan.total > hd_mem_available())
@@ -288,7 +304,9 @@ int hd_train_run_prepare(struct hd_train_run *r, const char *path, bool resume, 
 struct state_head {                   /* as it lies in the file: numbers only, little-endian */
     uint64_t version, data_hash, val_hash;
     int64_t step, optim_step, n_tok, epoch, at, n_float;
-    double smooth, best, seconds;
+    double smooth, best;
+    int64_t stage;
+    double running, seconds;
 };
 
 #define STATE_VERSION 2
@@ -302,7 +320,8 @@ static int save_state(struct hd_train_run *r, struct hd_err *err)
 {
     char *path = hd_path_join(r->c.out, "state.safetensors");
     struct hd_trainer *t = &r->trainer;
-    struct state_head h = {STATE_VERSION, r->train.hash, r->val.hash, r->step, t->optim.step, r->n_tok, r->loader.epoch, r->loader.at, (int64_t)t->ps.n_float, r->smooth, r->best, r->c.schedule.minutes > 0 ? elapsed(r) : 0};
+    struct state_head h = {STATE_VERSION, r->train.hash, r->val.hash, r->step, t->optim.step, r->n_tok, r->loader.epoch, r->loader.at, (int64_t)t->ps.n_float, r->smooth, r->best,
+                           r->c.task.at, r->c.task.running, r->c.schedule.minutes > 0 ? elapsed(r) : 0};
     const float *block[3] = {t->ps.w, t->optim.m, t->optim.v};
     static const char *const name[3] = {"weights", "first_average", "second_average"};
     int64_t n_head = sizeof h;
@@ -352,6 +371,10 @@ static int take_state(struct hd_train_run *r, const struct hd_file_map *f, const
     r->smooth = h.smooth;
     r->best = h.best;
     r->seconds = h.seconds;
+    if (r->c.task.n_stage && h.stage >= 0 && h.stage < r->c.task.n_stage) {
+        r->c.task.at = (int)h.stage;
+        r->c.task.running = h.running;
+    }
     return HD_OK;
 }
 
@@ -371,11 +394,29 @@ static int load_state(struct hd_train_run *r, struct hd_err *err)
 
 /* ---- the run ---- */
 
+static int plan_native(struct hd_train_run *r, struct hd_err *err)
+{
+    char *dir = hd_path_join(r->c.out, "native");
+    int rc = dir ? hd_quant_plan(&r->trainer.ps, dir, r->m.store.config, json_object_get(r->c.qat, "quantization"), err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
+
+    hd_free(dir);
+    return rc;
+}
+
 int hd_train_run_open(struct hd_train_run *r, bool resume, struct hd_err *err)
 {
     HD_TRY(hd_trainer_open(&r->trainer, &r->m, &r->c.hp, r->pool, &r->be, err));
     r->since = hd_now();
+    if (r->c.qat)
+        HD_TRY(plan_native(r, err));
     return resume ? load_state(r, err) : HD_OK;
+}
+
+static int round_when_due(struct hd_train_run *r, struct hd_err *err)
+{
+    bool due = r->c.qat && (double)r->step >= r->c.qat_from * (double)r->c.schedule.n_step;
+
+    return due ? hd_trainer_round(&r->trainer, err) : HD_OK;
 }
 
 void hd_train_run_close(struct hd_train_run *r)
@@ -403,10 +444,16 @@ double hd_train_run_done(struct hd_train_run *r)
 
 int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double *lr, struct hd_err *err)
 {
+    HD_TRY(round_when_due(r, err));
     while (r->trainer.n_tok < r->c.step_tokens) {
         int64_t before = r->trainer.n_tok;
 
-        HD_TRY(hd_loader_next(&r->loader, &r->batch, false, err));
+        if (r->c.task.n_stage) {
+            r->trainer.hp.index_dense = r->c.hp.index_dense && !r->c.task.stage[r->c.task.at].sparse;
+            HD_TRY(hd_curriculum_next(&r->c.task, r->step, r->trainer.n_batch, r->c.hp.batch_tokens, r->loader.max_seq, &r->batch, err));
+        } else {
+            HD_TRY(hd_loader_next(&r->loader, &r->batch, false, err));
+        }
         HD_TRY(hd_trainer_batch(&r->trainer, &r->batch, err));
         if (r->c.step_tokens - r->trainer.n_tok < (r->trainer.n_tok - before) / 2)
             break;                                    /* nearer to what was asked for than one batch more */
@@ -415,6 +462,8 @@ int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double
     HD_TRY(hd_trainer_update(&r->trainer, *lr, out, err));
     r->step++;
     r->n_tok += out->n_tok;
+    if (r->c.task.n_stage)
+        hd_curriculum_took(&r->c.task, out->sure);
     r->smooth = r->step == 1 ? out->loss : SMOOTH * r->smooth + (1 - SMOOTH) * out->loss;
     return HD_OK;
 }
@@ -426,6 +475,7 @@ int hd_train_run_eval(struct hd_train_run *r, double *loss, double *bits_per_byt
     int64_t n = 0, k;
     int rc;
 
+    HD_TRY(round_when_due(r, err));
     HD_TRY(hd_loader_init(&l, &r->val, r->c.hp.context, r->c.hp.batch_tokens, 0, false, err));
     do {
         rc = hd_loader_next(&l, &r->batch, true, err);
@@ -443,6 +493,17 @@ int hd_train_run_eval(struct hd_train_run *r, double *loss, double *bits_per_byt
     return HD_OK;
 }
 
+static int save_native(const struct hd_train_run *r, struct hd_err *err)
+{
+    char *dir = hd_path_join(r->c.out, "native");
+    int rc = dir ? hd_model_dir_others(dir, r->c.out, false, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
+
+    if (rc == HD_OK)
+        rc = hd_quant_write(&r->trainer.ps, dir, err);
+    hd_free(dir);
+    return rc;
+}
+
 int hd_train_run_save(struct hd_train_run *r, bool best, struct hd_err *err)
 {
     char *path = best ? hd_path_join(r->c.out, "best") : NULL;
@@ -451,5 +512,7 @@ int hd_train_run_save(struct hd_train_run *r, bool best, struct hd_err *err)
     if (rc == HD_OK && best)
         rc = path ? hd_model_dir_write(path, r->c.out, &r->trainer.ps, HD_F32, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
     hd_free(path);
+    if (rc == HD_OK && r->c.qat)
+        rc = save_native(r, err);
     return rc < 0 ? rc : save_state(r, err);
 }

@@ -2,6 +2,7 @@
  *
  *   OUT/config.json, model.safetensors, tokenizer.json, generation_config.json      the model as it was saved last: `hadal run OUT`
  *   OUT/best/                    the same, where the validation loss was least
+ *   OUT/native/                  with "qat": the same in the formats that DeepSeek publishes (quant.h)
  *   OUT/state.safetensors        everything to go on with: masters, averages, cursor. One file, written whole or not at all
  *   OUT/train.json               the run's configuration
  *
@@ -9,6 +10,7 @@
 #ifndef HD_TRAIN_TRAIN_RUN_H
 #define HD_TRAIN_TRAIN_RUN_H
 
+#include "train/curriculum.h"
 #include "train/train_config.h"
 
 struct hd_train_run {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "train/quant.h"
 
 #define SLACK 65536
 
@@ -30,6 +31,7 @@ static int dry(const struct hd_model *m, const struct hd_trainer_hp *hp, int64_t
     struct hd_learn learn = learning(hp, 0);
     int rc;
 
+    learn.index_dense = false;        /* which needs more: validation, and stages of a task, choose */
     HD_TRY(hd_batch_init(&b, &l, err));
     for (int64_t i = 0; i < n_seq; i++) {
         int64_t first = hp->batch_tokens * i / n_seq, end = hp->batch_tokens * (i + 1) / n_seq;
@@ -292,7 +294,7 @@ static void touch(struct hd_trainer *t)
         for (int k = 0; k < t->ps.n; k++) {
             struct hd_param *p = &t->ps.p[k];
 
-            if (!p->touched || p->w != c->in[1]->data)
+            if (!p->touched || p->t->data != c->in[1]->data)
                 continue;
             for (int64_t e = 0; e < hd_rows(c->in[0]); e++)
                 for (int64_t j = 0; j < hd_cols(c->in[0]); j++) {
@@ -302,6 +304,22 @@ static void touch(struct hd_trainer *t)
                 }
         }
     }
+}
+
+int hd_trainer_round(struct hd_trainer *t, struct hd_err *err)
+{
+    if (t->rounded)
+        return HD_OK;
+    HD_TRY(hd_quant_show(&t->ps, true, err));
+    t->rounded = t->stale = true;
+    return hd_tape_range(&t->tape, t->ps.q, t->ps.grad, t->ps.n_float * sizeof(float), false, err);
+}
+
+static void refresh(struct hd_trainer *t)
+{
+    if (t->rounded && t->stale)
+        hd_quant_round(&t->ps, t->pool);
+    t->stale = false;
 }
 
 int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_err *err)
@@ -314,6 +332,7 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
     double sum;
 
     HD_TRY(lay_out(t, b, &r, err));
+    refresh(t);
     losses = forward(t, &s, &r, b, &learn, NULL);
     if (!hd_stream_ok(&s))
         return hd_stream_end(&s, err);
@@ -330,6 +349,8 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
     hd_tape_backward(&s);
     HD_TRY(hd_stream_end(&s, err));
     t->loss += sum;
+    for (int64_t i = 0; i < b->n_tok; i++)
+        t->n_sure += b->target[i] >= 0 && ((const float *)losses->data)[i] < (float)M_LN2;
     t->aux += t->balance.loss;
     t->n_target += b->n_target;
     t->n_tok += b->n_tok;
@@ -353,12 +374,14 @@ int hd_trainer_update(struct hd_trainer *t, double lr, struct hd_step_result *r,
     if (!isfinite(norm))
         return name_weight(t, err);
     *r = (struct hd_step_result){.loss = t->loss * scale, .aux = t->aux * scale, .grad_norm = norm, .flops = t->flops, .n_tok = t->n_tok};
+    r->sure = (double)t->n_sure * scale;
     for (int k = 0; k < HD_LEARN_KINDS; k++)
         r->learnt[k] = t->learnt[k] * scale;
     HD_TRY(hd_optim_step(&t->optim, lr, clip > 0 && norm > clip ? scale * clip / norm : scale, err));
     r->max_vio = hd_balance_update(&t->balance);
+    t->stale = true;
     t->loss = t->aux = t->flops = 0;
-    t->n_target = t->n_tok = t->n_batch = 0;
+    t->n_target = t->n_tok = t->n_batch = t->n_sure = 0;
     memset(t->learnt, 0, sizeof t->learnt);
     return HD_OK;
 }
@@ -370,6 +393,7 @@ int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss
     struct hd_stream s;
 
     HD_TRY(lay_out(t, b, &r, err));
+    refresh(t);
     losses = forward(t, &s, &r, b, NULL, NULL);
     HD_TRY(hd_stream_end(&s, err));
     *loss = sum_losses(losses);

@@ -45,12 +45,14 @@ struct hd_trainer {
     size_t n_step;
     char *page_grad;                  /* of the cache's pages */
     size_t n_page_grad;
+    bool rounded, stale;              /* steps compute with rounded weights (quant.h); they are older than the masters */
     /* since the last update */
     double loss;                      /* sum over targets, nats */
     double aux;                       /* sequence-wise loss, likewise */
     double learnt[HD_LEARN_KINDS];    /* the other losses, likewise, as if they had as many targets; the indexer's by layer */
     int64_t n_batch;
     int64_t n_target, n_tok;
+    int64_t n_sure;                   /* targets that had more than half of the probability */
     double flops;                     /* three times the forward's */
 };
 
@@ -60,11 +62,15 @@ int hd_trainer_plan(const struct hd_model *m, const struct hd_trainer_hp *hp, st
 int hd_trainer_open(struct hd_trainer *t, struct hd_model *m, const struct hd_trainer_hp *hp, struct hd_pool *pool, const struct hd_backend *be, struct hd_err *err);
 void hd_trainer_close(struct hd_trainer *t);
 
+/* From now on steps and hd_trainer_eval() compute with weights rounded to their formats (hd_quant_plan() on t->ps before). Errors: MEMORY. */
+int hd_trainer_round(struct hd_trainer *t, struct hd_err *err);
+
 /* Forward and back. Errors: FORMAT when the loss is not finite: names the first tensor that is not; LIMIT, MEMORY. */
 int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_err *err);
 
 struct hd_step_result {
     double loss, aux, grad_norm, max_vio, flops;
+    double sure;                      /* share of targets that had more than half of the probability */
     double learnt[HD_LEARN_KINDS];    /* means; the indexer's over its layers too */
     int64_t n_tok;
 };

@@ -208,7 +208,7 @@ static int open_all(struct hd_store *st, bool plan, struct hd_err *err)
     return rc;
 }
 
-static int open_dir(struct hd_store *st, bool plan, struct hd_err *err)
+static int open_dir(struct hd_store *st, bool plan, bool bare, struct hd_err *err)
 {
     char *single = hd_path_join(st->path, "model.safetensors"), *index = hd_path_join(st->path, "model.safetensors.index.json");
     int rc;
@@ -220,6 +220,8 @@ static int open_dir(struct hd_store *st, bool plan, struct hd_err *err)
         rc = err->code;
     else if (!json_is_object(st->config))
         rc = hd_err_set(err, HD_ERR_FORMAT, "%s: expected a JSON object", st->config_path);
+    else if (bare)
+        rc = HD_OK;
     else if (hd_file_exists(index))
         rc = open_index(st, index, err);
     else if (hd_file_exists(single))
@@ -306,7 +308,7 @@ int hd_store_open(struct hd_store *st, const char *path, int flags, struct hd_er
         rc = hd_err_set(&local, HD_ERR_MEMORY, "%s: no memory", path);
     } else if (hd_file_is_dir(path)) {
         st->kind = HD_STORE_DIR;
-        rc = open_dir(st, flags & HD_STORE_PLAN, &local);
+        rc = open_dir(st, flags & HD_STORE_PLAN, (flags & HD_STORE_BARE) == HD_STORE_BARE, &local);
     } else {
         st->kind = HD_STORE_GGUF;
         rc = open_gguf(st, &local);

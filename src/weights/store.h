@@ -54,9 +54,9 @@ struct hd_store {
     struct hd_arena arena;
 };
 
-/* PLAN: weights need not be there. CHECK: every scale and vector is read and must be finite;
+/* PLAN: weights need not be there; BARE: nor are they read when they are. CHECK: every scale and vector is read and must be finite;
  * otherwise the first 16 Mi values. Errors: IO, FORMAT, LIMIT, MEMORY; the store is released on failure. */
-enum hd_store_flags { HD_STORE_PLAN = 1, HD_STORE_CHECK = 2 };
+enum hd_store_flags { HD_STORE_PLAN = 1, HD_STORE_CHECK = 2, HD_STORE_BARE = 4 | HD_STORE_PLAN };
 int hd_store_open(struct hd_store *st, const char *path, int flags, struct hd_err *err);
 void hd_store_close(struct hd_store *st);
 

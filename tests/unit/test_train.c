@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "token/bpe_train.h"
+#include "token/token_classes.h"
 #include "train/model_dir.h"
 #include "train/train_log.h"
 
@@ -113,6 +114,66 @@ static void test_v3(void **state)
 static void test_v41(void **state)
 {
     check_family("train-v41.json", v41, 1.6);
+}
+
+/* ---- published formats ---- */
+
+static void eval_dir(const char *dir, const struct hd_train_run *like, double *loss)
+{
+    struct hd_trainer *t = hd_malloc(sizeof *t);
+    struct hd_model m;
+    struct hd_loader l;
+    int64_t n;
+    int32_t map[512];
+
+    assert_ok(hd_model_open(&m, dir, HD_KV_F32, 0, &test_err));
+    assert_ok(hd_token_classes(like->tok, m.hp.n_vocab, map, &n, &test_err));
+    assert_ok(m.arch->take_classes(&m, map, m.hp.n_vocab, n, &test_err));
+    assert_ok(hd_trainer_open(t, &m, &like->c.hp, like->pool, &like->be, &test_err));
+    assert_ok(hd_loader_init(&l, &like->val, like->c.hp.context, like->c.hp.batch_tokens, 0, false, &test_err));
+    assert_ok(hd_loader_next(&l, (struct hd_batch *)&like->batch, true, &test_err));
+    assert_ok(hd_trainer_eval(t, &like->batch, loss, &n, &test_err));
+    hd_loader_release(&l);
+    hd_trainer_close(t);
+    hd_model_close(&m);
+    hd_free(t);
+}
+
+/* What a run that rounds computes with is what it writes: fp4 and fp8, with the loss of the trainer, bit for bit; and it is not what the masters give. */
+static void test_native(void **state)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    struct hd_counts count, full;
+    struct hd_step_result s;
+    struct hd_loader l;
+    struct hd_model m;
+    char *data = tmp_path("native.txt"), dir[700];
+    double lr, here, native, masters;
+    int64_t n;
+
+    write_text(data, 200);
+    assert_ok(hd_train_run_prepare(r, write_config("train-native.json", v41, data, ", \"steps\": 12, \"qat\": {\"from\": 0.5}"), false, 2, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    while (r->step < 12)
+        assert_ok(hd_train_run_step(r, &s, &lr, &test_err));
+    assert_true(r->trainer.rounded && isfinite(s.loss));
+    assert_ok(hd_train_run_save(r, false, &test_err));
+    assert_ok(hd_loader_init(&l, &r->val, r->c.hp.context, r->c.hp.batch_tokens, 0, false, &test_err));
+    assert_ok(hd_loader_next(&l, &r->batch, true, &test_err));
+    assert_ok(hd_trainer_eval(&r->trainer, &r->batch, &here, &n, &test_err));
+    hd_loader_release(&l);
+    snprintf(dir, sizeof dir, "%s/native", r->c.out);
+    eval_dir(dir, r, &native);
+    eval_dir(r->c.out, r, &masters);
+    assert_true(here == native);
+    assert_true(here != masters);
+    assert_ok(hd_model_open(&m, dir, HD_KV_F32, 0, &test_err));
+    hd_model_count(&m, &count);
+    hd_model_count(&r->m, &full);
+    hd_model_close(&m);
+    assert_true(count.total == full.total && 2 * count.bytes < full.bytes);
+    hd_train_run_close(r);
+    hd_free(r);
 }
 
 /* Whatever the golden checkpoints are made of begins, learns a little and counts the same bits with two workers: their configs, with bytes for a vocabulary. */
@@ -610,7 +671,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_export),
+        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_native), cmocka_unit_test(test_export),
         cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
     };
 
