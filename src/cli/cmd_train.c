@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "engine/generate.h"
+#include "train/ngram_loss.h"
 #include "train/train_log.h"
 
 struct progress {
@@ -164,13 +165,16 @@ static int show_sample(const struct progress *p, struct hd_err *err)
 static int evaluate(struct progress *p, bool *best, struct hd_err *err)
 {
     double loss, bits;
+    char beside[48] = "";
 
     HD_TRY(hd_train_run_eval(&p->r, &loss, &bits, err));
     hd_train_log_eval(&p->log, &p->r, loss, bits);
+    if (p->log.ngram > 0)
+        snprintf(beside, sizeof beside, " (%d-grams %.4f)", p->r.c.ngram, p->log.ngram);
     if ((*best = loss < p->r.best))
         p->r.best = loss;
     if (!p->quiet)
-        fprintf(stderr, "%sstep %lld  validation loss %.4f  %.4f bits per byte%s\n", p->tty ? "\r\033[K" : "", (long long)p->r.step, loss, bits, *best ? "  (best so far)" : "");
+        fprintf(stderr, "%sstep %lld  validation loss %.4f%s  %.4f bits per byte%s\n", p->tty ? "\r\033[K" : "", (long long)p->r.step, loss, beside, bits, *best ? "  (best so far)" : "");
     return HD_OK;
 }
 
@@ -247,6 +251,8 @@ static int run(struct hd_args *a, struct hd_err *err)
         rc = hd_train_run_open(&p.r, resume, err);
         if (rc == HD_OK && resume)
             rc = hd_train_log_read(&p.log, p.r.c.out, p.r.step, err);
+        if (rc == HD_OK && p.r.c.ngram && p.r.val.n)
+            rc = hd_ngram_loss(&p.r.train, &p.r.val, p.r.c.ngram, p.r.m.hp.n_vocab, &p.log.ngram, err);
         if (rc == HD_OK)
             rc = train(&p, hd_args_int(a, "steps", -1), err);
         if (rc == HD_OK && hd_args_has(a, "json"))

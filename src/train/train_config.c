@@ -6,11 +6,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "train/ngram_loss.h"
 
 #define CONFIG_MAX ((size_t)1 << 24)
 
 static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
-                                    "init_std", "seed", "eval_every", "save_every", "log_every", "sample"};
+                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample"};
 static const char *const known_data[] = {"train", "val", "val_part", "targets"};
 static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts"};
 static const char *const known_schedule[] = {"name", "warmup", "last", "decay", "minutes"};
@@ -195,7 +196,7 @@ static int read_special(struct hd_train_config *c, const char *file, struct hd_e
 static int read_rest(struct hd_train_config *c, const char *file, struct hd_err *err)
 {
     const json_t *j = c->json, *b = json_object_get(j, "balance"), *s = json_object_get(j, "sample");
-    int64_t seed;
+    int64_t seed, ngram;
 
     HD_TRY(read_learn(c, file, err));
     HD_TRY(read_special(c, file, err));
@@ -220,6 +221,8 @@ static int read_rest(struct hd_train_config *c, const char *file, struct hd_err 
     HD_TRY(hd_json_int_or(j, "eval_every", 0, (int64_t)1 << 40, 200, &c->eval_every, file, err));
     HD_TRY(hd_json_int_or(j, "save_every", 0, (int64_t)1 << 40, c->eval_every, &c->save_every, file, err));
     HD_TRY(hd_json_int_or(j, "log_every", 1, (int64_t)1 << 40, 10, &c->log_every, file, err));
+    HD_TRY(hd_json_int_or(j, "ngram", 0, HD_NGRAM_ORDER_MAX, 0, &ngram, file, err));
+    c->ngram = (int)ngram;
     c->seed = (uint64_t)seed;
     HD_TRY(check_keys(json_object_get(j, "task"), known_task, HD_LEN(known_task), "task", file, err));
     HD_TRY(hd_curriculum_read(&c->task, json_object_get(j, "task"), c->hp.context, c->seed, file, err));

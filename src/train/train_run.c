@@ -414,7 +414,7 @@ int hd_train_run_open(struct hd_train_run *r, bool resume, struct hd_err *err)
 
 static int round_when_due(struct hd_train_run *r, struct hd_err *err)
 {
-    bool due = r->c.qat && (double)r->step >= r->c.qat_from * (double)r->c.schedule.n_step;
+    bool due = r->c.qat && hd_train_run_done(r) >= r->c.qat_from;
 
     return due ? hd_trainer_round(&r->trainer, err) : HD_OK;
 }
