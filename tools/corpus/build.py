@@ -52,7 +52,7 @@ def known(rank, text, limit):
 def definition(rng, text):
     """A question that a dictionary's sentence answers, or None."""
     m = re.match(r"(An?) ([a-z]+) is [^.]+\.", text)
-    if not m or rng.random() < 0.5:
+    if not m or rng.random() < 0.3:
         return None
     return skills.turn(rng.choice(["What is {}?", "What does {} mean?", "Can you tell me what {} is?"]).format(f"{m.group(1).lower()} {m.group(2)}"), m.group(0))
 
@@ -88,6 +88,7 @@ def main():
     p.add_argument("--cache", help="where packages are fetched to and unpacked (default: OUT/cache)")
     p.add_argument("--stories", type=int, default=18000)
     p.add_argument("--talks", type=int, default=45000)
+    p.add_argument("--val", type=float, default=VAL, help="share of all documents that is held out")
     p.add_argument("--words", type=int, default=COMMON_WORDS)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--written", action="append", default=[], help="what write.py wrote")
@@ -109,7 +110,7 @@ def main():
         r["documents"] += 1
         r["bytes"] += len(value if kind == "text" else "".join(m["content"] for m in value))
         r["hash"].update(key)
-        to = "val" if key not in seen and int.from_bytes(key[:4], "big") < VAL * 2**32 else "text" if kind == "text" else "chat"
+        to = "val" if key not in seen and int.from_bytes(key[:4], "big") < a.val * 2**32 else "text" if kind == "text" else "chat"
         (held if to == "val" else seen).add(key)
         files[to].write(line + "\n")
     licences = {name: f"{version}: {licence}" for name, version, _, licence in debian.PACKAGES}

@@ -330,15 +330,32 @@ def story(rng):
 
 
 SHORT = [animal, thing, food, job, nature, opposite, color, order, count, sums, some, bigger, small, small]
-MIX = [(story, 30), (about_story, 12), (recall, 18), (needle, 8), (small, 9), (animal, 6), (thing, 4), (food, 2), (job, 2), (nature, 4), (opposite, 2), (color, 1), (order, 1), (count, 1.5), (sums, 3), (some, 2), (bigger, 1.5), (copy, 3)]
+MIX = [(story, 26), (about_story, 10), (recall, 22), (needle, 9), (small, 9), (animal, 6), (thing, 4), (food, 2), (job, 2), (nature, 4), (opposite, 2), (color, 1), (order, 1), (count, 1.5), (sums, 4), (some, 2), (bigger, 1.5), (copy, 4)]
+SYSTEM = ["You are a helpful assistant.", "You are hadal-nano, a small and friendly language model.", "Answer in simple words.", "You are a kind assistant. Use short sentences.", "Be brief and friendly."]
+
+
+def as_typed(rng, text):
+    """People leave out capitals and marks."""
+    k = rng.random()
+    if k < 0.06:
+        return text.lower()
+    return text[:-1] if k < 0.12 and text[-1] in ".?!" and "." not in text[:-1] else text
 
 
 def talk(rng):
     """A conversation: one skill, or several one after another."""
-    k = rng.choices([f for f, _ in MIX], [w for _, w in MIX])[0]
+    import knowledge
+
+    mix = MIX + knowledge.ALL
+    short = SHORT + [f for f, _ in knowledge.ALL]
+    k = rng.choices([f for f, _ in mix], [w for _, w in mix])[0]
     m = k(rng)
-    while len(m) < 6 and k in SHORT and rng.random() < 0.45:
-        m += rng.choice(SHORT)(rng)
+    while len(m) < 6 and k in short and rng.random() < 0.45:
+        m += rng.choice(short)(rng)
     if k is not needle and rng.random() < 0.08:
         m = turn(rng.choice(GREET), rng.choice(BACK)) + m
+    if k not in (recall, needle, copy, about_story):
+        m = [dict(x, content=as_typed(rng, x["content"])) if x["role"] == "user" and "\n" not in x["content"] else x for x in m]
+    if rng.random() < 0.1:
+        m = [{"role": "system", "content": rng.choice(SYSTEM)}] + m
     return m
