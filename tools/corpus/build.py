@@ -72,7 +72,9 @@ def documents(a, dropped):
     out = told + talks
     for source, t in found:
         text = t if isinstance(t, str) else t["text"]
-        if source != "bible-kjv-text" and not known(rank, text, a.words):
+        if rng.random() >= a.natural:
+            dropped["not asked for"] += 1
+        elif source != "bible-kjv-text" and not known(rank, text, a.words):
             dropped["rare words"] += 1
         elif isinstance(t, dict):
             out.append((source, "messages", skills.turn(t["title"], text)))
@@ -88,6 +90,7 @@ def main():
     p.add_argument("--cache", help="where packages are fetched to and unpacked (default: OUT/cache)")
     p.add_argument("--stories", type=int, default=18000)
     p.add_argument("--talks", type=int, default=45000)
+    p.add_argument("--natural", type=float, default=1, help="share of the texts that no rule wrote")
     p.add_argument("--val", type=float, default=VAL, help="share of all documents that is held out")
     p.add_argument("--words", type=int, default=COMMON_WORDS)
     p.add_argument("--seed", type=int, default=1)

@@ -246,8 +246,10 @@ def small(rng):
 
 def copy(rng):
     k = rng.random()
-    if k < 0.5:
+    if k < 0.3:
         text = " ".join(rng.sample(word.TOYS + word.COLORS + word.CHARACTERS, rng.randint(1, 6)))
+    elif k < 0.6:
+        text = " ".join(rng.choices(word.BOYS + word.GIRLS + word.TOYS + word.COLORS + word.CHARACTERS + word.PET_NAMES + word.FRUITS + word.NUMBERS, k=rng.randint(4, 14)))
     elif k < 0.75:
         text = f"{rng.choice(word.BOYS + word.GIRLS)} has {a(rng.choice(word.COLORS))} {rng.choice(word.TOYS)}."
     else:
@@ -288,16 +290,18 @@ def recall(rng):
     fs = facts(rng, rng.choice([1, 1, 2, 2, 3, 4, 6, 8]))
     target = rng.choice(fs)
     told = " ".join(f[0] for f in fs)
-    if rng.random() < 0.45:
-        return turn(f"{told} {target[1]}", target[2])
+    if rng.random() < 0.4:
+        m = turn(f"{told} {target[1]}", target[2])
+        for f in rng.sample([f for f in fs if f is not target], rng.randint(0, min(3, len(fs) - 1))):
+            m += turn(f[1], f[2])
+        return m
     first = "Nice to meet you" + (f", {told[11:-1]}!" if told.startswith("My name is ") and len(fs) == 1 else ".") if "My name" in told else rng.choice(OKAY)
     m = turn(rng.choice(["", "", "Hello! ", "Please remember this: "]) + told, first)
     for _ in range(rng.choice([0, 0, 1, 1, 2, 3])):
         m += rng.choice(SHORT)(rng)
     m += turn(target[1], target[2])
-    if len(fs) > 1 and rng.random() < 0.4:
-        again = rng.choice([f for f in fs if f is not target])
-        m += turn(again[1], again[2])
+    for f in rng.sample([f for f in fs if f is not target], rng.randint(0, min(4, len(fs) - 1))):
+        m += turn(f[1], f[2])
     return m
 
 
@@ -330,7 +334,7 @@ def story(rng):
 
 
 SHORT = [animal, thing, food, job, nature, opposite, color, order, count, sums, some, bigger, small, small]
-MIX = [(story, 26), (about_story, 10), (recall, 22), (needle, 9), (small, 9), (animal, 6), (thing, 4), (food, 2), (job, 2), (nature, 4), (opposite, 2), (color, 1), (order, 1), (count, 1.5), (sums, 4), (some, 2), (bigger, 1.5), (copy, 4)]
+MIX = [(story, 26), (about_story, 10), (recall, 26), (needle, 9), (small, 9), (animal, 6), (thing, 4), (food, 2), (job, 2), (nature, 4), (opposite, 2), (color, 1), (order, 1), (count, 1.5), (sums, 4), (some, 2), (bigger, 1.5), (copy, 9)]
 SYSTEM = ["You are a helpful assistant.", "You are hadal-nano, a small and friendly language model.", "Answer in simple words.", "You are a kind assistant. Use short sentences.", "Be brief and friendly."]
 
 
