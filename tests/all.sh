@@ -20,6 +20,8 @@ for b in release asan ubsan tsan; do
     ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS=halt_on_error=1 sh tests/run.sh build/$b >"$log" 2>&1
     tally "$b" "$log"
 done
+HD_TEST_ALL=1 HD_TESTS="test_schema test_calls" sh tests/run.sh build/release >"$log" 2>&1
+tally "10k random schemas" "$log"
 HD_CPU=scalar sh tests/run.sh build/release >"$log" 2>&1
 tally "scalar kernels" "$log"
 if $make B=emulate checkkern >"$log" 2>&1; then build/emulate/tests/checkkern >"$log" 2>&1; fi

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/plot.h"
+#include "cli/bench_grammar.h"
 #include "cli/cli.h"
 #include "engine/synthetic.h"
 
@@ -331,6 +332,8 @@ static int run(struct hd_args *a, struct hd_err *err)
 {
     if (hd_args_has(a, "kernels"))
         return a->n_positional || hd_args_has(a, "synthetic") ? hd_err_set(err, HD_ERR_USAGE, "--kernels: takes no model") : run_kernels(a, err);
+    if (hd_args_has(a, "grammar"))
+        return hd_bench_grammar(hd_args_text(a, "grammar", ""), hd_args_has(a, "json"), err);
     if (hd_args_has(a, "synthetic") == (a->n_positional > 0))
         return hd_err_set(err, HD_ERR_USAGE, "either MODEL or --synthetic SHAPE; usage: hadal %s", a->cmd->usage);
     if (hd_args_has(a, "keep") && !hd_args_has(a, "synthetic"))
@@ -345,11 +348,12 @@ static const struct hd_opt opts[] = {
     {"n-predict", 'n', HD_OPT_INT, "N", 1, 4096, "tokens decoded per measurement (default 32)"},
     {"synthetic", 0, HD_OPT_TEXT, "SHAPE", 0, 0, "random weights instead of a model: v4f-L6E16 (6 layers of V4-Flash's size, 16 experts, 2.3 GB), v4-tiny1m, v2lite-L6, or a directory with a config.json"},
     {"kernels", 0, HD_OPT_FLAG, NULL, 0, 0, "no model: matrix products alone, in every format that matters, at V4-Flash's shapes"},
+    {"grammar", 0, HD_OPT_TEXT, "MODEL", 0, 0, "only what constrained decoding costs a token with this model's vocabulary (its tokenizer is all that is needed)"},
     {"keep", 0, HD_OPT_TEXT, "DIR", 0, 0, "leave those weights in DIR, which must not exist yet (default: removed at the end)"},
     {"csv", 0, HD_OPT_TEXT, "FILE", 0, 0, "the results as a table"},
     {"svg", 0, HD_OPT_TEXT, "FILE", 0, 0, "share of the roofline over the length, as a picture"},
     HD_OPT_MODEL_COMMON,
 };
 
-const struct hd_cmd hd_cmd_bench = {"bench", "prefill and decode speed, as shares of the machine's roofline", "bench MODEL|--synthetic SHAPE|--kernels [--json]",
-                                    "Measures read bandwidth, FMA and int8 rates first, in the same process; medians of repetitions.", opts, HD_LEN(opts), 1, run, "synthetic|kernels"};
+const struct hd_cmd hd_cmd_bench = {"bench", "prefill and decode speed, as shares of the machine's roofline", "bench MODEL|--synthetic SHAPE|--kernels|--grammar MODEL [--json]",
+                                    "Measures read bandwidth, FMA and int8 rates first, in the same process; medians of repetitions.", opts, HD_LEN(opts), 1, run, "synthetic|kernels|grammar"};

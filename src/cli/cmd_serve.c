@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -114,11 +115,15 @@ static int read_options(struct hd_server_options *o, const struct hd_args *a, co
         o->api_key = from_env;
         o->n_api_key = 1;
     }
+    o->admin_key = getenv("HADAL_ADMIN_KEY");
+    o->admin_key_file = hd_args_text(a, "admin-key-file", NULL);
+    o->n_idle_max = (int)hd_args_int(a, "max-idle", o->n_idle_max);
     o->api_key_file = hd_args_text(a, "api-key-file", NULL);
     o->allowed_hosts = hd_args_text(a, "allowed-hosts", NULL);
     o->allowed_origins = hd_args_text(a, "allowed-origins", NULL);
     o->open = hd_args_has(a, "i-know-this-is-open");
     o->model_id = model_id;
+    o->tokenizer = a->positional[0];
     o->any_model = hd_args_has(a, "any-model");
     o->legacy_aliases = hd_args_has(a, "legacy-aliases");
     o->strict_reasoning = hd_args_has(a, "strict-reasoning");
@@ -141,15 +146,29 @@ static int read_options(struct hd_server_options *o, const struct hd_args *a, co
     return HD_OK;
 }
 
+/* Beside the kept prefixes. */
+static char *turns_dir(const struct hd_args *a)
+{
+    const char *dir = hd_args_text(a, "kv-disk-dir", NULL);
+
+    if (dir)
+        mkdir(dir, 0700);             /* whoever needs it says why it cannot be used */
+    return dir ? hd_path_join(dir, "turns") : NULL;
+}
+
 static int serve(const struct hd_args *a, struct model *m, struct hd_err *err)
 {
     struct hd_server_options o;
     struct hd_server *s;
+    char *dir;
     int rc;
 
     HD_TRY(read_options(&o, a, m->id, err));
     HD_TRY(open_model(m, a, err));
-    HD_TRY(hd_server_create(&s, &o, &m->runner, m->tok, err));
+    o.turns_dir = dir = turns_dir(a);
+    rc = hd_server_create(&s, &o, &m->runner, m->tok, err);
+    hd_free(dir);
+    HD_TRY(rc);
     hd_out_printf("listening on %s\n", hd_server_url(s));
     rc = hd_out_flush(err);
     if (rc == HD_OK)
@@ -173,6 +192,7 @@ static const struct hd_opt opts[] = {
     {"unix", 0, HD_OPT_TEXT, "PATH", 0, 0, "listen at this Unix socket too (mode 660)"},
     {"api-key", 0, HD_OPT_LIST, "KEY", 0, 0, "who asks must send this key; may be repeated (others on this machine see it: prefer --api-key-file or HADAL_API_KEY)"},
     {"api-key-file", 0, HD_OPT_TEXT, "FILE", 0, 0, "keys, one a line, KEY or LABEL:KEY; mode 600; read again on SIGHUP"},
+    {"admin-key-file", 0, HD_OPT_TEXT, "FILE", 0, 0, "keys for /slots and /admin, one a line, mode 600 (or HADAL_ADMIN_KEY)"},
     {"allowed-hosts", 0, HD_OPT_TEXT, "A,B", 0, 0, "names in Host that are accepted without keys, beside this machine's own"},
     {"allowed-origins", 0, HD_OPT_TEXT, "A,B", 0, 0, "web pages that may ask, as https://page.example"},
     {"i-know-this-is-open", 0, HD_OPT_FLAG, NULL, 0, 0, "listen at any address without keys"},
@@ -189,6 +209,7 @@ static const struct hd_opt opts[] = {
     {"queue-tokens", 0, HD_OPT_INT, "N", 0, (int64_t)1 << 40, "tokens of waiting prompts (default 1048576)"},
     {"kv-disk-dir", 0, HD_OPT_TEXT, "DIR", 0, 0, "keep prefixes of finished requests in files here, over restarts too"},
     {"kv-disk-mib", 0, HD_OPT_INT, "MIB", 0, (int64_t)1 << 40, "of all those files (default 16384)"},
+    {"max-idle", 0, HD_OPT_INT, "N", 0, 100000, "connections of one address that may wait without a request (default 256; 0: no limit)"},
     {"max-body", 0, HD_OPT_INT, "MIB", 1, 1024, "largest request in MiB (default 48)"},
     {"keep-alive", 0, HD_OPT_REAL, "S", 0, 3600, "seconds without output until a comment is sent, three times that between tokens (default 5; 0: never)"},
     {"head-timeout", 0, HD_OPT_REAL, "S", 0.1, 3600, "seconds for the head of a request to arrive (default 10)"},

@@ -31,7 +31,9 @@ struct hd_run_event {
 
 typedef void (*hd_run_event_fn)(void *arg, const struct hd_run_event *e);
 
-/* What the next token may be: called between the model and the sampler. Logits of tokens that may not come become -INFINITY. */
+/* What the next token may be: called between the model and the sampler. Logits of tokens that may not come become -INFINITY.
+ * For each position of an answer, in order: mask() of its logits, then take() of the token that was picked there, an end too. Nothing is
+ * taken back: whoever verifies drafts masks and takes position by position, and stops at the first token that is not the draft's. */
 struct hd_constraint {
     void *self;
     void (*mask)(void *self, float *logits, int64_t n_vocab);

@@ -11,6 +11,7 @@
 #include "model/moe.h"
 #include "model/rope.h"
 #include "model/vit.h"
+#include "ops/learn.h"
 #include "weights/bind.h"
 
 #define LAYER_MAX 1024
@@ -455,6 +456,78 @@ static void prepare(struct hd_stream *s, const struct v4 *d, const struct hd_rag
     hd_rope_table(s, st->rope_e128, st->e128, &d->inv_freq_comp, 1);
 }
 
+/* Descriptors of the step: the tape looks at them later. */
+static struct hd_tensor *keep(struct hd_stream *s, const struct hd_tensor *t, int n)
+{
+    struct hd_tensor *out = hd_stream_ok(s) ? hd_arena_alloc(s->step, (size_t)n * sizeof *t) : NULL;
+
+    s->used += (n * (int64_t)sizeof *t + 63) / 64 * 64;
+    if (s->used > s->cost.arena_peak)
+        s->cost.arena_peak = s->used;
+    if (out)
+        memcpy(out, t, (size_t)n * sizeof *t);
+    else
+        hd_stream_fail(s, HD_ERR_MEMORY, "step: no memory for %d descriptors", n);
+    return out;
+}
+
+/* The streams behind one half-layer each. */
+static void half_attn(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct hd_csa_step *st, struct hd_tensor *x, int64_t hc)
+{
+    struct hd_tensor *mix = hd_new(s, HD_F32, hd_rows(x), hc * (2 + hc)), *u = hd_new(s, HD_F32, hd_rows(x), d->d_model), *y = hd_new(s, HD_F32, hd_rows(x), d->d_model);
+
+    hd_mhc_mix(s, mix, x, &l->hc_attn.fn, &l->hc_attn.base, &l->hc_attn.scale, &d->mhc);
+    hd_mhc_pre(s, u, x, mix, hc);
+    hd_rmsnorm(s, u, u, &l->attn_norm, d->norm_eps);
+    hd_attn_csa(s, &d->attn, &l->attn, 0, -1, st, u, y, -1);
+    hd_mhc_post(s, x, y, mix, hc);
+}
+
+static void half_ffn(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct hd_ragged *b, struct hd_tensor *x, int64_t hc)
+{
+    struct hd_tensor *mix = hd_new(s, HD_F32, hd_rows(x), hc * (2 + hc)), *u = hd_new(s, HD_F32, hd_rows(x), d->d_model), *y = hd_new(s, HD_F32, hd_rows(x), d->d_model);
+
+    hd_mhc_mix(s, mix, x, &l->hc_ffn.fn, &l->hc_ffn.base, &l->hc_ffn.scale, &d->mhc);
+    hd_mhc_pre(s, u, x, mix, hc);
+    hd_rmsnorm(s, u, u, &l->ffn_norm, d->norm_eps);
+    hd_moe_block(s, &d->moe, &l->ffn, b, u, y, -1);
+    hd_mhc_post(s, x, y, mix, hc);
+}
+
+/* MTP while it learns: module k sees the streams behind module k - 1 (the model's, for the first) and the token k + 1 places on, and is asked for the one after it.
+ * Embedding and head are the model's and learn from it too, as in V3. */
+static void learn_mtp(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, const struct hd_csa_step *st, const struct hd_tensor *x)
+{
+    int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
+
+    for (int64_t k = 0; k < d->n_mtp; k++) {
+        const struct layer *l = &d->mtp[k];
+        const int32_t *target = NULL;
+        const struct hd_ragged *next = hd_ahead(s, b, k + 1, &target);
+        struct hd_tensor *e = hd_new(s, HD_F32, n, D), *ep = hd_new(s, HD_F32, n, D), *z = hd_new(s, HD_F32, n, hc * D), *hp = hd_new(s, HD_F32, n, hc * D), *xn = hd_new(s, HD_F32, n, hc * D);
+        struct hd_tensor flat[3] = {hd_view2(HD_F32, x->data, n * hc, D), hd_view2(HD_F32, xn->data, n * hc, D), hd_view2(HD_F32, hp->data, n * hc, D)}, *view = keep(s, flat, 3);
+        struct hd_tensor *pre = hd_new(s, HD_F32, n, hc), *y = hd_new(s, HD_F32, n, D), *loss = hd_new(s, HD_F32, n, 1);
+
+        if (!hd_stream_ok(s))
+            return;
+        hd_embed(s, e, &d->embed, next);
+        hd_rmsnorm(s, e, e, &l->enorm, d->norm_eps);
+        hd_linear(s, ep, e, &l->e_proj, d->attn.act_block);
+        hd_copies(s, z, ep);
+        hd_rmsnorm(s, &view[1], &view[0], &l->hnorm, d->norm_eps);
+        hd_linear(s, &view[2], &view[1], &l->h_proj, d->attn.act_block);
+        hd_add(s, z, z, hp);
+        half_attn(s, d, l, st, z, hc);
+        half_ffn(s, d, l, b, z, hc);
+        hd_mhc_mix(s, pre, z, &l->hc_head.fn, &l->hc_head.base, &l->hc_head.scale, &d->mhc);
+        hd_mhc_pre(s, y, z, pre, hc);
+        hd_rmsnorm(s, y, y, &l->norm, d->norm_eps);
+        hd_token_loss(s, loss, y, &d->head, target);
+        hd_learn_loss(s, HD_LEARN_DRAFT, loss, target);
+        x = z;
+    }
+}
+
 static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)
 {
     const struct v4 *d = m->impl;
@@ -492,6 +565,8 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         hd_bf16(s, x);
         hd_trace(s, x, "layers.%d.stream", (int)i);
     }
+    if (!d->dspark && hd_learns(s, HD_LEARN_DRAFT))
+        learn_mtp(s, d, b, &st, x);
     if (n_out == 0)
         return logits;
     last = hd_new(s, HD_F32, n_out, hc * D);
@@ -525,6 +600,15 @@ static void each_aside(const struct hd_model *m, void (*fn)(void *arg, const str
     hd_bind_each(&d->list[2], fn, arg);
 }
 
+/* DSpark in V4's form is read and kept aside, and does not learn. */
+static void each_draft(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
+{
+    const struct v4 *d = m->impl;
+
+    if (!d->dspark)
+        hd_bind_each(&d->list[1], fn, arg);
+}
+
 static int64_t n_idle(const struct hd_model *m)
 {
     const struct v4 *d = m->impl;
@@ -532,4 +616,4 @@ static int64_t n_idle(const struct hd_model *m)
     return (d->n_vocab - 1) * d->d_model + d->n_layer * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
 }
 
-const struct hd_arch hd_arch_deepseek_v4 = {.name = "deepseek_v4", .gguf_name = "deepseek4", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle};
+const struct hd_arch hd_arch_deepseek_v4 = {.name = "deepseek_v4", .gguf_name = "deepseek4", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .each_draft = each_draft, .n_idle = n_idle};

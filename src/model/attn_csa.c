@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "ops/learn.h"
+
 #define SLACK 64                      /* rows that rings keep beyond their need: rewinding that far is exact without recomputation */
 
 enum { PART_WINDOW, PART_ENTRY, PART_STATE, PART_KEY, PART_KEY_STATE };
@@ -76,15 +78,17 @@ static struct hd_tensor *entries(struct hd_stream *s, const struct hd_csa_hp *hp
 
 /* Entries that the queries want to see. */
 static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int part0, const struct hd_csa_step *st,
-                                        const struct hd_tensor *u, const struct hd_tensor *qr, int layer)
+                                        const struct hd_tensor *u, const struct hd_tensor *qr, int layer, struct hd_tensor *index[2])
 {
     int64_t n = hd_rows(u), dim = hp->index_dim;
     struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 4, .top_k = hp->index_top_k, .row_bytes = packed_bytes(key_row(hp))};
     struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k), *q, *wt, *key;
     struct hd_stream_mark mark = hd_stream_mark(s);
 
-    q = hd_new(s, HD_F32, n, hp->index_heads * dim);
-    wt = hd_new(s, HD_F32, n, hp->index_heads);
+    u = hd_learn_input(s, u);
+    qr = hd_learn_input(s, qr);
+    index[0] = q = hd_new(s, HD_F32, n, hp->index_heads * dim);
+    index[1] = wt = hd_new(s, HD_F32, n, hp->index_heads);
     key = entries(s, hp, &w->index_comp, 4, dim, part0 + PART_KEY_STATE, st, u);
     hd_linear(s, q, qr, &w->index_wq_b, hp->act_block);
     rotate(s, q, st->rope_comp, dim, hp->rope_dim, false);
@@ -103,6 +107,8 @@ static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa
     hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
     hd_bf16(s, wt);
     hd_trace(s, wt, "layers.%d.attn.index.weights", layer);
+    if (hd_learn_dense(s))
+        return NULL;
     hd_index(s, sel, q, wt, st->b, part0 + PART_KEY, &ih, NULL, NULL);
     hd_trace(s, hd_slice(s, sel, 0, hp->index_top_k), "layers.%d.attn.selected", layer);
     hd_stream_rewind(s, mark);
@@ -125,9 +131,9 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
 {
     int64_t n = hd_rows(u), d = hp->head_dim, plain = d - hp->rope_dim;
     struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o, *sel = NULL;
+    struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o, *sel = NULL, *index[2];
     struct hd_tensor *rope = ratio ? st->rope_comp : st->rope;
-    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp)), false};
+    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 < 0 ? -1 : part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp)), false};
 
     hd_linear(s, qr, u, &w->wq_a, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);
@@ -151,12 +157,15 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
         hd_stream_rewind(s, inner);
     }
     if (ratio == 4)
-        sel = select_entries(s, hp, w, part0, st, u, qr, layer);
+        sel = select_entries(s, hp, w, part0, st, u, qr, layer, index);
+    if (ratio == 4 && hd_learns(s, HD_LEARN_INDEX))
+        hd_learn_index(s, index[0], index[1], q, kv, sel, &w->sink, st->b, &(struct hd_index_loss_hp){ah, hp->index_heads, hp->index_dim, part0 + PART_KEY});
     o = hd_new(s, HD_F32, n, hp->n_head * d);
     hd_attend_sel(s, o, q, kv, sel, &w->sink, st->b, &ah);
     hd_bf16(s, o);
     hd_trace(s, o, "layers.%d.attn.o_rope", layer);
-    hd_ring_put(s, kv, st->b, part0 + PART_WINDOW);
+    if (part0 >= 0)
+        hd_ring_put(s, kv, st->b, part0 + PART_WINDOW);
     rotate(s, o, rope, d, hp->rope_dim, true);
     hd_grouped_out(s, o, &w->wo_a, &w->wo_b, hp->o_groups, hp->act_block, out, layer);
     hd_trace(s, out, "layers.%d.attn.out", layer);

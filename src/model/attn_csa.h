@@ -43,7 +43,7 @@ struct hd_csa_step {
     struct hd_tensor *rope, *rope_comp, *rope_e4, *rope_e128;
 };
 
-/* out[T, D] from u[T, D]; parts from part0 on. */
+/* out[T, D] from u[T, D]; parts from part0 on (-1: none, of whole sequences with ratio 0). */
 void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int64_t ratio, int part0, const struct hd_csa_step *st,
                  const struct hd_tensor *u, struct hd_tensor *out, int layer);
 

@@ -159,18 +159,6 @@ static void rotate(struct hd_stream *s, struct hd_tensor *x, const struct hd_ten
     hd_bf16(s, x);
 }
 
-/* What the indexer sees: x, and while it learns no gradient passes to where x comes from. */
-static const struct hd_tensor *index_input(struct hd_stream *s, const struct hd_tensor *x)
-{
-    struct hd_tensor *y;
-
-    if (!hd_learns(s, HD_LEARN_INDEX))
-        return x;
-    y = hd_new(s, HD_F32, hd_rows(x), hd_cols(x));
-    hd_detach(s, y, x);
-    return y;
-}
-
 /* An owner's entries and index keys of this step, into the cache. */
 static void own_entries(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *l, const struct hd_csa2_step *st,
                         const struct hd_tensor *u, int layer)
@@ -192,7 +180,7 @@ static void own_entries(struct hd_stream *s, const struct hd_csa2_hp *hp, const 
     }
     norm(s, e, &w->comp_norm, hp->norm_eps);
     hd_trace(s, e, "layers.%d.attn.comp.norm", layer);
-    hd_linear(s, key, index_input(s, e), &w->index_wk, 0);
+    hd_linear(s, key, hd_learn_input(s, e), &w->index_wk, 0);
     norm(s, key, &w->index_k_norm, hp->norm_eps);
     rotate(s, key, st->rope_e[k], hp->index_dim, hp->rope_dim, false);
     hd_sim(s, key, HD_SIM_FP4, 32, hp->index_dim, 0, hp->index_dim);
@@ -226,23 +214,6 @@ void hd_csa2_begin(struct hd_stream *s, const struct hd_csa2_hp *hp, const int64
         st->cand = hd_new(s, HD_I32, b->n_tok, 2 * hp->n_cand);
 }
 
-/* Training of the first stage: every entry is seen, whatever the indexer says. */
-static bool sees_all(const struct hd_stream *s)
-{
-    return hd_learns(s, HD_LEARN_INDEX) && s->learn->index_dense;
-}
-
-/* The indexer learns from this layer's attention, whoever made the choice. */
-static void learn_index(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, const struct hd_csa2_step *st,
-                        const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_attend_sel_hp *ah)
-{
-    struct hd_index_loss_hp lh = {*ah, hp->index_heads, hp->index_dim, all[all[layer].owner].part0 + PART_KEY};
-    struct hd_tensor *loss = hd_new(s, HD_F32, hd_rows(q), 1);
-
-    hd_index_loss(s, loss, st->index_q, st->index_w, q, kv, sees_all(s) ? NULL : st->sel, &w->sink, st->b, s->target, &lh);
-    hd_learn_loss(s, HD_LEARN_INDEX, loss, s->target);
-}
-
 static void choose(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
                    const struct hd_tensor *u, const struct hd_tensor *qr)
 {
@@ -253,16 +224,16 @@ static void choose(struct hd_stream *s, const struct hd_csa2_hp *hp, const struc
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
 
-    hd_linear(s, q, index_input(s, qr), &w->index_wq_b, hp->act_block);
+    hd_linear(s, q, hd_learn_input(s, qr), &w->index_wq_b, hp->act_block);
     rotate(s, q, st->rope_comp, dim, hp->rope_dim, false);
     hd_sim(s, q, HD_SIM_FP4, 32, dim, 0, dim);
     hd_trace(s, q, "layers.%d.attn.index.q", layer);
-    hd_linear(s, wt, index_input(s, u), &w->index_weights, 0);
+    hd_linear(s, wt, hd_learn_input(s, u), &w->index_weights, 0);
     hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
     hd_bf16(s, wt);
     st->index_q = q;
     st->index_w = wt;
-    if (sees_all(s))
+    if (hd_learn_dense(s))
         return;
     hd_index(s, st->sel, q, wt, st->b, all[all[layer].owner].part0 + PART_KEY, &ih, layer == hp->cand_source ? st->cand : NULL, behind ? st->cand : NULL);
     hd_stream_rewind(s, mark);
@@ -303,8 +274,9 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
         hd_trace(s, hd_slice(s, st->sel, 0, hp->index_top_k), "layers.%d.attn.selected", layer);
     o = hd_new(s, HD_F32, n, hp->n_head * d);
     if (l->ratio && hd_learns(s, HD_LEARN_INDEX))
-        learn_index(s, hp, w, all, layer, st, q, kv, &ah);
-    hd_attend_sel(s, o, q, kv, l->ratio && !sees_all(s) ? st->sel : NULL, &w->sink, st->b, &ah);
+        hd_learn_index(s, st->index_q, st->index_w, q, kv, hd_learn_dense(s) ? NULL : st->sel, &w->sink, st->b,
+                       &(struct hd_index_loss_hp){ah, hp->index_heads, hp->index_dim, all[l->owner].part0 + PART_KEY});
+    hd_attend_sel(s, o, q, kv, l->ratio && !hd_learn_dense(s) ? st->sel : NULL, &w->sink, st->b, &ah);
     hd_bf16(s, o);
     hd_trace(s, o, "layers.%d.attn.o_rope", layer);
     hd_ring_put(s, kv, st->b, l->part0 + PART_WINDOW);

@@ -48,6 +48,31 @@ void hd_index_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
                                      .f = {a->scale}});
 }
 
+void hd_learn_index(struct hd_stream *s, const struct hd_tensor *iq, const struct hd_tensor *wt, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
+                    const struct hd_tensor *sink, const struct hd_ragged *b, const struct hd_index_loss_hp *hp)
+{
+    struct hd_tensor *loss = hd_new(s, HD_F32, hd_rows(q), 1);
+
+    hd_index_loss(s, loss, iq, wt, q, kv, sel, sink, b, s->target, hp);
+    hd_learn_loss(s, HD_LEARN_INDEX, loss, s->target);
+}
+
+const struct hd_tensor *hd_learn_input(struct hd_stream *s, const struct hd_tensor *x)
+{
+    struct hd_tensor *y;
+
+    if (!hd_learns(s, HD_LEARN_INDEX))
+        return x;
+    y = hd_new(s, HD_F32, hd_rows(x), hd_cols(x));
+    hd_detach(s, y, x);
+    return y;
+}
+
+bool hd_learn_dense(const struct hd_stream *s)
+{
+    return hd_learns(s, HD_LEARN_INDEX) && s->learn->index_dense;
+}
+
 void hd_attend_block(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *main, const struct hd_tensor *sink,
                      const struct hd_ragged *b, const int32_t *anchor, const struct hd_attend_block_hp *hp)
 {
@@ -66,19 +91,53 @@ void hd_attend_block(struct hd_stream *s, struct hd_tensor *out, const struct hd
                                      .f = {hp->scale}});
 }
 
-void hd_draft_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2,
-                   const int32_t *target)
+const struct hd_ragged *hd_ahead(struct hd_stream *s, const struct hd_ragged *b, int64_t ahead, const int32_t **target)
+{
+    int32_t *id = hd_new(s, HD_I32, 1, b->n_tok)->data, *wanted = hd_new(s, HD_I32, 1, b->n_tok)->data;
+    struct hd_ragged *out = hd_stream_ok(s) ? hd_arena_alloc(s->step, sizeof *out) : NULL;
+
+    s->used += ((int64_t)sizeof *out + 63) / 64 * 64;
+    if (!out) {
+        hd_stream_fail(s, HD_ERR_MEMORY, "step: no memory for %lld tokens ahead", (long long)b->n_tok);
+        return b;
+    }
+    for (int64_t q = 0; q < b->n_seq && s->be; q++)
+        for (int64_t t = b->span[q].tok0, end = t + b->span[q].n_tok; t < end; t++) {
+            int32_t last = s->target[end - 1];
+
+            id[t] = t + ahead < end ? b->ids[t + ahead] : t + ahead == end && last >= 0 ? last : 0;
+            wanted[t] = t + ahead < end ? s->target[t + ahead] : -1;
+        }
+    *out = *b;
+    out->ids = id;
+    *target = wanted;
+    return out;
+}
+
+/* x w^T, and x2 w2^T where there is one: then the head learns nothing from it. */
+static void xent(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2, const int32_t *target)
 {
     int64_t n = hd_rows(x), V = hd_rows(w), at_once = LOGITS_AT_ONCE / (V > 0 ? V : 1);
     struct hd_stream_mark mark = hd_stream_mark(s);
 
     at_once = at_once < 64 ? 64 : at_once;
-    if (!hd_require(s, hd_rows(out) == n && hd_cols(out) == 1 && hd_cols(x) == hd_cols(w), HD_OP_XENT, x, w) ||
-        !hd_require(s, hd_rows(x2) == n && hd_cols(x2) == hd_cols(w2) && hd_rows(w2) == V, HD_OP_XENT, x2, w2))
+    if (!hd_require(s, hd_rows(out) == n && hd_cols(out) == 1 && hd_cols(x) == hd_cols(w), HD_OP_XENT, x, w))
         return;
-    s->cost.flops += 2.0 * (double)n * (double)(hd_elems(w) + hd_elems(w2));
-    hd_dispatch(s, &(struct hd_call){.op = HD_OP_XENT, .n_out = 1, .out = {out}, .in = {x, w, hd_new(s, HD_F32, n < at_once ? n : at_once, V), x2, w2}, .rows = target, .i = {1}});
+    s->cost.flops += 2.0 * (double)n * (double)(hd_elems(w) + (w2 ? hd_elems(w2) : 0));
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_XENT, .n_out = 1, .out = {out}, .in = {x, w, hd_new(s, HD_F32, n < at_once ? n : at_once, V), x2, w2}, .rows = target, .i = {x2 != NULL}});
     hd_stream_rewind(s, mark);
+}
+
+void hd_token_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const int32_t *target)
+{
+    xent(s, out, x, w, NULL, NULL, target);
+}
+
+void hd_draft_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2,
+                   const int32_t *target)
+{
+    if (hd_require(s, hd_rows(x2) == hd_rows(x) && hd_cols(x2) == hd_cols(w2) && hd_rows(w2) == hd_rows(w), HD_OP_XENT, x2, w2))
+        xent(s, out, x, w, x2, w2, target);
 }
 
 void hd_confidence_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *z, const struct hd_tensor *loss, const int32_t *target)

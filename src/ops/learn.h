@@ -46,6 +46,14 @@ struct hd_index_loss_hp {
 void hd_index_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *iq, const struct hd_tensor *wt, const struct hd_tensor *q, const struct hd_tensor *kv,
                    const struct hd_tensor *sel, const struct hd_tensor *sink, const struct hd_ragged *b, const int32_t *target, const struct hd_index_loss_hp *hp);
 
+/* The same as a loss of the indexer, whoever made the choice: every layer that uses it tells what its attention was. */
+void hd_learn_index(struct hd_stream *s, const struct hd_tensor *iq, const struct hd_tensor *wt, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
+                    const struct hd_tensor *sink, const struct hd_ragged *b, const struct hd_index_loss_hp *hp);
+/* What an indexer sees of x: while it learns, a copy that no gradient passes. */
+const struct hd_tensor *hd_learn_input(struct hd_stream *s, const struct hd_tensor *x);
+/* Is every entry to be seen, whatever the indexer says? */
+bool hd_learn_dense(const struct hd_stream *s);
+
 /* Attention of draft blocks: out[n, n_head head_dim] for rows q and kv[n, head_dim], block rows to a block; a block behind token anchor[i] of the batch
  * b sees the last `window` rows of main[T, head_dim] up to it, and all of its own. kv and main are key and value of all heads. */
 struct hd_attend_block_hp {
@@ -54,6 +62,13 @@ struct hd_attend_block_hp {
 };
 void hd_attend_block(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *main, const struct hd_tensor *sink,
                      const struct hd_ragged *b, const int32_t *anchor, const struct hd_attend_block_hp *hp);
+
+/* A batch's tokens and targets shifted: id[t] is the token `ahead` places behind t, target[t] the one after that; 0 and -1 where the sequence has ended. The
+ * batch that is returned lives as long as the step. */
+const struct hd_ragged *hd_ahead(struct hd_stream *s, const struct hd_ragged *b, int64_t ahead, const int32_t **target);
+
+/* hd_logits() against any target[n]. */
+void hd_token_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const int32_t *target);
 
 /* hd_logits() against target[n] with a second product and a head that learns nothing from it: losses of x w^T + x2 w2^T. */
 void hd_draft_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2,

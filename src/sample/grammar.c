@@ -31,6 +31,7 @@ void hd_grammar_release(struct hd_grammar *g)
     hd_free(g->first);
     hd_free(g->need);
     hd_free(g->exit);
+    hd_free(g->plain);
     hd_free(g);
 }
 
@@ -44,7 +45,7 @@ uint32_t hd_grammar_state(struct hd_grammar *g)
 
 uint32_t hd_grammar_rule(struct hd_grammar *g)
 {
-    struct hd_grammar_rule r = {hd_grammar_state(g), hd_grammar_state(g)};
+    struct hd_grammar_rule r = {.entry = hd_grammar_state(g), .exit = hd_grammar_state(g)};
 
     if (g->failed)
         return 0;
@@ -72,6 +73,18 @@ static void add_edge(struct hd_grammar *g, uint32_t from, struct hd_grammar_edge
 void hd_grammar_bytes(struct hd_grammar *g, uint32_t from, int lo, int hi, uint32_t to)
 {
     add_edge(g, from, (struct hd_grammar_edge){(uint16_t)lo, (uint16_t)hi, to, 0});
+}
+
+void hd_grammar_marker(struct hd_grammar *g, uint32_t from, int32_t id, uint32_t to)
+{
+    int k = 0;
+
+    while (k < g->n_marker && g->marker[k] != id)
+        k++;
+    HD_ASSERT(k < HD_GRAMMAR_MARKERS);
+    g->marker[k] = id;
+    g->n_marker += k == g->n_marker;
+    hd_grammar_bytes(g, from, HD_EDGE_MARKER + k, HD_EDGE_MARKER + k, to);
 }
 
 void hd_grammar_skip(struct hd_grammar *g, uint32_t from, uint32_t to)
@@ -297,10 +310,13 @@ int hd_grammar_finish(struct hd_grammar *g, uint32_t root, struct hd_err *err)
     g->first = hd_calloc(g->n_state + 1, sizeof *g->first);
     g->need = hd_calloc(g->n_state + 1, 1);
     g->exit = hd_calloc(g->n_state + 1, sizeof *g->exit);
-    if (!g->first || !g->need || !g->exit)
+    g->plain = hd_calloc(g->n_state + 1, sizeof *g->plain);
+    if (!g->first || !g->need || !g->exit || !g->plain)
         return no_memory(err);
-    for (uint32_t r = 0; r < g->n_rule; r++)
+    for (uint32_t r = 0; r < g->n_rule; r++) {
         g->exit[g->rule[r].exit] = true;
+        g->plain[g->rule[r].entry] = g->rule[r].plain ? g->rule[r].exit : 0;
+    }
     w.first = hd_calloc(g->n_state + 2, sizeof *w.first);
     w.edge = hd_calloc(2 * (size_t)g->n_edge + 1, sizeof *w.edge);
     queue = hd_calloc(2 * (size_t)g->n_state + 2, sizeof *queue);

@@ -19,15 +19,18 @@
 #define HD_GRAMMAR_EDGES (1 << 19)
 #define HD_GRAMMAR_DEPTH 192          /* rules inside one another */
 
-enum { HD_EDGE_NOTHING = 300, HD_EDGE_CALL };
+/* Symbols are bytes and, from HD_EDGE_MARKER on, a grammar's markers: tokens that no bytes spell. */
+enum { HD_EDGE_MARKER = 256, HD_EDGE_NOTHING = 300, HD_EDGE_CALL };
+#define HD_GRAMMAR_MARKERS 8
 
 struct hd_grammar_edge {
-    uint16_t lo, hi;                  /* lo HD_EDGE_...: no byte */
+    uint16_t lo, hi;                  /* of symbols; lo HD_EDGE_NOTHING or CALL: none */
     uint32_t to, rule;                /* rule: CALL's */
 };
 
 struct hd_grammar_rule {
     uint32_t entry, exit;
+    bool plain;                       /* one character; all that HD_TOKEN_PLAIN is made of (json_vocab.h) are among them */
 };
 
 struct hd_grammar {
@@ -38,10 +41,13 @@ struct hd_grammar {
     uint32_t *from;                   /* while building: of each edge */
     struct hd_grammar_edge *edge;     /* when finished, sorted by state */
     struct hd_grammar_rule *rule;
+    int32_t marker[HD_GRAMMAR_MARKERS];           /* their ids */
+    int n_marker;
     uint32_t root;
     uint32_t *first;                  /* finished: [n_state + 1] into edge */
     uint8_t *need;                    /* finished: how many rules deep the way to the exit leads at least */
     bool *exit;
+    uint32_t *plain;                  /* finished: at a plain rule's entry its exit, else 0 */
 };
 
 struct hd_grammar *hd_grammar_create(void);           /* NULL: no memory */
@@ -51,6 +57,7 @@ void hd_grammar_release(struct hd_grammar *g);        /* NULL is fine */
 uint32_t hd_grammar_state(struct hd_grammar *g);
 uint32_t hd_grammar_rule(struct hd_grammar *g);       /* an empty one */
 void hd_grammar_bytes(struct hd_grammar *g, uint32_t from, int lo, int hi, uint32_t to);
+void hd_grammar_marker(struct hd_grammar *g, uint32_t from, int32_t id, uint32_t to);
 void hd_grammar_skip(struct hd_grammar *g, uint32_t from, uint32_t to);
 void hd_grammar_call(struct hd_grammar *g, uint32_t from, uint32_t rule, uint32_t to);
 /* Text from a state to the one that is returned, and to one that is there. */

@@ -15,10 +15,11 @@
 #define ROWS_MAX 12288                /* 1 KiB each */
 #define MASKS_BYTES ((size_t)8 << 20)
 #define FUEL 6000000                  /* places looked at for one mask */
-#define TABLE 65536
+#define TABLE 8192
 #define STEPS 256
 
 enum { DEAD = -1, UNKNOWN = -2 };
+enum phase { REASONING, TEXT, GRAMMAR, BROKEN };      /* BROKEN: what could not come did; nothing but an end follows */
 
 struct stack {
     uint32_t to, below, next;         /* next: with the same hash */
@@ -30,6 +31,8 @@ struct set {
     uint32_t first, n;                /* in pool */
     uint32_t next;
     bool whole;                       /* the grammar may end here */
+    bool only_plain;                  /* no other way takes a plain byte; known with plain */
+    int32_t plain;                    /* the set behind any plain character, DEAD: there is none for all of them */
     int32_t *row;                     /* [STEPS], NULL: no step was asked for yet */
     uint64_t *mask;                   /* a bit a token */
 };
@@ -38,7 +41,9 @@ struct hd_grammar_mask {
     struct hd_grammar *g;
     const struct hd_json_vocab *v;
     int32_t behind;
-    bool on, broken;
+    struct hd_grammar_trigger trigger;
+    enum phase phase;
+    unsigned char last;               /* byte of the text */
     int32_t at;                       /* a set */
 
     struct stack *stack;              /* 0 is the bottom */
@@ -49,11 +54,13 @@ struct hd_grammar_mask {
     uint64_t *pool;                   /* state << 32 | stack; sorted within a set */
     size_t n_pool, cap_pool;
     size_t n_row, n_mask;
+    int64_t n_made;
 
     uint64_t *work, *out;             /* of one step */
     size_t n_work, n_out, cap_work, cap_out;
-    uint64_t *seen;                   /* open addressing */
-    size_t n_seen, cap_seen;
+    uint64_t *seen;                   /* open addressing; only what work has put there is taken out again */
+    uint32_t *slot;                   /* of work, in seen */
+    size_t cap_seen;
     bool work_whole;
     int64_t fuel;
     int32_t *path;                    /* sets along a token */
@@ -77,16 +84,17 @@ static uint32_t push(struct hd_grammar_mask *m, uint32_t to, uint32_t below)
 
 /* ---- sets ---- */
 
-static bool see(struct hd_grammar_mask *m, uint64_t place)
+/* Where in seen it was put; -1: it was there. */
+static int64_t see(struct hd_grammar_mask *m, uint64_t place)
 {
     uint64_t h = (place ^ place >> 29) * 0x9E3779B97F4A7C15u >> 32;
 
     for (size_t i = h & (m->cap_seen - 1);; i = (i + 1) & (m->cap_seen - 1)) {
         if (m->seen[i] == place)
-            return false;
+            return -1;
         if (m->seen[i] == UINT64_MAX) {
             m->seen[i] = place;
-            return true;
+            return (int64_t)i;
         }
     }
 }
@@ -95,9 +103,11 @@ static bool see(struct hd_grammar_mask *m, uint64_t place)
 static void come_to(struct hd_grammar_mask *m, uint32_t state, uint32_t stack)
 {
     uint64_t place = (uint64_t)state << 32 | stack;
+    int64_t slot;
 
-    if (stack == UINT32_MAX || m->n_work >= PLACES_MAX || m->stack[stack].depth + m->g->need[state] > HD_GRAMMAR_DEPTH || !see(m, place))
+    if (stack == UINT32_MAX || m->n_work >= PLACES_MAX || m->stack[stack].depth + m->g->need[state] > HD_GRAMMAR_DEPTH || (slot = see(m, place)) < 0)
         return;
+    m->slot[m->n_work] = (uint32_t)slot;
     m->work[m->n_work++] = place;
 }
 
@@ -108,9 +118,10 @@ static bool is_bare_exit(const struct hd_grammar *g, uint32_t s)
 
 static void begin_set(struct hd_grammar_mask *m)
 {
+    for (size_t i = 0; i < m->n_work; i++)
+        m->seen[m->slot[i]] = UINT64_MAX;
     m->n_work = m->n_out = 0;
     m->work_whole = false;
-    memset(m->seen, 0xFF, m->cap_seen * sizeof *m->seen);
 }
 
 /* Everything that needs no byte; places that take one go to out. */
@@ -169,7 +180,7 @@ static int32_t intern(struct hd_grammar_mask *m)
         m->fuel = 0;
         return DEAD;
     }
-    s = (struct set){.hash = h, .first = (uint32_t)m->n_pool, .n = (uint32_t)m->n_out, .next = m->set_table[h & (TABLE - 1)], .whole = m->work_whole};
+    s = (struct set){.hash = h, .first = (uint32_t)m->n_pool, .n = (uint32_t)m->n_out, .next = m->set_table[h & (TABLE - 1)], .whole = m->work_whole, .plain = UNKNOWN};
     memcpy(m->pool + m->n_pool, m->out, m->n_out * sizeof *m->out);
     m->n_pool += m->n_out;
     m->set[m->n_set] = s;
@@ -177,18 +188,53 @@ static int32_t intern(struct hd_grammar_mask *m)
     return (int32_t)m->n_set++;
 }
 
-static int32_t take_step(struct hd_grammar_mask *m, int32_t from, int byte)
+/* A row of what is known: bytes that no edge takes are. */
+static int32_t *new_row(struct hd_grammar_mask *m, const struct set *s)
+{
+    const struct hd_grammar *g = m->g;
+    int32_t *row = m->n_row < ROWS_MAX ? hd_malloc(STEPS * sizeof *row) : NULL;
+
+    if (!row)
+        return NULL;
+    m->n_row++;
+    for (int i = 0; i < STEPS; i++)
+        row[i] = DEAD;
+    for (uint32_t i = 0; i < s->n; i++) {
+        uint32_t state = (uint32_t)(m->pool[s->first + i] >> 32);
+
+        for (uint32_t e = g->first[state]; e < g->first[state + 1]; e++)
+            for (int b = g->edge[e].lo; b <= g->edge[e].hi && b < STEPS; b++)
+                row[b] = UNKNOWN;
+    }
+    return row;
+}
+
+/* The set that was come to; DEAD where there is none, *fact: that is so, and not for want of room. */
+static int32_t close_and_intern(struct hd_grammar_mask *m, bool *fact)
+{
+    int32_t to;
+
+    *fact = true;
+    if (!m->n_work)
+        return DEAD;
+    close_set(m);
+    to = intern(m);
+    *fact = to != DEAD || !m->n_out;
+    return to;
+}
+
+/* symbol: a byte, or a marker. */
+static int32_t find_step(struct hd_grammar_mask *m, int32_t from, int symbol)
 {
     const struct hd_grammar *g = m->g;
     struct set *s = &m->set[from];
     int32_t to;
+    bool fact;
 
-    if (s->row && s->row[byte] != UNKNOWN)
-        return s->row[byte];
-    if (!s->row && m->n_row < ROWS_MAX && (s->row = hd_malloc(STEPS * sizeof *s->row))) {
-        for (int i = 0; i < STEPS; i++)
-            s->row[i] = UNKNOWN;
-        m->n_row++;
+    if (!s->row && symbol < STEPS) {
+        s->row = new_row(m, s);
+        if (s->row && s->row[symbol] == DEAD)
+            return DEAD;
     }
     begin_set(m);
     for (uint32_t i = 0; i < s->n; i++) {
@@ -197,22 +243,82 @@ static int32_t take_step(struct hd_grammar_mask *m, int32_t from, int byte)
 
         for (uint32_t e = g->first[state]; e < g->first[state + 1]; e++) {
             m->fuel--;
-            if (byte >= g->edge[e].lo && byte <= g->edge[e].hi)
+            if (symbol >= g->edge[e].lo && symbol <= g->edge[e].hi)
                 come_to(m, g->edge[e].to, (uint32_t)place);
         }
     }
-    if (!m->n_work) {
-        to = DEAD;
-    } else {
-        close_set(m);
-        to = intern(m);
-        if (to == DEAD && m->n_out)
-            return DEAD;              /* no room now; not a fact */
-    }
+    to = close_and_intern(m, &fact);
     s = &m->set[from];
-    if (s->row)
-        s->row[byte] = to;
+    if (fact && s->row && symbol < STEPS)
+        s->row[symbol] = to;
     return to;
+}
+
+static inline int32_t take_step(struct hd_grammar_mask *m, int32_t from, int symbol)
+{
+    const int32_t *row = m->set[from].row;
+
+    return row && symbol < STEPS && row[symbol] != UNKNOWN ? row[symbol] : find_step(m, from, symbol);
+}
+
+/* ---- where any text may stand ---- */
+
+static bool is_plain_byte(int b)
+{
+    return b >= 0x20 && b != '"' && b != '<' && b != '\\' && b != 0x7F;
+}
+
+static bool takes_plain(const struct hd_grammar *g, uint32_t state)
+{
+    for (uint32_t e = g->first[state]; e < g->first[state + 1]; e++)
+        for (int b = g->edge[e].lo; b <= g->edge[e].hi && b < STEPS; b++)
+            if (is_plain_byte(b))
+                return true;
+    return false;
+}
+
+/* The set behind one plain character, whichever it is. */
+static int32_t plain_step(struct hd_grammar_mask *m, int32_t from)
+{
+    struct set *s = &m->set[from];
+    bool only = true, fact;
+    int32_t to;
+
+    if (s->plain != UNKNOWN)
+        return s->plain;
+    begin_set(m);
+    for (uint32_t i = 0; i < s->n; i++) {
+        uint64_t place = m->pool[s->first + i];
+        uint32_t state = (uint32_t)(place >> 32);
+
+        if (m->g->plain[state])
+            come_to(m, m->g->plain[state], (uint32_t)place);
+        else
+            only &= !takes_plain(m->g, state);
+    }
+    to = close_and_intern(m, &fact);
+    s = &m->set[from];
+    s->only_plain = only;
+    if (fact)
+        s->plain = to;
+    return to;
+}
+
+/* How many plain characters may come, whatever they are; plain_max: any number. *only: no others can. */
+static int64_t plain_run(struct hd_grammar_mask *m, bool *only)
+{
+    int32_t at = m->at, to;
+    int64_t n = 0;
+
+    *only = true;
+    while ((to = plain_step(m, at)) >= 0) {
+        if (to == at || ++n >= m->v->plain_max)
+            return m->v->plain_max;
+        *only &= m->set[at].only_plain;
+        at = to;
+    }
+    *only &= m->set[at].only_plain;
+    return n;
 }
 
 /* ---- room ---- */
@@ -269,50 +375,61 @@ static void allow(uint64_t *mask, int32_t id)
     mask[id / 64] |= (uint64_t)1 << id % 64;
 }
 
-static void walk(struct hd_grammar_mask *m, const struct hd_token_order *o, uint64_t *mask)
+static void walk(struct hd_grammar_mask *m, const struct hd_token_trie *t, uint64_t *mask)
 {
-    size_t dead = SIZE_MAX;           /* bytes of the token before that lead nowhere */
-
     m->path[0] = m->at;
-    for (int64_t i = 0; i < o->n && m->fuel > 0; i++) {
-        struct hd_view v;
-        size_t k = o->common[i];
+    for (size_t i = 0; i < t->n && m->fuel > 0;) {
+        const struct hd_token_node *node = &t->node[i];
+        int32_t to = take_step(m, m->path[node->depth], node->byte);
 
-        if (i && k >= dead)
-            continue;
-        v = hd_token_text(m->v->tok, o->id[i], false);
-        if (v.n >= UINT16_MAX) {
-            dead = 0;                 /* nobody writes such a token */
+        if (to < 0) {
+            i = node->end;
             continue;
         }
-        dead = SIZE_MAX;
-        for (; k < v.n; k++)
-            if ((m->path[k + 1] = take_step(m, m->path[k], (unsigned char)v.p[k])) < 0)
-                break;
-        if (k < v.n)
-            dead = k + 1;
-        else
-            allow(mask, o->id[i]);
+        m->path[node->depth + 1] = to;
+        if (node->id >= 0)
+            allow(mask, node->id);
+        i++;
     }
+}
+
+static void allow_plain(const struct hd_json_vocab *v, int64_t n_char, uint64_t *mask)
+{
+    memcpy(mask, v->plain[n_char < HD_PLAIN_CHARS ? n_char : HD_PLAIN_CHARS], v->n_word * sizeof *mask);
+    for (size_t i = 0; n_char >= HD_PLAIN_CHARS && i < v->n_plain_long; i++)
+        if (v->plain_long[i].n_char > n_char)
+            mask[v->plain_long[i].id / 64] &= ~((uint64_t)1 << v->plain_long[i].id % 64);
 }
 
 static void fill_mask(struct hd_grammar_mask *m, uint64_t *mask)
 {
-    bool some = false;
+    const struct hd_json_vocab *v = m->v;
+    bool some = m->set[m->at].whole, only;
+    int64_t n_char;
 
-    memset(mask, 0, ((size_t)m->v->n / 64 + 1) * sizeof *mask);
     m->fuel = FUEL;
-    for (int b = 0; b < 256 && (m->fuel > 0 || !some); b++)       /* one of these comes, whatever it costs */
-        if (m->v->byte[b] >= 0 && take_step(m, m->at, b) >= 0) {
-            allow(mask, m->v->byte[b]);
+    n_char = plain_run(m, &only);
+    allow_plain(v, n_char, mask);
+    some |= n_char > 0;
+    if (m->set[m->at].whole)
+        for (size_t w = 0; w < v->n_word; w++)
+            mask[w] |= v->end[w];
+    for (int k = 0; k < m->g->n_marker; k++)
+        if (take_step(m, m->at, HD_EDGE_MARKER + k) >= 0) {
+            allow(mask, m->g->marker[k]);
             some = true;
         }
-    walk(m, &m->v->order, mask);
+    for (int b = 0; b < 256 && (m->fuel > 0 || !some); b++)       /* one of these comes, whatever it costs */
+        if (v->byte[b] >= 0 && take_step(m, m->at, b) >= 0) {
+            allow(mask, v->byte[b]);
+            some = true;
+        }
+    walk(m, only || n_char >= v->plain_max ? &v->other : &v->all, mask);
 }
 
 static const uint64_t *get_mask(struct hd_grammar_mask *m)
 {
-    size_t bytes = ((size_t)m->v->n / 64 + 1) * sizeof(uint64_t);
+    size_t bytes = m->v->n_word * sizeof(uint64_t);
     uint64_t *mask;
 
     if (m->set[m->at].mask)
@@ -329,28 +446,59 @@ static const uint64_t *get_mask(struct hd_grammar_mask *m)
         return NULL;
     fill_mask(m, mask);
     m->n_mask++;
+    m->n_made++;
     return m->set[m->at].mask = mask;
+}
+
+static void forbid(float *logits, int64_t n_vocab, int32_t id)
+{
+    if (id >= 0 && id < n_vocab)
+        logits[id] = -INFINITY;
 }
 
 void hd_grammar_mask_apply(void *self, float *logits, int64_t n_vocab)
 {
     struct hd_grammar_mask *m = self;
     const uint64_t *mask;
-    bool whole;
 
-    if (!m->on) {
+    switch (m->phase) {
+    case REASONING:                   /* says anything, but must come to its end, and calls nothing */
         hd_json_vocab_go_on(m->v, logits, n_vocab);
+        forbid(logits, n_vocab, m->trigger.marker);
+        forbid(logits, n_vocab, m->trigger.never);
+        return;
+    case TEXT:
+        if (m->trigger.before >= 0 && m->last != m->trigger.before)
+            forbid(logits, n_vocab, m->trigger.marker);
+        forbid(logits, n_vocab, m->trigger.never);
+        return;
+    case GRAMMAR:
+        mask = get_mask(m);
+        hd_json_vocab_mask(m->v, mask ? mask : m->v->end, logits, n_vocab);
+        return;
+    case BROKEN:
+        hd_json_vocab_mask(m->v, m->v->end, logits, n_vocab);
         return;
     }
-    whole = m->broken || m->set[m->at].whole;
-    mask = m->broken ? NULL : get_mask(m);
-    for (int64_t id = 0; id < n_vocab; id++) {
-        int class = id < m->v->n ? m->v->class[id] : HD_TOKEN_NEVER;
-        bool ok = class == HD_TOKEN_END ? whole : mask && id < m->v->n && mask[id / 64] >> id % 64 & 1;
+}
 
-        if (!ok)
-            logits[id] = -INFINITY;
-    }
+static void take_in_grammar(struct hd_grammar_mask *m, int32_t id)
+{
+    struct hd_view v = hd_token_text(m->v->tok, id, false);
+    int32_t at = m->at;
+    int k = 0;
+
+    m->fuel = INT64_MAX;
+    while (k < m->g->n_marker && m->g->marker[k] != id)
+        k++;
+    if (k < m->g->n_marker)
+        at = take_step(m, at, HD_EDGE_MARKER + k);
+    for (size_t i = 0; k == m->g->n_marker && i < v.n && at >= 0; i++)
+        at = take_step(m, at, (unsigned char)v.p[i]);
+    if (at >= 0)
+        m->at = at;
+    else
+        m->phase = BROKEN;            /* a token that could not come, or no memory */
 }
 
 void hd_grammar_mask_take(void *self, int32_t id)
@@ -358,18 +506,17 @@ void hd_grammar_mask_take(void *self, int32_t id)
     struct hd_grammar_mask *m = self;
     struct hd_view v;
 
-    if (!m->on) {
-        m->on = id == m->behind;
-        return;
+    if (m->phase == REASONING && id == m->behind) {
+        m->phase = m->trigger.marker >= 0 ? TEXT : GRAMMAR;
+    } else if (m->phase == TEXT && id == m->trigger.marker) {
+        m->phase = GRAMMAR;
+    } else if (m->phase == TEXT) {
+        v = hd_token_text(m->v->tok, id, false);
+        m->last = v.n ? (unsigned char)v.p[v.n - 1] : m->last;
+    } else if (m->phase == GRAMMAR) {
+        make_room(m);
+        take_in_grammar(m, id);
     }
-    if (m->broken)
-        return;
-    make_room(m);
-    m->fuel = INT64_MAX;
-    v = hd_token_text(m->v->tok, id, false);
-    for (size_t i = 0; i < v.n && m->at >= 0; i++)
-        m->at = take_step(m, m->at, (unsigned char)v.p[i]);
-    m->broken = m->at < 0;            /* a token that could not come, or no memory: nothing but an end follows */
 }
 
 /* ---- life ---- */
@@ -383,7 +530,7 @@ static int begin(struct hd_grammar_mask *m, struct hd_err *err)
     return m->at >= 0 ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for a constraint");
 }
 
-int hd_grammar_mask_create(struct hd_grammar_mask **out, struct hd_grammar *g, const struct hd_json_vocab *v, int32_t behind, struct hd_err *err)
+int hd_grammar_mask_create(struct hd_grammar_mask **out, struct hd_grammar *g, const struct hd_json_vocab *v, int32_t behind, const struct hd_grammar_trigger *trigger, struct hd_err *err)
 {
     struct hd_grammar_mask *m;
     int rc;
@@ -393,18 +540,22 @@ int hd_grammar_mask_create(struct hd_grammar_mask **out, struct hd_grammar *g, c
     if (!(m = hd_calloc(1, sizeof *m)))
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a constraint");
     hd_grammar_hold(g);
-    *m = (struct hd_grammar_mask){.g = g, .v = v, .behind = behind, .on = behind < 0, .cap_seen = 4 * PLACES_MAX, .n_set = 1, .n_stack = 1};
+    *m = (struct hd_grammar_mask){.g = g, .v = v, .behind = behind, .cap_seen = 2 * PLACES_MAX, .n_set = 1, .n_stack = 1};
+    m->trigger = trigger ? *trigger : (struct hd_grammar_trigger){-1, -1, -1};
+    m->phase = behind >= 0 ? REASONING : trigger ? TEXT : GRAMMAR;
     m->stack_table = hd_calloc(TABLE, sizeof *m->stack_table);
     m->set_table = hd_calloc(TABLE, sizeof *m->set_table);
     m->work = hd_malloc(PLACES_MAX * sizeof *m->work);
     m->out = hd_malloc(PLACES_MAX * sizeof *m->out);
     m->seen = hd_malloc(m->cap_seen * sizeof *m->seen);
-    m->path = hd_malloc(((size_t)v->len_max + 2) * sizeof *m->path);
-    rc = m->stack_table && m->set_table && m->work && m->out && m->seen && m->path && HD_GROW(m->stack, m->cap_stack, 1, STACKS_MAX) &&
+    m->slot = hd_malloc(PLACES_MAX * sizeof *m->slot);
+    m->path = hd_malloc((HD_TOKEN_BYTES + 2) * sizeof *m->path);
+    rc = m->stack_table && m->set_table && m->work && m->out && m->seen && m->slot && m->path && HD_GROW(m->stack, m->cap_stack, 1, STACKS_MAX) &&
                  HD_GROW(m->set, m->cap_set, 1, SETS_MAX)
              ? HD_OK
              : hd_err_set(err, HD_ERR_MEMORY, "no memory for a constraint");
     if (rc == HD_OK) {
+        memset(m->seen, 0xFF, m->cap_seen * sizeof *m->seen);
         memset(&m->stack[0], 0, sizeof m->stack[0]);
         memset(&m->set[0], 0, sizeof m->set[0]);
         rc = begin(m, err);
@@ -434,17 +585,23 @@ void hd_grammar_mask_free(void *self)
     hd_free(m->out);
     hd_free(m->seen);
     hd_free(m->path);
+    hd_free(m->slot);
     hd_grammar_release(m->g);
     hd_free(m);
 }
 
 bool hd_grammar_mask_whole(const struct hd_grammar_mask *m)
 {
-    return m->on && !m->broken && m->set[m->at].whole;
+    return m->phase == GRAMMAR && m->set[m->at].whole;
 }
 
 int64_t hd_grammar_mask_bytes(const struct hd_grammar_mask *m)
 {
     return (int64_t)(m->cap_stack * sizeof *m->stack + m->cap_set * sizeof *m->set + m->cap_pool * sizeof *m->pool + m->n_row * STEPS * 4 +
-                     m->n_mask * ((size_t)m->v->n / 64 + 1) * 8 + m->cap_seen * 8);
+                     m->n_mask * m->v->n_word * 8 + m->cap_seen * 8);
+}
+
+int64_t hd_grammar_mask_known(const struct hd_grammar_mask *m)
+{
+    return m->n_made;
 }

@@ -123,6 +123,22 @@ static void spell_class(struct hd_spelling *s, const struct class *c, uint32_t f
     }
 }
 
+/* Are all that plain tokens are made of (json_vocab.h) among them? */
+static bool is_plain(const struct class *c)
+{
+    static const uint32_t special[] = {'"', '<', '\\', 0x7F};
+    uint32_t next = 0x20;
+
+    for (int i = 0; i < c->n && next <= LAST; i++) {
+        for (int k = 0; k < HD_LEN(special); k++)
+            next += next == special[k] && c->r[i].lo > next;
+        if (c->r[i].lo > next)
+            return false;
+        next = c->r[i].hi + 1 > next ? c->r[i].hi + 1 : next;
+    }
+    return next > LAST;
+}
+
 /* The rule of one character of c. */
 static uint32_t class_rule(struct hd_spelling *s, struct class *c)
 {
@@ -141,6 +157,7 @@ static uint32_t class_rule(struct hd_spelling *s, struct class *c)
     }
     memcpy(k.r, c->r, (size_t)c->n * sizeof c->r[0]);
     s->class[s->n_class++] = k;
+    s->g->rule[k.rule].plain = is_plain(c);
     spell_class(s, c, s->g->rule[k.rule].entry, s->g->rule[k.rule].exit);
     return k.rule;
 }

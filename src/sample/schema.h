@@ -25,5 +25,21 @@
 
 /* Errors: UNSUPPORTED, USAGE (not a schema), LIMIT, MEMORY. */
 int hd_schema_compile(struct hd_grammar **out, const json_t *schema, struct hd_err *err);
+/* Text as it is, no JSON: one of a list of strings; all of a text that matches a regular expression (pattern.h). */
+int hd_schema_compile_choice(struct hd_grammar **out, const json_t *list, struct hd_err *err);
+int hd_schema_compile_regex(struct hd_grammar **out, const char *pattern, struct hd_err *err);
+/* Into a grammar that is being built: a value as JSON text between two states. */
+int hd_schema_add(struct hd_grammar *g, const json_t *schema, uint32_t from, uint32_t to, struct hd_err *err);
+
+/* How DeepSeek-V4 writes a tool's arguments: <DSML parameter name="K" string="true|false">V</DSML parameter>, a line each; strings as they are,
+ * everything else as JSON. Between two states, from behind the head's newline to behind the newline that ends the last one.
+ *
+ * schema: NULL: no parameters; one without properties: any. A free key has at most 64 characters beyond those that it shares with declared
+ * ones, and no quotation mark, < or >. Errors: as above; a schema of something else than an object, or of named ones, is UNSUPPORTED. */
+struct hd_schema_dsml {
+    int32_t marker;                   /* the id of ｜DSML｜ */
+    const char *parameter;            /* the tag's name */
+};
+int hd_schema_add_dsml(struct hd_grammar *g, const json_t *schema, const struct hd_schema_dsml *form, uint32_t from, uint32_t to, struct hd_err *err);
 
 #endif

@@ -8,8 +8,8 @@
 
 #include "base/mem.h"
 #include "sample/grammar_mask.h"
-#include "sample/json_mask.h"
 #include "server/access_log.h"
+#include "server/extras.h"
 #include "server/routes.h"
 #include "token/py_json.h"
 
@@ -427,6 +427,12 @@ static void take_token(struct hd_choice *c, const struct hd_pick *pick)
         keep_pick(&c->waiting_picks, pick);
     if (a->ask.ignore_end && hd_tokenizer_is_end(a->server->tok, pick->id))
         return;                       /* not the end, and no text */
+    if (hd_extras_is_stop(&a->ask, pick->id)) {
+        hd_parse_finish(&c->parse, true, &err);
+        pass_content(c, NULL, 0);
+        cut_short(c, finish_of(c, HD_FINISH_END));
+        return;
+    }
     if (hd_parse_token(&c->parse, pick->id, &err) < 0)
         return;
     c->n_reasoning += c->in_reasoning;
@@ -577,26 +583,19 @@ static int prepare_choice(struct hd_answer *a, int i)
     return HD_OK;
 }
 
-/* Where there are tools the answer may be a call instead; what a prefix has begun is not known here. */
+/* What a prefix has begun is not known here. */
 static int constrain(struct hd_answer *a, struct hd_constraint *out, struct hd_err *err)
 {
     const struct hd_server *s = a->server;
     bool thinks = a->ask.start == HD_PARSE_IN_REASONING;
-    int32_t behind = thinks ? s->think_end_id : -1;
     struct hd_grammar_mask *g;
-    struct hd_json_mask *m;
 
-    if ((!a->ask.json_object && !a->ask.grammar) || a->ask.has_tools || a->ask.partial_turn || !s->json_vocab || (thinks && s->think_end_id < 0))
+    if (!a->ask.grammar && a->ask.n_min)
+        return hd_extras_min(s, &a->ask, out, err);
+    if (!a->ask.grammar || (a->ask.partial_turn && a->ask.force == HD_TOOLS_AUTO && !a->ask.triggered) || !s->json_vocab || !s->json_vocab->spells || (thinks && s->think_end_id < 0))
         return HD_OK;
-    if (a->ask.grammar) {
-        if (!s->json_vocab->spells)
-            return HD_OK;
-        HD_TRY(hd_grammar_mask_create(&g, a->ask.grammar, s->json_vocab, behind, err));
-        *out = (struct hd_constraint){g, hd_grammar_mask_apply, hd_grammar_mask_take, hd_grammar_mask_free};
-        return HD_OK;
-    }
-    HD_TRY(hd_json_mask_create(&m, s->json_vocab, behind, err));
-    *out = (struct hd_constraint){m, hd_json_mask_apply, hd_json_mask_take, hd_json_mask_free};
+    HD_TRY(hd_grammar_mask_create(&g, a->ask.grammar, s->json_vocab, thinks ? s->think_end_id : -1, a->ask.triggered ? &a->ask.trigger : NULL, err));
+    *out = (struct hd_constraint){g, hd_grammar_mask_apply, hd_grammar_mask_take, hd_grammar_mask_free};
     return HD_OK;
 }
 

@@ -29,7 +29,14 @@ void hd_api_version(struct hd_server *s, struct hd_exchange *x);
 void hd_api_metrics(struct hd_server *s, struct hd_exchange *x);
 void hd_api_props(struct hd_server *s, struct hd_exchange *x);
 void hd_api_file(struct hd_server *s, struct hd_exchange *x);
+void hd_api_description(struct hd_server *s, struct hd_exchange *x);          /* /openapi.yaml */
 void hd_api_root(struct hd_server *s, struct hd_exchange *x);
+
+/* whoever runs it */
+void hd_api_slots(struct hd_server *s, struct hd_exchange *x);
+void hd_api_abort(struct hd_server *s, struct hd_exchange *x);
+void hd_api_flush(struct hd_server *s, struct hd_exchange *x);
+void hd_api_drain(struct hd_server *s, struct hd_exchange *x);
 
 /* A chat request's fields and messages, for chat and apply-template. */
 int hd_chat_read(struct hd_server *s, struct hd_ask *a, struct hd_problem *p);

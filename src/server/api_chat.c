@@ -6,6 +6,7 @@
 #include "server/api.h"
 #include "server/history.h"
 #include "server/logprobs.h"
+#include "server/prep.h"
 
 /* ---- the request ---- */
 
@@ -46,7 +47,7 @@ int hd_chat_read(struct hd_server *s, struct hd_ask *a, struct hd_problem *p)
     HD_TRY(read_logprobs(a, p));
     HD_TRY(hd_history_read(s, a, p));
     HD_TRY(hd_tools_read(s, a, p));
-    HD_TRY(hd_format_read(s, a, hd_field(a->body, "response_format"), p));
+    HD_TRY(hd_format_read(a, hd_field(a->body, "response_format"), p));
     HD_TRY(hd_history_check(s, a, p));
     hd_ask_thinking_sampling(s, a);
     return HD_OK;
@@ -253,19 +254,26 @@ static const struct hd_shape chat_shape = {.name = "chat",
                                            .whole = chat_whole,
                                            .error = chat_error};
 
+static int prepare(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
+{
+    json_t *body = hd_body_json(x, p);
+
+    hd_ask_init(a, x, body);
+    if (!body)
+        return HD_ERR_USAGE;
+    HD_TRY(hd_chat_read(s, a, p));
+    HD_TRY(hd_ask_render(s, a, NULL, p));
+    return hd_ask_fit(s, a, p);
+}
+
+static void done(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *a, struct hd_problem *p)
+{
+    hd_answer_or_refuse(s, x, rc, a, &chat_shape, p);
+}
+
 void hd_api_chat(struct hd_server *s, struct hd_exchange *x)
 {
-    struct hd_problem p = {0};
-    struct hd_ask a;
-    json_t *body = hd_body_json(x, &p);
-    int rc = body ? HD_OK : HD_ERR_USAGE;
+    static const struct hd_prep_kind kind = {prepare, done, NULL};
 
-    hd_ask_init(&a, x, body);
-    if (rc == HD_OK)
-        rc = hd_chat_read(s, &a, &p);
-    if (rc == HD_OK)
-        rc = hd_ask_render(s, &a, NULL, &p);
-    if (rc == HD_OK)
-        rc = hd_ask_fit(s, &a, &p);
-    hd_answer_or_refuse(s, x, rc, &a, &chat_shape, &p);
+    hd_prep(s, x, &kind);
 }

@@ -6,6 +6,7 @@
 #include "server/answering.h"
 #include "server/api.h"
 #include "server/logprobs.h"
+#include "server/prep.h"
 
 #define PROMPTS_MAX 1024
 
@@ -35,7 +36,7 @@ static int add_text(struct prompts *q, const char *text, size_t n, struct hd_ids
 {
     struct hd_err err;
 
-    if (hd_tokenize(q->s->tok, text, n, q->parse_special ? HD_TOK_SPECIAL : 0, out, &err) < 0)
+    if (hd_tokenize(hd_prep_tokenizer(q->s), text, n, q->parse_special ? HD_TOK_SPECIAL : 0, out, &err) < 0)
         return hd_problem_from(q->p, &err);
     return HD_OK;
 }
@@ -382,17 +383,25 @@ static const struct hd_shape completion_shape = {.name = "completions",
                                                  .whole = on_whole,
                                                  .error = on_error};
 
+static int prepare(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
+{
+    json_t *body = hd_body_json(x, p);
+
+    hd_ask_init(a, x, body);
+    if (!body)
+        return HD_ERR_USAGE;
+    HD_TRY(read_request(s, a, p));
+    return hd_ask_fit(s, a, p);
+}
+
+static void done(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *a, struct hd_problem *p)
+{
+    hd_answer_or_refuse(s, x, rc, a, &completion_shape, p);
+}
+
 void hd_api_completions(struct hd_server *s, struct hd_exchange *x)
 {
-    struct hd_problem p = {0};
-    struct hd_ask a;
-    json_t *body = hd_body_json(x, &p);
-    int rc = body ? HD_OK : HD_ERR_USAGE;
+    static const struct hd_prep_kind kind = {prepare, done, NULL};
 
-    hd_ask_init(&a, x, body);
-    if (rc == HD_OK)
-        rc = read_request(s, &a, &p);
-    if (rc == HD_OK)
-        rc = hd_ask_fit(s, &a, &p);
-    hd_answer_or_refuse(s, x, rc, &a, &completion_shape, &p);
+    hd_prep(s, x, &kind);
 }

@@ -5,6 +5,7 @@
 
 #include "server/answering.h"
 #include "server/api.h"
+#include "server/prep.h"
 #include "server/history.h"
 #include "token/py_json.h"
 
@@ -300,7 +301,7 @@ static int read_tools(struct reader *r)
             return hd_problem_set(r->p, 400, "tools", "tools.%zu: expected an object", i);
         if (hd_text_of(t, "type")[0] && !hd_text_is(t, "type", "custom"))
             continue;                 /* a tool that Anthropic's servers would run */
-        HD_TRY(hd_tools_add(r->a, hd_text_of(t, "name"), hd_field(t, "description"), hd_field(t, "input_schema"), i, r->p));
+        HD_TRY(hd_tools_add(r->a, hd_text_of(t, "name"), hd_field(t, "description"), hd_field(t, "input_schema"), hd_field(t, "strict"), i, r->p));
     }
     if (r->a->has_tools && !r->s->tools)
         return hd_problem_set(r->p, 400, "tools", "tools: this model's chat template has no form for them");
@@ -354,7 +355,7 @@ static int read_request(struct hd_server *s, struct hd_ask *a, struct hd_problem
     HD_TRY(read_system(&r));
     HD_TRY(read_messages(&r));
     HD_TRY(read_tools(&r));
-    HD_TRY(hd_format_read(s, a, hd_field(hd_field(a->body, "output_config"), "format"), p));
+    HD_TRY(hd_format_read(a, hd_field(hd_field(a->body, "output_config"), "format"), p));
     HD_TRY(hd_history_check(s, a, p));
     hd_ask_thinking_sampling(s, a);
     return HD_OK;
@@ -581,7 +582,7 @@ static const struct hd_shape message_shape = {.name = "messages",
                                               .whole = on_whole,
                                               .error = on_error};
 
-static int prepare(struct hd_server *s, struct hd_exchange *x, struct hd_ask *a, bool count, struct hd_problem *p)
+static int read_prompt(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
 {
     json_t *body = hd_body_json(x, p);
 
@@ -589,28 +590,41 @@ static int prepare(struct hd_server *s, struct hd_exchange *x, struct hd_ask *a,
     if (!body)
         return HD_ERR_USAGE;
     HD_TRY(read_request(s, a, p));
-    HD_TRY(hd_ask_render(s, a, NULL, p));
-    return count ? HD_OK : hd_ask_fit(s, a, p);
+    return hd_ask_render(s, a, NULL, p);
+}
+
+static int prepare(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
+{
+    HD_TRY(read_prompt(s, x, a, p));
+    return hd_ask_fit(s, a, p);
+}
+
+static void done(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *a, struct hd_problem *p)
+{
+    hd_answer_or_refuse(s, x, rc, a, &message_shape, p);
 }
 
 void hd_api_messages(struct hd_server *s, struct hd_exchange *x)
 {
-    struct hd_problem p = {0};
-    struct hd_ask a;
+    static const struct hd_prep_kind kind = {prepare, done, NULL};
 
     hd_exchange_header(x, "request-id", x->id);
-    hd_answer_or_refuse(s, x, prepare(s, x, &a, false, &p), &a, &message_shape, &p);
+    hd_prep(s, x, &kind);
+}
+
+static void counted(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *a, struct hd_problem *p)
+{
+    if (rc == HD_OK)
+        hd_reply_value(x, 200, json_pack("{s:I}", "input_tokens", (json_int_t)a->prompt[0].n));
+    else
+        hd_reply_problem(s, x, p);
+    hd_ask_release(a);
 }
 
 void hd_api_count_tokens(struct hd_server *s, struct hd_exchange *x)
 {
-    struct hd_problem p = {0};
-    struct hd_ask a;
+    static const struct hd_prep_kind kind = {read_prompt, counted, NULL};
 
     hd_exchange_header(x, "request-id", x->id);
-    if (prepare(s, x, &a, true, &p) == HD_OK)
-        hd_reply_value(x, 200, json_pack("{s:I}", "input_tokens", (json_int_t)a.prompt[0].n));
-    else
-        hd_reply_problem(s, x, &p);
-    hd_ask_release(&a);
+    hd_prep(s, x, &kind);
 }

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "server/answering.h"
 #include "server/api.h"
+#include "server/prep.h"
 #include "server/history.h"
 #include "token/py_json.h"
 
@@ -220,7 +221,7 @@ static int add_custom(struct reader *r, struct extra *e, const json_t *t, size_t
     if (e->n_custom == CUSTOM_MAX)
         rc = hd_problem_set(r->p, 400, "tools", "tools: at most %d custom ones", CUSTOM_MAX);
     if (rc == HD_OK)
-        rc = hd_tools_add(r->a, hd_text_of(t, "name"), hd_field(t, "description"), schema, i, r->p);
+        rc = hd_tools_add(r->a, hd_text_of(t, "name"), hd_field(t, "description"), schema, NULL, i, r->p);
     if (rc == HD_OK)
         e->custom[e->n_custom++] = hd_strdup(hd_text_of(t, "name"));
     json_decref(schema);
@@ -238,7 +239,7 @@ static int add_tool(struct reader *r, struct extra *e, const json_t *t, const ch
         return hd_problem_set(r->p, 400, "tools", "tools[%zu]: expected an object", i);
     snprintf(name, sizeof name, "%.140s%s%.140s", ns, ns[0] ? "::" : "", hd_text_of(t, "name"));
     if (hd_text_is(t, "type", "function"))
-        return hd_tools_add(r->a, name, hd_field(t, "description"), hd_field(t, "parameters"), i, r->p);
+        return hd_tools_add(r->a, name, hd_field(t, "description"), hd_field(t, "parameters"), hd_field(t, "strict"), i, r->p);
     if (hd_text_is(t, "type", "custom"))
         return add_custom(r, e, t, i);
     if (hd_text_is(t, "type", "namespace") && !ns[0])
@@ -259,11 +260,7 @@ static int read_tools(struct reader *r, struct extra *e)
         return hd_problem_set(r->p, 400, "tools", "tools: this model's chat template has no form for them");
     HD_TRY(hd_field_bool(r->a->body, "parallel_tool_calls", &parallel, r->p));
     r->a->one_call = !parallel;
-    if (json_is_string(choice))
-        return hd_tools_choose(r->s, r->a, json_string_value(choice), NULL, r->p);
-    if (json_is_object(choice))
-        return hd_tools_choose(r->s, r->a, hd_text_is(choice, "type", "custom") ? "function" : hd_text_of(choice, "type"), hd_text_of(choice, "name"), r->p);
-    return choice ? hd_problem_set(r->p, 400, "tool_choice", "tool_choice: expected a string or an object") : HD_OK;
+    return hd_tools_choice(r->s, r->a, choice, r->p);
 }
 
 /* Ignoring these would give wrong answers. */
@@ -314,7 +311,7 @@ static int read_request(struct hd_server *s, struct hd_ask *a, struct extra *e, 
     if (rc == HD_OK)
         rc = read_tools(&r, e);
     if (rc == HD_OK)
-        rc = hd_format_read(s, a, hd_field(text, "format"), p);
+        rc = hd_format_read(a, hd_field(text, "format"), p);
     if (rc == HD_OK)
         rc = hd_history_check(s, a, p);
     a->n = 1;
@@ -694,28 +691,38 @@ static const struct hd_shape response_shape = {.name = "responses",
                                                .error = on_error,
                                                .free_extra = free_extra};
 
-void hd_api_responses(struct hd_server *s, struct hd_exchange *x)
+static int prepare(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
 {
-    struct hd_problem p = {0};
     struct extra *e = hd_calloc(1, sizeof *e);
-    struct hd_ask a;
-    json_t *body = hd_body_json(x, &p);
+    json_t *body = hd_body_json(x, p);
     int rc = body ? HD_OK : HD_ERR_USAGE;
 
-    hd_ask_init(&a, x, body);
+    hd_ask_init(a, x, body);
     if (rc == HD_OK && !e)
-        rc = hd_problem_set(&p, 500, NULL, "no memory");
+        rc = hd_problem_set(p, 500, NULL, "no memory");
     if (rc == HD_OK)
-        rc = read_request(s, &a, e, &p);
+        rc = read_request(s, a, e, p);
     if (rc == HD_OK)
-        rc = hd_ask_render(s, &a, NULL, &p);
+        rc = hd_ask_render(s, a, NULL, p);
     if (rc == HD_OK)
-        rc = hd_ask_fit(s, &a, &p);
+        rc = hd_ask_fit(s, a, p);
     if (rc == HD_OK)
-        a.extra = e;
+        a->extra = e;
     else if (e)
         free_extra(e);
-    hd_answer_or_refuse(s, x, rc, &a, &response_shape, &p);
+    return rc;
+}
+
+static void done(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *a, struct hd_problem *p)
+{
+    hd_answer_or_refuse(s, x, rc, a, &response_shape, p);
+}
+
+void hd_api_responses(struct hd_server *s, struct hd_exchange *x)
+{
+    static const struct hd_prep_kind kind = {prepare, done, free_extra};
+
+    hd_prep(s, x, &kind);
 }
 
 void hd_api_stored_response(struct hd_server *s, struct hd_exchange *x)

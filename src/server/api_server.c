@@ -22,6 +22,14 @@ void hd_api_ping(struct hd_server *s, struct hd_exchange *x)
     hd_exchange_reply(x, 200, "application/json", "{}", 2);
 }
 
+static void say_policy(struct hd_exchange *x)
+{
+    hd_exchange_header(x, "Content-Security-Policy",
+                       "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    hd_exchange_header(x, "Referrer-Policy", "no-referrer");
+    hd_exchange_header(x, "Cache-Control", "no-cache");
+}
+
 void hd_api_file(struct hd_server *s, struct hd_exchange *x)
 {
     const struct hd_page_file *f = hd_page_find(x->head.path);
@@ -32,11 +40,26 @@ void hd_api_file(struct hd_server *s, struct hd_exchange *x)
         hd_reply_problem(s, x, &p);
         return;
     }
-    hd_exchange_header(x, "Content-Security-Policy",
-                       "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
-    hd_exchange_header(x, "Referrer-Policy", "no-referrer");
-    hd_exchange_header(x, "Cache-Control", "no-cache");
+    say_policy(x);
     hd_exchange_reply(x, 200, f->type, f->text.p, f->text.n);
+}
+
+/* The description, with the model's name where it says THE-MODEL. */
+void hd_api_description(struct hd_server *s, struct hd_exchange *x)
+{
+    static const char mark[] = "THE-MODEL";
+    const struct hd_page_file *f = hd_page_find((struct hd_view){"/openapi.yaml", 13});
+    const char *at = memmem(f->text.p, f->text.n, mark, sizeof mark - 1);
+    struct hd_str out;
+
+    hd_str_init(&out, 0);
+    hd_str_add(&out, f->text.p, (size_t)(at - f->text.p));
+    hd_str_json(&out, s->opt.model_id, strlen(s->opt.model_id));
+    at += sizeof mark - 1;
+    hd_str_add(&out, at, (size_t)(f->text.p + f->text.n - at));
+    say_policy(x);
+    hd_exchange_reply(x, out.failed ? 500 : 200, f->type, hd_str_get(&out), out.n);
+    hd_str_release(&out);
 }
 
 /* A browser gets the page, a program a few facts. */

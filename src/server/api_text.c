@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "server/api.h"
+#include "server/prep.h"
 
 static void reply_text(struct hd_exchange *x, struct hd_str *out)
 {
@@ -79,40 +80,74 @@ static int tokenize(struct hd_server *s, struct hd_ask *a, struct hd_ids *ids, s
         return hd_problem_set(p, 400, "prompt", "prompt (or content): expected a string");
     if (special && hd_tokenizer_bos(s->tok) >= 0)
         HD_TRY(push_id(ids, hd_tokenizer_bos(s->tok), p));
-    if (hd_tokenize(s->tok, json_string_value(text), json_string_length(text), parse_special ? HD_TOK_SPECIAL : 0, ids, &err) < 0)
+    if (hd_tokenize(hd_prep_tokenizer(s), json_string_value(text), json_string_length(text), parse_special ? HD_TOK_SPECIAL : 0, ids, &err) < 0)
         return hd_problem_from(p, &err);
     return HD_OK;
 }
 
-void hd_api_tokenize(struct hd_server *s, struct hd_exchange *x)
+/* ---- replies that take long to make: texts, made where the prompt is ---- */
+
+static struct hd_str *new_reply(struct hd_ask *a, struct hd_problem *p)
 {
-    struct hd_problem p = {0};
-    json_t *body = hd_body_json(x, &p);
-    int rc = body ? HD_OK : HD_ERR_USAGE;
+    struct hd_str *out = hd_malloc(sizeof *out);
+
+    if (out)
+        hd_str_init(out, 0);
+    else
+        hd_problem_set(p, 500, NULL, "no memory");
+    a->extra = out;
+    return out;
+}
+
+static void free_reply(void *extra)
+{
+    hd_str_release(extra);
+    hd_free(extra);
+}
+
+static void reply(struct hd_server *s, struct hd_exchange *x, int rc, struct hd_ask *a, struct hd_problem *p)
+{
+    if (rc == HD_OK)
+        hd_reply_json(x, 200, a->extra);
+    else
+        hd_reply_problem(s, x, p);
+    if (rc == HD_OK)
+        free_reply(a->extra);
+    hd_ask_release(a);
+}
+
+static int make_tokens(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
+{
+    json_t *body = hd_body_json(x, p);
     struct hd_ids ids = {0};
     bool pieces = false;
-    struct hd_ask a;
-    struct hd_str out;
+    struct hd_str *out;
+    int rc;
 
-    hd_ask_init(&a, x, body);
-    if (rc == HD_OK)
-        rc = hd_field_bool(body, "with_pieces", &pieces, &p);
-    if (rc == HD_OK)
-        rc = tokenize(s, &a, &ids, &p);
+    hd_ask_init(a, x, body);
+    if (!body)
+        return HD_ERR_USAGE;
+    HD_TRY(hd_field_bool(body, "with_pieces", &pieces, p));
+    rc = tokenize(s, a, &ids, p);
+    if (rc == HD_OK && !(out = new_reply(a, p)))
+        rc = HD_ERR_MEMORY;
     if (rc == HD_OK) {
-        hd_str_init(&out, 0);
-        hd_str_puts(&out, "{\"tokens\":");
+        hd_str_puts(out, "{\"tokens\":");
         if (pieces)
-            put_pieces(s, &ids, &out);
+            put_pieces(s, &ids, out);
         else
-            put_ids(&ids, &out);
-        hd_str_printf(&out, ",\"count\":%zu,\"max_model_len\":%lld}", ids.n, (long long)s->runner.n_ctx);
-        reply_text(x, &out);
-    } else {
-        hd_reply_problem(s, x, &p);
+            put_ids(&ids, out);
+        hd_str_printf(out, ",\"count\":%zu,\"max_model_len\":%lld}", ids.n, (long long)s->runner.n_ctx);
     }
     hd_ids_release(&ids);
-    hd_ask_release(&a);
+    return rc;
+}
+
+void hd_api_tokenize(struct hd_server *s, struct hd_exchange *x)
+{
+    static const struct hd_prep_kind kind = {make_tokens, reply, free_reply};
+
+    hd_prep(s, x, &kind);
 }
 
 static int read_ids(const struct hd_server *s, const json_t *list, struct hd_ids *ids, struct hd_problem *p)
@@ -187,34 +222,36 @@ void hd_api_tokenizer_info(struct hd_server *s, struct hd_exchange *x)
 }
 
 /* What a chat request's model would read: text, and the ids, in which markers are markers and text is text. */
+static int make_prompt(struct hd_server *s, const struct hd_exchange *x, struct hd_ask *a, struct hd_problem *p)
+{
+    json_t *body = hd_body_json(x, p);
+    struct hd_str text, *out;
+    int rc;
+
+    hd_ask_init(a, x, body);
+    if (!body)
+        return HD_ERR_USAGE;
+    if (!hd_field(body, "model"))
+        json_object_set_new(body, "model", json_string(s->opt.model_id));
+    HD_TRY(hd_chat_read(s, a, p));
+    hd_str_init(&text, 0);
+    rc = hd_ask_render(s, a, &text, p);
+    if (rc == HD_OK && !(out = new_reply(a, p)))
+        rc = HD_ERR_MEMORY;
+    if (rc == HD_OK) {
+        hd_str_puts(out, "{\"prompt\":");
+        hd_str_json(out, hd_str_get(&text), text.n);
+        hd_str_puts(out, ",\"tokens\":");
+        put_ids(&a->prompt[0], out);
+        hd_str_printf(out, ",\"count\":%zu}", a->prompt[0].n);
+    }
+    hd_str_release(&text);
+    return rc;
+}
+
 void hd_api_apply_template(struct hd_server *s, struct hd_exchange *x)
 {
-    struct hd_problem p = {0};
-    json_t *body = hd_body_json(x, &p);
-    int rc = body ? HD_OK : HD_ERR_USAGE;
-    struct hd_str text, out;
-    struct hd_ask a;
+    static const struct hd_prep_kind kind = {make_prompt, reply, free_reply};
 
-    hd_ask_init(&a, x, body);
-    hd_str_init(&text, 0);
-    hd_str_init(&out, 0);
-    if (rc == HD_OK && !hd_field(body, "model"))
-        json_object_set_new(body, "model", json_string(s->opt.model_id));
-    if (rc == HD_OK)
-        rc = hd_chat_read(s, &a, &p);
-    if (rc == HD_OK)
-        rc = hd_ask_render(s, &a, &text, &p);
-    if (rc == HD_OK) {
-        hd_str_puts(&out, "{\"prompt\":");
-        hd_str_json(&out, hd_str_get(&text), text.n);
-        hd_str_puts(&out, ",\"tokens\":");
-        put_ids(&a.prompt[0], &out);
-        hd_str_printf(&out, ",\"count\":%zu}", a.prompt[0].n);
-        hd_reply_json(x, 200, &out);
-    } else {
-        hd_reply_problem(s, x, &p);
-    }
-    hd_str_release(&out);
-    hd_str_release(&text);
-    hd_ask_release(&a);
+    hd_prep(s, x, &kind);
 }

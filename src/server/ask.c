@@ -7,7 +7,9 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
-#include "sample/grammar.h"
+#include "server/extras.h"
+#include "server/forcing.h"
+#include "server/prep.h"
 #include "token/chat.h"
 
 void hd_ask_init(struct hd_ask *a, const struct hd_exchange *x, json_t *body)
@@ -31,8 +33,10 @@ void hd_ask_release(struct hd_ask *a)
     hd_free(a->bias);
     hd_grammar_release(a->grammar);
     for (int i = 0; i < a->n_spot; i++)
-        hd_free(a->spot[i].text);
+        hd_replay_spot_release(&a->spot[i]);
     hd_free(a->spot);
+    json_decref(a->format);
+    json_decref(a->strict_tools);
     json_decref(a->doc);
     json_decref(a->body);
     memset(a, 0, sizeof *a);
@@ -167,6 +171,7 @@ int hd_ask_common(const struct hd_server *s, struct hd_ask *a, struct hd_problem
     HD_TRY(read_bias(s, a, p));
     HD_TRY(hd_ask_stops(a, "stop", p));
     HD_TRY(hd_field_bool(a->body, "ignore_eos", &a->ignore_end, p));
+    HD_TRY(hd_extras_read(s, a, p));
     HD_TRY(hd_field_str(a->body, "user", &a->user, p));
     return hd_field_str(a->body, "user_id", &a->user, p);
 }
@@ -233,7 +238,7 @@ void hd_ask_thinking_sampling(const struct hd_server *s, struct hd_ask *a)
 
 /* ---- prompts ---- */
 
-/* required and named: the prompt itself opens the block of calls. */
+/* required and named, without thinking: the prompt itself opens the block of calls. */
 static void open_calls(const struct hd_server *s, struct hd_chat_text *c)
 {
     hd_chat_mark(c, s->parse_family == HD_PARSE_V41 ? "\n\n<｜DSML｜ calls>\n" : "\n\n<｜DSML｜tool_calls>\n");
@@ -297,20 +302,19 @@ int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, st
         return hd_problem_set(p, 500, NULL, "no memory");
     a->n_prompt = 1;
     a->partial_turn = a->force != HD_TOOLS_AUTO || continues_last(a->doc);
-    if (a->strict_format && (a->has_tools || a->partial_turn))
-        return hd_problem_set(p, 400, "response_format", "response_format: json_schema: strict is not supported %s", a->has_tools ? "together with tools; send tool_choice: none, or strict: false" : "where the answer has begun already (prefix); send strict: false");
+    HD_TRY(hd_force(s, a, p));
     reasoning = take_open_reasoning(a);
     hd_chat_text_init(&c);
     rc = hd_chat_render(s->tok, a->doc, &opt, &c, &err);
-    if (rc == HD_OK && a->force == HD_TOOLS_REQUIRED)
+    if (rc == HD_OK && hd_force_opens(s, a))
         open_calls(s, &c);
     a->start = hd_parse_start(s->parse_family, hd_str_get(&c.text), c.text.n);
     if (rc == HD_OK && reasoning)
         hd_chat_put_value(&c, reasoning);
     if (rc == HD_OK)
-        rc = hd_replay_ids(s->tok, &c, a->spot, a->n_spot, &a->prompt[0], &n_exact, &err);
-    s->metrics.replays[HD_REPLAY_EXACT] += (uint64_t)n_exact;
-    s->metrics.replays[HD_REPLAY_CANONICAL] += (uint64_t)(a->n_spot - n_exact);
+        rc = hd_replay_ids(hd_prep_tokenizer(s), &c, a->spot, a->n_spot, &a->prompt[0], &n_exact, &err);
+    hd_metrics_count(&s->metrics.replays[HD_REPLAY_EXACT], (uint64_t)n_exact);
+    hd_metrics_count(&s->metrics.replays[HD_REPLAY_CANONICAL], (uint64_t)(a->n_spot - n_exact));
     if (rc < 0)
         hd_problem_from(p, &err);
     json_decref(reasoning);

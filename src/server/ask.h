@@ -2,6 +2,7 @@
 #ifndef HD_SERVER_ASK_H
 #define HD_SERVER_ASK_H
 
+#include "sample/grammar_mask.h"
 #include "server/fields.h"
 #include "server/replay.h"
 #include "server/serving.h"
@@ -11,8 +12,6 @@
 #define HD_TOP_MAX 20
 
 enum hd_tool_force { HD_TOOLS_AUTO, HD_TOOLS_REQUIRED };
-
-struct hd_grammar;
 
 struct hd_ask {
     json_t *body;                     /* the request; strings below are borrowed from it */
@@ -25,9 +24,12 @@ struct hd_ask {
     const char *thinking;             /* "off", or a level */
     struct hd_replay_spot *spot;      /* earlier turns that are known exactly, in order; for rendering at once, not for later */
     int n_spot;
-    bool json_object;                 /* the answer must be one */
-    struct hd_grammar *grammar;       /* the answer must fit it; or NULL */
-    bool strict_format;               /* a schema was sent that must be kept, or refused */
+    json_t *format;                   /* a schema that the answer fits, or NULL */
+    bool strict_format;               /* it must be kept, or refused */
+    json_t *strict_tools;             /* names of tools whose parameters must be kept, as keys; or NULL */
+    struct hd_grammar *grammar;       /* of the answer, or (triggered) of the calls in it; NULL: none */
+    bool triggered;
+    struct hd_grammar_trigger trigger;
     bool partial_turn;                /* the prompt holds the beginning of the answer */
     bool has_tools, one_call;
     enum hd_tool_force force;
@@ -43,6 +45,9 @@ struct hd_ask {
     struct hd_logit_bias *bias;
     const char *stop[HD_STOP_MAX];
     int n_stop;
+    int32_t stop_id[HD_STOP_MAX];
+    int n_stop_id;
+    int64_t n_min;                    /* tokens before an end may come */
     bool logprobs, echo, ignore_end;
     int n_top;
     void *extra;                      /* the protocol's own; the shape frees it with the answer */

@@ -6,7 +6,7 @@
 #include <strings.h>
 
 #include "base/mem.h"
-#include "sample/json_mask.h"
+#include "sample/json_vocab.h"
 #include "sample/schema.h"
 
 /* ---- contents ---- */
@@ -267,14 +267,16 @@ static void restore_turns(struct hd_server *s, struct hd_ask *a)
     a->spot = hd_calloc(json_array_size(messages) + 1, sizeof *a->spot);
     json_array_foreach(messages, i, m)
     {
-        const struct hd_replay_turn *t;
+        struct hd_replay_spot *spot = a->spot + a->n_spot;
 
         if (!a->spot || !json_array_size(json_object_get(m, "tool_calls")))
             continue;
-        if ((t = hd_replay_restore(s->replay, tenant, m)))
-            a->spot[a->n_spot++] = (struct hd_replay_spot){t, hd_replay_text(s->tok, t, m, a->thinking)};
-        else
-            s->metrics.replays[HD_REPLAY_MISS]++;
+        if (hd_replay_restore(s->replay, tenant, m, spot)) {
+            spot->text = hd_replay_text(s->tok, spot, m, a->thinking);
+            a->n_spot++;
+        } else {
+            hd_metrics_count(&s->metrics.replays[HD_REPLAY_MISS], 1);
+        }
     }
 }
 
@@ -311,7 +313,7 @@ static bool good_name(const char *s, size_t max)
     return n >= 1 && n <= max && strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-:.") == n;
 }
 
-int hd_tools_add(struct hd_ask *a, const char *name, const json_t *description, const json_t *parameters, size_t i, struct hd_problem *p)
+int hd_tools_add(struct hd_ask *a, const char *name, const json_t *description, const json_t *parameters, const json_t *strict, size_t i, struct hd_problem *p)
 {
     json_t *f, *tools = json_object_get(a->doc, "tools");
     char where[40];
@@ -321,6 +323,12 @@ int hd_tools_add(struct hd_ask *a, const char *name, const json_t *description, 
         return hd_problem_set(p, 400, where, "%s: name: found \"%.140s\"; expected 1 to 128 letters, digits, _ or -", where, name);
     if (parameters && !json_is_object(parameters))
         return hd_problem_set(p, 400, where, "%s: parameters: expected an object", where);
+    if (strict && !json_is_boolean(strict))
+        return hd_problem_set(p, 400, where, "%s: strict: expected true or false", where);
+    if (json_is_true(strict) && !a->strict_tools)
+        a->strict_tools = json_object();
+    if (json_is_true(strict))
+        json_object_set_new(a->strict_tools, name, json_true());
     if (!tools)
         json_object_set_new(a->doc, "tools", tools = json_array());
     if (json_array_size(tools) >= HD_TOOLS_MAX)
@@ -337,18 +345,59 @@ int hd_tools_add(struct hd_ask *a, const char *name, const json_t *description, 
     return HD_OK;
 }
 
-static bool keep_only(json_t *tools, const char *name)
+/* Drops tools whose names are not keys of it. */
+static void keep_only(json_t *tools, const json_t *names)
 {
-    bool found = false;
-
-    for (size_t i = json_array_size(tools); i-- > 0;) {
-        bool is = hd_text_is(json_object_get(json_array_get(tools, i), "function"), "name", name);
-
-        found |= is;
-        if (!is)
+    for (size_t i = json_array_size(tools); i-- > 0;)
+        if (!json_object_get(names, hd_text_of(json_object_get(json_array_get(tools, i), "function"), "name")))
             json_array_remove(tools, i);
+}
+
+static bool has_tool(const json_t *tools, const char *name)
+{
+    const json_t *t;
+    size_t i;
+
+    json_array_foreach((json_t *)tools, i, t) if (hd_text_is(json_object_get(t, "function"), "name", name)) return true;
+    return false;
+}
+
+/* {"mode", "tools": [{"type": "function", "function": {"name"}}]}; Responses has the name outside. */
+static int allow_tools(const struct hd_server *s, struct hd_ask *a, const json_t *choice, struct hd_problem *p)
+{
+    const json_t *list = hd_field(choice, "tools"), *t;
+    json_t *tools = json_object_get(a->doc, "tools"), *names = json_object();
+    int rc = HD_OK;
+    size_t i;
+
+    if (!json_array_size(list))
+        rc = hd_problem_set(p, 400, "tool_choice", "tool_choice: allowed_tools: tools: expected a list of tools");
+    json_array_foreach((json_t *)list, i, t)
+    {
+        const json_t *f = json_object_get(t, "function");
+        const char *name = hd_text_of(json_is_object(f) ? f : t, "name");
+
+        if (rc == HD_OK && !has_tool(tools, name))
+            rc = hd_problem_set(p, 400, "tool_choice", "tool_choice: there is no tool named \"%.80s\"", name);
+        json_object_set_new(names, name, json_true());
     }
-    return found;
+    if (rc == HD_OK)
+        keep_only(tools, names);
+    json_decref(names);
+    return rc < 0 ? rc : hd_tools_choose(s, a, hd_text_of(choice, "mode"), NULL, p);
+}
+
+int hd_tools_choice(const struct hd_server *s, struct hd_ask *a, const json_t *choice, struct hd_problem *p)
+{
+    const json_t *f = json_object_get(choice, "function"), *inner = json_object_get(choice, "allowed_tools");
+
+    if (json_is_string(choice))
+        return hd_tools_choose(s, a, json_string_value(choice), NULL, p);
+    if (hd_text_is(choice, "type", "allowed_tools"))
+        return allow_tools(s, a, json_is_object(inner) ? inner : choice, p);
+    if (json_is_object(choice))
+        return hd_tools_choose(s, a, hd_text_is(choice, "type", "custom") ? "function" : hd_text_of(choice, "type"), hd_text_of(json_is_object(f) ? f : choice, "name"), p);
+    return choice ? hd_problem_set(p, 400, "tool_choice", "tool_choice: expected a string or an object") : HD_OK;
 }
 
 int hd_tools_choose(const struct hd_server *s, struct hd_ask *a, const char *choice, const char *name, struct hd_problem *p)
@@ -366,12 +415,14 @@ int hd_tools_choose(const struct hd_server *s, struct hd_ask *a, const char *cho
         return hd_problem_set(p, 400, "tool_choice", "tool_choice: found \"%.40s\"; expected auto, none, required or a function", choice);
     if (!a->has_tools)
         return hd_problem_set(p, 400, "tool_choice", "tool_choice: there are no tools to choose from");
-    if (name && !keep_only(tools, name))
+    if (name && !has_tool(tools, name))
         return hd_problem_set(p, 400, "tool_choice", "tool_choice: there is no tool named \"%.80s\"", name);
-    if (strcmp(a->thinking, "off"))
-        return hd_problem_set(p, 400, "tool_choice", "Thinking mode does not support this tool_choice; send \"thinking\": {\"type\": \"disabled\"} with it");
-    if (s->parse_family != HD_PARSE_V4 && s->parse_family != HD_PARSE_V41)
-        return hd_problem_set(p, 400, "tool_choice", "tool_choice: this model's template has no form for required calls");
+    if (name) {
+        json_t *only = json_pack("{s:b}", name, 1);
+
+        keep_only(tools, only);
+        json_decref(only);
+    }
     a->force = HD_TOOLS_REQUIRED;
     return HD_OK;
 }
@@ -392,20 +443,13 @@ int hd_tools_read(const struct hd_server *s, struct hd_ask *a, struct hd_problem
 
         if (!hd_text_is(t, "type", "function") || !json_is_object(f))
             return hd_problem_set(p, 400, "tools", "tools[%zu]: expected {\"type\": \"function\", \"function\": {...}}", i);
-        HD_TRY(hd_tools_add(a, hd_text_of(f, "name"), hd_field(f, "description"), hd_field(f, "parameters"), i, p));
+        HD_TRY(hd_tools_add(a, hd_text_of(f, "name"), hd_field(f, "description"), hd_field(f, "parameters"), hd_field(f, "strict"), i, p));
     }
     if (a->has_tools && !s->tools)
         return hd_problem_set(p, 400, "tools", "tools: this model's chat template has no form for them");
     HD_TRY(hd_field_bool(a->body, "parallel_tool_calls", &parallel, p));
     a->one_call = !parallel;
-    if (json_is_string(choice))
-        return hd_tools_choose(s, a, json_string_value(choice), NULL, p);
-    if (json_is_object(choice)) {
-        const json_t *f = json_object_get(choice, "function");
-
-        return hd_tools_choose(s, a, hd_text_of(choice, "type"), hd_text_of(json_is_object(f) ? f : choice, "name"), p);
-    }
-    return choice ? hd_problem_set(p, 400, "tool_choice", "tool_choice: expected a string or an object") : HD_OK;
+    return hd_tools_choice(s, a, choice, p);
 }
 
 /* ---- formats ---- */
@@ -419,38 +463,21 @@ static bool says_json(const json_t *messages)
     return false;
 }
 
-/* The place in the request, for param: what stands before the first ": " behind the schema's own. */
-static int refuse_schema(const struct hd_err *err, struct hd_problem *p)
-{
-    const char *end = strstr(err->msg, ": ");
-    char param[sizeof p->param];
-    int n = err->msg[0] == '#' && end ? (int)(end - err->msg) : 0;
-
-    if (err->code == HD_ERR_MEMORY)
-        return hd_problem_from(p, err);
-    snprintf(param, sizeof param, "response_format.json_schema.schema%.*s", n, err->msg);
-    return hd_problem_set(p, 400, param, "response_format: json_schema: schema%s%s", n ? "" : ": ", err->msg);
-}
-
 /* Who did not say strict gets what can be kept by force, too. Messages has no such word, and means it. */
-static int read_schema(const struct hd_server *s, struct hd_ask *a, const json_t *format, struct hd_problem *p)
+static int read_schema(struct hd_ask *a, const json_t *format, struct hd_problem *p)
 {
     const json_t *nested = hd_field(format, "json_schema"), *holder = nested ? nested : format, *schema = json_object_get(holder, "schema");
-    struct hd_err err;
 
     if (!json_is_object(schema))
         return hd_problem_set(p, 400, "response_format", "response_format: json_schema: schema: expected an object");
     a->strict_format = !nested;
     HD_TRY(hd_field_bool(holder, "strict", &a->strict_format, p));
     json_object_set_new(a->doc, "response_format", json_pack("{s:s, s:{s:O}}", "type", "json_schema", "json_schema", "schema", schema));
-    if (a->strict_format && (!s->json_vocab || !s->json_vocab->spells || (strcmp(a->thinking, "off") && s->think_end_id < 0)))
-        return hd_problem_set(p, 400, "response_format", "response_format: json_schema: strict: this model's vocabulary cannot be kept to a schema");
-    if (hd_schema_compile(&a->grammar, schema, &err) < 0)
-        return a->strict_format ? refuse_schema(&err, p) : HD_OK;
+    a->format = json_incref((json_t *)schema);
     return HD_OK;
 }
 
-int hd_format_read(const struct hd_server *s, struct hd_ask *a, const json_t *format, struct hd_problem *p)
+int hd_format_read(struct hd_ask *a, const json_t *format, struct hd_problem *p)
 {
     const char *type = hd_text_of(format, "type");
 
@@ -464,10 +491,10 @@ int hd_format_read(const struct hd_server *s, struct hd_ask *a, const json_t *fo
         if (!says_json(json_object_get(a->doc, "messages")))
             return hd_problem_set(p, 400, "response_format", "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'.");
         json_object_set_new(a->doc, "response_format", json_pack("{s:s}", "type", "json_object"));
-        a->json_object = true;
+        a->format = json_pack("{s:s}", "type", "object");
         return HD_OK;
     }
     if (!strcmp(type, "json_schema"))
-        return read_schema(s, a, format, p);
+        return read_schema(a, format, p);
     return hd_problem_set(p, 400, "response_format", "response_format: type: found \"%.40s\"; expected text, json_object or json_schema", type);
 }

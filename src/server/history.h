@@ -18,12 +18,14 @@ int hd_check_image_url(const char *url, const char *param, struct hd_problem *p)
 int hd_history_read(const struct hd_server *s, struct hd_ask *a, struct hd_problem *p);
 /* Adds tools, and applies tool_choice. */
 int hd_tools_read(const struct hd_server *s, struct hd_ask *a, struct hd_problem *p);
-/* One tool for a->doc: name, description and parameters. name is checked. */
-int hd_tools_add(struct hd_ask *a, const char *name, const json_t *description, const json_t *parameters, size_t i, struct hd_problem *p);
+/* One tool for a->doc: name, description and parameters. name is checked; strict: NULL, or a boolean. */
+int hd_tools_add(struct hd_ask *a, const char *name, const json_t *description, const json_t *parameters, const json_t *strict, size_t i, struct hd_problem *p);
+/* tool_choice of the OpenAI protocols; NULL: none was sent. */
+int hd_tools_choice(const struct hd_server *s, struct hd_ask *a, const json_t *choice, struct hd_problem *p);
 /* choice: "auto", "none", "required" or, with name, "function". */
 int hd_tools_choose(const struct hd_server *s, struct hd_ask *a, const char *choice, const char *name, struct hd_problem *p);
 /* text, json_object, json_schema. */
-int hd_format_read(const struct hd_server *s, struct hd_ask *a, const json_t *format, struct hd_problem *p);
+int hd_format_read(struct hd_ask *a, const json_t *format, struct hd_problem *p);
 
 /* After all messages are there: turns that are known are restored; each tool's result belongs to a call before it, and each call has one; reasoning that is missing. */
 int hd_history_check(struct hd_server *s, struct hd_ask *a, struct hd_problem *p);

@@ -48,6 +48,8 @@ struct hd_conn {
     uint64_t n_linger;
     bool in_exchange, head_only, keep_alive, chunked_out, cut, dead, working, client_closed, local;
     bool idle;                        /* between two requests, and nothing of the next one is there */
+    unsigned char peer[16];           /* its address; IPv4 as ::ffff:a.b.c.d */
+    bool loopback;
     struct hd_exchange x;
 };
 
@@ -159,6 +161,7 @@ static void start_exchange(struct hd_conn *c)
     memset(&c->x, 0, sizeof c->x);
     c->x.conn = c;
     c->x.local = c->local;
+    c->x.loopback = c->loopback;
     c->x.t0 = hd_http_now();
     make_id(c->x.id);
     hd_str_reset(&c->headers);
@@ -403,6 +406,35 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 /* ---- listening ---- */
 
+static void note_peer(struct hd_conn *c, const struct sockaddr *addr)
+{
+    static const unsigned char mapped[12] = {[10] = 0xFF, [11] = 0xFF}, one[16] = {[15] = 1};
+
+    if (addr->sa_family == AF_INET) {
+        memcpy(c->peer, mapped, sizeof mapped);
+        memcpy(c->peer + 12, &((const struct sockaddr_in *)addr)->sin_addr, 4);
+    } else if (addr->sa_family == AF_INET6) {
+        memcpy(c->peer, &((const struct sockaddr_in6 *)addr)->sin6_addr, 16);
+    }
+    c->loopback = !memcmp(c->peer, one, 16) || (!memcmp(c->peer, mapped, 12) && c->peer[12] == 127);
+}
+
+/* One address cannot hold all connections by doing nothing with them. */
+static void close_idle_of(struct hd_http *h, const struct hd_conn *from)
+{
+    struct hd_conn *oldest = NULL;
+    int n = 0;
+
+    for (struct hd_conn *c = h->conns; c; c = c->next)
+        if (c->phase == HEAD && !c->local && !memcmp(c->peer, from->peer, sizeof c->peer)) {
+            n++;
+            if (c != from && (!oldest || c->since < oldest->since))
+                oldest = c;
+        }
+    if (n > h->lim.n_idle_max && oldest)
+        kill_conn(oldest);
+}
+
 static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *addr, int n_addr, void *arg)
 {
     struct hd_http *h = arg;
@@ -418,6 +450,7 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     c->http = h;
     c->local = addr->sa_family == AF_UNIX;
+    note_peer(c, addr);
     hd_str_init(&c->head, HD_HTTP_LINE_MAX + HD_HTTP_FIELDS_BYTES + 4);
     hd_str_init(&c->body, h->lim.body_max);
     hd_str_init(&c->headers, 16384);
@@ -430,6 +463,8 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
     bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
     bufferevent_setwatermark(c->bev, EV_WRITE, HD_HTTP_FLOWS, 0);
     bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+    if (h->lim.n_idle_max && !c->local)
+        close_idle_of(h, c);
     if (!event_pending(h->tick, EV_TIMEOUT, NULL))
         event_add(h->tick, &tv);
 }
@@ -615,6 +650,15 @@ static const char *date_line(struct hd_http *h)
 void hd_exchange_header(struct hd_exchange *x, const char *name, const char *value)
 {
     hd_str_printf(&x->conn->headers, "%s: %s\r\n", name, value);
+}
+
+void hd_exchange_take_body(struct hd_exchange *x, struct hd_str *out)
+{
+    struct hd_conn *c = x->conn;
+
+    *out = c->body;
+    hd_str_init(&c->body, c->http->lim.body_max);
+    x->body = "";
 }
 
 /* length < 0: a body in pieces. */

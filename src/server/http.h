@@ -31,11 +31,13 @@ struct hd_exchange {
     char id[40];                      /* unguessable; sent as x-request-id */
     double t0;                        /* seconds, monotonic: the head was complete */
     void *owner;                      /* for whoever answers later */
+    void *pending;                    /* its body is being read (prep.h) */
     const void *route;                /* for the server above */
     char tenant[32];                  /* whose key was sent */
     bool answered;                    /* a model answers: what becomes of it is told elsewhere */
     int status;                       /* of the reply, 0 before it */
     bool local;                       /* through a Unix socket */
+    bool loopback;                    /* from this machine */
     bool streaming, full, complete;
     uint64_t n_sent;                  /* bytes of bodies */
 };
@@ -43,6 +45,7 @@ struct hd_exchange {
 struct hd_http_limits {
     size_t body_max;
     int n_conn_max;
+    int n_idle_max;                   /* of one address, waiting for a request; the oldest of more is closed. 0: no limit */
     double head_s, idle_s, body_s, stall_s;   /* for a head to arrive, between requests, for a body, for a full stream to move */
 };
 
@@ -71,6 +74,9 @@ int hd_http_n_conn(const struct hd_http *h);
 
 /* Is this a loopback address (or "localhost")? */
 bool hd_http_is_loopback(const char *host);
+
+/* Moves the body into *out, which it outlives its client in; body is "" from then on, n_body what it was. */
+void hd_exchange_take_body(struct hd_exchange *x, struct hd_str *out);
 
 /* ---- replies ---- */
 

@@ -41,4 +41,10 @@ void hd_metrics_record(struct hd_metrics *m, const struct hd_record *r);
 /* compat: names of other servers to give too ("vllm,llamacpp,sglang"), or "". */
 void hd_metrics_text(const struct hd_metrics *m, const struct hd_run_stats *st, int n_inflight, const char *model, const char *version, const char *compat, struct hd_str *out);
 
+/* For counters that more than one thread adds to. */
+static inline void hd_metrics_count(uint64_t *counter, uint64_t n)
+{
+    __atomic_add_fetch(counter, n, __ATOMIC_RELAXED);
+}
+
 #endif

@@ -1,34 +1,26 @@
 /* replay.c: see replay.h. */
 #include "server/replay.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "server/answering.h"
+#include "server/replay_disk.h"
 #include "token/py_json.h"
 
 #define TURNS 16384
 #define BYTES ((size_t)128 << 20)
 
 struct hd_replay {
+    pthread_mutex_t lock;
     struct hd_replay_turn turn[TURNS];        /* a ring */
     uint64_t first, next;             /* numbers of the oldest and of the next one */
     size_t bytes;
     json_t *by_id;                    /* a call's id to its turn's number */
+    struct hd_replay_disk *disk;      /* or NULL */
 };
-
-int hd_replay_create(struct hd_replay **out, struct hd_err *err)
-{
-    struct hd_replay *r = hd_calloc(1, sizeof *r);
-
-    if (!r || !(r->by_id = json_object())) {
-        hd_free(r);
-        return hd_err_set(err, HD_ERR_MEMORY, "no memory for the server");
-    }
-    *out = r;
-    return HD_OK;
-}
 
 static void release(struct hd_replay_turn *t)
 {
@@ -40,13 +32,15 @@ static void release(struct hd_replay_turn *t)
     memset(t, 0, sizeof *t);
 }
 
-static void drop_oldest(struct hd_replay *r)
+static void drop_oldest(struct hd_replay *r, bool file)
 {
     struct hd_replay_turn *t = &r->turn[r->first++ % TURNS];
     const json_t *c;
     size_t i;
 
     json_array_foreach(t->calls, i, c) json_object_del(r->by_id, hd_text_of(c, "id"));
+    if (file && r->disk && t->number)
+        hd_replay_disk_drop(r->disk, t->tenant, t->number);
     r->bytes -= t->bytes;
     release(t);
 }
@@ -55,10 +49,20 @@ void hd_replay_free(struct hd_replay *r)
 {
     if (!r)
         return;
+    hd_replay_disk_close(r->disk);
     while (r->first < r->next)
-        drop_oldest(r);
+        drop_oldest(r, false);
     json_decref(r->by_id);
+    pthread_mutex_destroy(&r->lock);
     hd_free(r);
+}
+
+void hd_replay_clear(struct hd_replay *r)
+{
+    pthread_mutex_lock(&r->lock);
+    while (r->first < r->next)
+        drop_oldest(r, true);
+    pthread_mutex_unlock(&r->lock);
 }
 
 /* ---- keeping ---- */
@@ -79,6 +83,11 @@ static json_t *calls_of(const struct hd_choice *c)
     return list;
 }
 
+static size_t bytes_of(const struct hd_replay_turn *t)
+{
+    return sizeof *t + strlen(t->tenant) + strlen(t->reasoning) + 2 * strlen(t->content) + t->ids.n * 12 + json_array_size(t->calls) * 512;
+}
+
 static bool copy_turn(struct hd_replay_turn *t, const char *tenant, const struct hd_choice *c)
 {
     t->tenant = hd_strdup(tenant);
@@ -90,15 +99,104 @@ static bool copy_turn(struct hd_replay_turn *t, const char *tenant, const struct
     memcpy(t->ids.id, c->ids.id, c->ids.n * sizeof *c->ids.id);
     t->ids.n = c->ids.n;
     t->thought = c->answer->ask.start == HD_PARSE_IN_REASONING;
-    t->bytes = sizeof *t + strlen(tenant) + c->reasoning.n + 2 * c->content.n + c->ids.n * 12 + c->n_call * 512;
+    t->bytes = bytes_of(t);
     return true;
 }
+
+/* Takes what is in t. */
+static void add_turn(struct hd_replay *r, struct hd_replay_turn *t)
+{
+    const json_t *call;
+    size_t i;
+
+    while (r->first < r->next && (r->next - r->first == TURNS || r->bytes + t->bytes > BYTES))
+        drop_oldest(r, true);
+    json_array_foreach(t->calls, i, call) json_object_set_new(r->by_id, hd_text_of(call, "id"), json_integer((json_int_t)r->next));
+    r->bytes += t->bytes;
+    r->turn[r->next++ % TURNS] = *t;
+}
+
+/* ---- in files ---- */
+
+static json_t *turn_json(const struct hd_replay_turn *t)
+{
+    json_t *ids = json_array(), *v;
+
+    for (size_t i = 0; i < t->ids.n; i++)
+        json_array_append_new(ids, json_integer(t->ids.id[i]));
+    v = json_pack("{s:s, s:s, s:s, s:O, s:o, s:b}", "tenant", t->tenant, "reasoning", t->reasoning, "content", t->content, "calls", t->calls, "ids", ids, "thought", t->thought);
+    return v;
+}
+
+static bool read_ids(const json_t *list, struct hd_ids *out)
+{
+    const json_t *v;
+    size_t i;
+
+    if (!json_array_size(list) || !HD_GROW(out->id, out->cap, json_array_size(list), (size_t)1 << 28))
+        return false;
+    json_array_foreach((json_t *)list, i, v)
+    {
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
+            return false;
+        out->id[out->n++] = (int32_t)json_integer_value(v);
+    }
+    return true;
+}
+
+static bool has_calls(const json_t *calls)
+{
+    const json_t *c;
+    size_t i;
+
+    json_array_foreach((json_t *)calls, i, c) if (!hd_text_of(c, "id")[0] || !hd_text_of(c, "name")[0] || !json_is_string(json_object_get(c, "arguments"))) return false;
+    return json_array_size(calls) > 0;
+}
+
+static bool load_turn(void *arg, uint64_t number, const json_t *v)
+{
+    json_t *calls = json_object_get(v, "calls");
+    struct hd_replay_turn t = {.number = number, .thought = json_is_true(json_object_get(v, "thought"))};
+
+    t.tenant = hd_strdup(hd_text_of(v, "tenant"));
+    t.reasoning = hd_strdup(hd_text_of(v, "reasoning"));
+    t.content = hd_strdup(hd_text_of(v, "content"));
+    if (!t.tenant || !t.reasoning || !t.content || !has_calls(calls) || !read_ids(json_object_get(v, "ids"), &t.ids)) {
+        release(&t);
+        return false;
+    }
+    t.calls = json_incref(calls);
+    t.bytes = bytes_of(&t);
+    add_turn(arg, &t);
+    return true;
+}
+
+int hd_replay_create(struct hd_replay **out, const char *dir, const struct hd_tokenizer *tok, struct hd_err *err)
+{
+    struct hd_replay *r = hd_calloc(1, sizeof *r);
+    int rc = HD_OK;
+
+    if (!r || !(r->by_id = json_object())) {
+        hd_free(r);
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for the server");
+    }
+    pthread_mutex_init(&r->lock, NULL);
+    if (dir)
+        rc = hd_replay_disk_open(&r->disk, dir, tok, err);
+    if (rc == HD_OK && dir)
+        rc = hd_replay_disk_load(r->disk, TURNS, load_turn, r, err);
+    if (rc < 0)
+        hd_replay_free(r);
+    else
+        *out = r;
+    return rc;
+}
+
+/* ---- what a model said ---- */
 
 void hd_replay_keep(struct hd_replay *r, const char *tenant, const struct hd_choice *c)
 {
     struct hd_replay_turn t = {0};
-    const json_t *call;
-    size_t i;
 
     if (!c->n_call || !c->ids.n || c->answer->ask.partial_turn || memchr(hd_str_get(&c->content), 0, c->content.n) || memchr(hd_str_get(&c->reasoning), 0, c->reasoning.n))
         return;                       /* texts with NUL are too rare to carry lengths around */
@@ -106,11 +204,11 @@ void hd_replay_keep(struct hd_replay *r, const char *tenant, const struct hd_cho
         release(&t);
         return;
     }
-    while (r->first < r->next && (r->next - r->first == TURNS || r->bytes + t.bytes > BYTES))
-        drop_oldest(r);
-    json_array_foreach(t.calls, i, call) json_object_set_new(r->by_id, hd_text_of(call, "id"), json_integer((json_int_t)r->next));
-    r->bytes += t.bytes;
-    r->turn[r->next++ % TURNS] = t;
+    if (r->disk)
+        t.number = hd_replay_disk_put(r->disk, tenant, turn_json(&t));
+    pthread_mutex_lock(&r->lock);
+    add_turn(r, &t);
+    pthread_mutex_unlock(&r->lock);
 }
 
 /* ---- restoring ---- */
@@ -208,19 +306,39 @@ static bool same_turn(const struct hd_replay_turn *t, const json_t *message)
     return true;
 }
 
-const struct hd_replay_turn *hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message)
+static bool restore(const struct hd_replay_turn *t, json_t *message, struct hd_replay_spot *out)
 {
-    json_t *calls = json_object_get(message, "tool_calls"), *c;
-    const struct hd_replay_turn *t = find(r, tenant, hd_text_of(json_array_get(calls, 0), "id"));
+    json_t *c;
     size_t i;
 
-    if (!t || !same_turn(t, message))
-        return NULL;
+    *out = (struct hd_replay_spot){.thought = t->thought};
+    if (!HD_GROW(out->ids.id, out->ids.cap, t->ids.n + 1, (size_t)1 << 28))
+        return false;
+    memcpy(out->ids.id, t->ids.id, t->ids.n * sizeof *t->ids.id);
+    out->ids.n = t->ids.n;
     json_object_set_new(message, "reasoning_content", json_string(t->reasoning));
     json_object_set_new(message, "content", json_string(t->content));
-    json_array_foreach(calls, i, c)
-        json_object_set(json_object_get(c, "function"), "arguments", json_object_get(json_array_get(t->calls, i), "arguments"));
-    return t;
+    json_array_foreach(json_object_get(message, "tool_calls"), i, c)
+        json_object_set_new(json_object_get(c, "function"), "arguments", json_string(hd_text_of(json_array_get(t->calls, i), "arguments")));
+    return true;
+}
+
+bool hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message, struct hd_replay_spot *out)
+{
+    const struct hd_replay_turn *t;
+    bool found;
+
+    pthread_mutex_lock(&r->lock);
+    t = find(r, tenant, hd_text_of(json_array_get(json_object_get(message, "tool_calls"), 0), "id"));
+    found = t && same_turn(t, message) && restore(t, message, out);
+    pthread_mutex_unlock(&r->lock);
+    return found;
+}
+
+void hd_replay_spot_release(struct hd_replay_spot *spot)
+{
+    hd_ids_release(&spot->ids);
+    hd_free(spot->text);
 }
 
 /* ---- ids ---- */
@@ -240,13 +358,13 @@ static int render(const struct hd_tokenizer *t, const json_t *message, const cha
 }
 
 /* Two prompts that differ by the message tell. */
-char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_turn *turn, const json_t *message, const char *thinking)
+char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_spot *spot, const json_t *message, const char *thinking)
 {
     static const char end[] = "<｜end▁of▁sentence｜>";
     struct hd_chat_text head, whole;
     char *text = NULL;
 
-    if (turn->thought != (strcmp(thinking, "off") != 0))
+    if (spot->thought != (strcmp(thinking, "off") != 0))
         return NULL;
     hd_chat_text_init(&head);
     hd_chat_text_init(&whole);
@@ -310,7 +428,7 @@ int hd_replay_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, const st
         if (!p)
             continue;
         HD_TRY(ids_between(t, c, at, (size_t)(p - text), out, err));
-        HD_TRY(append_ids(out, &spot[i].turn->ids, err));
+        HD_TRY(append_ids(out, &spot[i].ids, err));
         at = (size_t)(p - text) + n;
         ++*n_exact;
     }

@@ -6,7 +6,7 @@
  *
  * A turn is only found by the tenant that it was said to. The oldest ones go when there are too many.
  *
- * Threads  the loop's
+ * Threads  any, one at a time: there is a lock
  */
 #ifndef HD_SERVER_REPLAY_H
 #define HD_SERVER_REPLAY_H
@@ -24,26 +24,32 @@ struct hd_replay_turn {
     struct hd_ids ids;
     bool thought;                     /* the prompt had opened its reasoning */
     size_t bytes;
+    uint64_t number;                  /* of its file (replay_disk.h); 0: none */
 };
 
-/* A turn in a history. */
+/* A turn in a history; a copy of what is needed of it. */
 struct hd_replay_spot {
-    const struct hd_replay_turn *turn;
+    struct hd_ids ids;
+    bool thought;
     char *text;                       /* what it is rendered to */
 };
+void hd_replay_spot_release(struct hd_replay_spot *spot);
 
-int hd_replay_create(struct hd_replay **out, struct hd_err *err);
+/* dir: turns are kept in files there too, and those that are there are known at once; NULL: in memory only. Errors: IO, MEMORY. */
+int hd_replay_create(struct hd_replay **out, const char *dir, const struct hd_tokenizer *tok, struct hd_err *err);
 void hd_replay_free(struct hd_replay *r);
+
+void hd_replay_clear(struct hd_replay *r);           /* the files too */
 
 /* Keeps the turn; where there is no memory, it does not. */
 void hd_replay_keep(struct hd_replay *r, const char *tenant, const struct hd_choice *c);
 
-/* The turn that an assistant's message of a history is, or NULL; then reasoning, content and arguments in the message are the turn's. */
-const struct hd_replay_turn *hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message);
+/* The turn that an assistant's message of a history is; then reasoning, content and arguments in the message are the turn's. false: none is. */
+bool hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message, struct hd_replay_spot *out);
 
 /* What the message of a turn becomes behind the assistant's header, without the end token; NULL where that cannot be told, or the turn was said
  * in another mode. hd_free() it. */
-char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_turn *turn, const json_t *message, const char *thinking);
+char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_spot *spot, const json_t *message, const char *thinking);
 
 /* Ids of a rendered prompt. Where the spots, in order, are found in it, the turns' own ids are taken. *n_exact counts them. */
 int hd_replay_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, const struct hd_replay_spot *spot, int n_spot, struct hd_ids *out, int *n_exact, struct hd_err *err);

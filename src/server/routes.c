@@ -11,6 +11,7 @@
 #define ANTHROPIC HD_ROUTE_ANTHROPIC
 #define PREFIX HD_ROUTE_PREFIX
 #define WORK HD_ROUTE_WORK
+#define ADMIN HD_ROUTE_ADMIN
 
 static void no_embeddings(struct hd_server *s, struct hd_exchange *x)
 {
@@ -36,7 +37,7 @@ static const struct hd_route routes[] = {
     {"/", GET, PUBLIC, hd_api_root},
     {"/page.css", GET, PUBLIC, hd_api_file},
     {"/page.js", GET, PUBLIC, hd_api_file},
-    {"/openapi.yaml", GET, PUBLIC, hd_api_file},
+    {"/openapi.yaml", GET, PUBLIC, hd_api_description},
 
     {"/chat/completions", POST, WORK, hd_api_chat},
     {"/v1/chat/completions", POST, WORK, hd_api_chat},
@@ -81,6 +82,12 @@ static const struct hd_route routes[] = {
     {"/version", GET, 0, hd_api_version},
     {"/props", GET, 0, hd_api_props},
     {"/metrics", GET, 0, hd_api_metrics},
+
+    {"/slots", GET, ADMIN, hd_api_slots},
+    {"/admin/slots", GET, ADMIN, hd_api_slots},
+    {"/admin/abort", POST, ADMIN, hd_api_abort},
+    {"/admin/flush", POST, ADMIN, hd_api_flush},
+    {"/admin/drain", POST, ADMIN, hd_api_drain},
 
     {"/embeddings", POST, 0, no_embeddings},
     {"/v1/embeddings", POST, 0, no_embeddings},

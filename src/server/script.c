@@ -58,7 +58,7 @@ struct hd_script {
     uint64_t last_id, n_prompt, n_cached, n_generated;
     struct memory memory[N_REMEMBERED];
     size_t n_memory;
-    bool closing;
+    bool closing, flushed;            /* flushed: what is remembered is to be forgotten */
 };
 
 static double now(void)
@@ -376,6 +376,16 @@ static void sleep_for(struct hd_script *s, double seconds)
     pthread_cond_timedwait(&s->wake, &s->lock, &t);
 }
 
+static void forget(struct hd_script *s)
+{
+    for (size_t i = 0; i < N_REMEMBERED; i++) {
+        hd_ids_release(&s->memory[i].ids);
+        hd_free(s->memory[i].tenant);
+        s->memory[i] = (struct memory){0};
+    }
+    s->n_memory = 0;
+}
+
 static void *play_all(void *arg)
 {
     struct hd_script *s = arg;
@@ -387,6 +397,9 @@ static void *play_all(void *arg)
         enum hd_finish finish = HD_FINISH_CANCELLED;
         bool on = false;
 
+        if (s->flushed)
+            forget(s);
+        s->flushed = false;
         if (!p) {
             sleep_for(s, wait);
             continue;
@@ -418,30 +431,29 @@ static void *play_all(void *arg)
 
 /* ---- the runner ---- */
 
-static bool fits(struct hd_script *s, const struct run *r, const struct hd_run_request *q)
-{
-    struct hd_str text;
-    bool yes;
-
-    hd_str_init(&text, 0);
-    hd_detokenize(s->tok, q->prompt, (size_t)q->n_prompt, true, &text);
-    yes = strstr(hd_str_get(&text), r->when) != NULL;
-    hd_str_release(&text);
-    return yes;
-}
+#define ENDS 8192                     /* tokens of a prompt's beginning, and of its end, that "when" looks at */
 
 static const struct run *choose(struct hd_script *s, const struct hd_run_request *q)
 {
-    for (size_t i = 0; i < s->n_run; i++)
-        if (s->run[i].when && fits(s, &s->run[i], q))
-            return &s->run[i];
-    for (size_t i = 0; i < s->n_run; i++) {
+    size_t n = (size_t)q->n_prompt, n_first = n > 2 * ENDS ? ENDS : n;
+    const struct run *found = NULL;
+    struct hd_str text;
+
+    hd_str_init(&text, 0);
+    hd_detokenize(s->tok, q->prompt, n_first, true, &text);
+    if (n_first < n)
+        hd_detokenize(s->tok, q->prompt + n - ENDS, ENDS, true, &text);
+    for (size_t i = 0; i < s->n_run && !found; i++)
+        if (s->run[i].when && strstr(hd_str_get(&text), s->run[i].when))
+            found = &s->run[i];
+    hd_str_release(&text);
+    for (size_t i = 0; i < s->n_run && !found; i++) {
         const struct run *r = &s->run[s->turn++ % s->n_run];
 
         if (!r->when)
-            return r;
+            found = r;
     }
-    return &s->run[0];
+    return found ? found : &s->run[0];
 }
 
 static int refuse(const struct run *r, double *retry_s, struct hd_err *err)
@@ -550,19 +562,13 @@ static void stats(void *self, struct hd_run_stats *out)
     pthread_mutex_unlock(&s->lock);
 }
 
-static void forget(struct hd_script *s)
-{
-    for (size_t i = 0; i < N_REMEMBERED; i++) {
-        hd_ids_release(&s->memory[i].ids);
-        hd_free(s->memory[i].tenant);
-        s->memory[i] = (struct memory){0};
-    }
-    s->n_memory = 0;
-}
-
 static void flush(void *self)
 {
-    /* The thread that plays owns what is remembered; a test that needs it forgotten starts afresh. */
+    struct hd_script *s = self;
+
+    pthread_mutex_lock(&s->lock);
+    s->flushed = true;                /* the thread that plays owns it */
+    pthread_mutex_unlock(&s->lock);
 }
 
 void hd_script_runner(struct hd_script *s, struct hd_runner *out)

@@ -3,7 +3,7 @@
  * The file is a JSON object:
  *   n_ctx     tokens of the window (default 4096)
  *   slots     requests at once (default 64);  queue: requests that wait (default 64)
- *   runs      list of answers. A request takes the first one whose "when" (text that the prompt must hold) fits; among those
+ *   runs      list of answers. A request takes the first one whose "when" (text that the prompt must hold, in its first or last 8192 tokens) fits; among those
  *             without "when" they go round in order
  * and a run:
  *   text      what is said; markers that are special tokens of the tokenizer become their ids     or  ids: [...]

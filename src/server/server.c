@@ -9,10 +9,11 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
-#include "sample/json_mask.h"
+#include "sample/json_vocab.h"
 #include "server/access_log.h"
 #include "server/answering.h"
 #include "server/fields.h"
+#include "server/prep.h"
 #include "server/replay.h"
 #include "server/routes.h"
 #include "token/chat.h"
@@ -28,6 +29,7 @@ void hd_server_defaults(struct hd_server_options *o)
                                     .version = "",
                                     .metrics_compat = "",
                                     .n_conn_max = 1024,
+                                    .n_idle_max = 256,
                                     .n_max = 8,
                                     .body_max = (int64_t)48 << 20,
                                     .head_s = 10,
@@ -94,7 +96,7 @@ void hd_reply_problem(struct hd_server *s, struct hd_exchange *x, const struct h
 /* ---- bodies ---- */
 
 /* Integers of any length are Python's to write, and schemas of other languages' largest ones are common. */
-static json_t *parse_body(struct hd_exchange *x, struct hd_err *err)
+static json_t *parse_body(const struct hd_exchange *x, struct hd_err *err)
 {
     json_error_t e;
     json_t *v;
@@ -108,7 +110,7 @@ static json_t *parse_body(struct hd_exchange *x, struct hd_err *err)
     return v;
 }
 
-json_t *hd_body_json(struct hd_exchange *x, struct hd_problem *p)
+json_t *hd_body_json(const struct hd_exchange *x, struct hd_problem *p)
 {
     struct hd_err err;
     json_t *v;
@@ -240,6 +242,24 @@ static int check_key(struct hd_server *s, struct hd_exchange *x, struct hd_probl
     return rc;
 }
 
+/* Behind a proxy on this machine everybody seems to come from it: then only a key will do. */
+static int check_admin(struct hd_server *s, struct hd_exchange *x, struct hd_problem *p)
+{
+    bool forwarded = hd_http_head_get(&x->head, "forwarded").p || hd_http_head_get(&x->head, "x-forwarded-for").p || hd_http_head_get(&x->head, "x-real-ip").p;
+
+    snprintf(x->tenant, sizeof x->tenant, "admin");
+    if (!s->admin_keys.n && !s->keys.n && (x->loopback || x->local) && !forwarded)
+        return HD_OK;
+    if (!s->admin_keys.n)
+        return hd_problem_set(p, 403, NULL, "this path is for whoever runs the server: from this machine while there are no keys, or with an admin key (--admin-key-file)");
+    if (hd_keys_check(&s->admin_keys, presented_key(x)))
+        return HD_OK;
+    s->metrics.auth_failures++;
+    hd_problem_set(p, 401, NULL, "Authentication Fails: an admin key is needed (request_id: %s)", x->id);
+    p->code = "invalid_request_error";
+    return HD_ERR_USAGE;
+}
+
 static int check_content(const struct hd_exchange *x, struct hd_problem *p)
 {
     struct hd_view type = hd_http_head_get(&x->head, "content-type"), coding = hd_http_head_get(&x->head, "content-encoding");
@@ -266,7 +286,9 @@ static int admit(struct hd_server *s, struct hd_exchange *x, struct hd_problem *
         return hd_problem_set(p, 403, NULL, "the Host header names another server than this one");
     if (origin.p && !origin_is_fine(s, x, origin))
         return hd_problem_set(p, 403, NULL, "requests from pages of this origin are not allowed");
-    if (!(r && r->flags & HD_ROUTE_PUBLIC))
+    if (r && r->flags & HD_ROUTE_ADMIN)
+        HD_TRY(check_admin(s, x, p));
+    else if (!(r && r->flags & HD_ROUTE_PUBLIC))
         HD_TRY(check_key(s, x, p));
     if (!r && *allow) {
         hd_exchange_header(x, "Allow", allow);
@@ -371,6 +393,7 @@ static void note_exchange(struct hd_server *s, const struct hd_exchange *x, int 
 static void on_gone(void *arg, struct hd_exchange *x)
 {
     note_exchange(arg, x, 499);
+    hd_prep_gone(x);
     if (x->owner)
         hd_answer_gone(x->owner);
 }
@@ -392,9 +415,9 @@ static void on_tick(void *arg, double now)
 
 /* ---- the end ---- */
 
-static void stop_if_idle(struct hd_server *s)
+void hd_server_stop_if_idle(struct hd_server *s)
 {
-    if (s->draining && !s->n_answer && !s->stopped) {
+    if (s->draining && !s->n_answer && !s->n_prep && !s->stopped) {
         struct timeval soon = {0, 200000};    /* last replies leave */
 
         s->stopped = true;
@@ -411,7 +434,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     hd_problem_set(&p, 503, NULL, "the server is shutting down");
     for (struct hd_answer *a = s->answers; a; a = a->next)
         hd_answer_fail(a, &p);
-    stop_if_idle(s);
+    hd_server_stop_if_idle(s);
 }
 
 static void drain(evutil_socket_t sig, short what, void *arg)
@@ -426,7 +449,13 @@ static void drain(evutil_socket_t sig, short what, void *arg)
     }
     s->draining = true;
     event_add(s->deadline, &tv);
-    stop_if_idle(s);
+    hd_server_stop_if_idle(s);
+}
+
+void hd_server_drain(struct hd_server *s)
+{
+    if (!s->draining)
+        drain(-1, 0, s);
 }
 
 static int read_keys(struct hd_server *s, struct hd_keys *keys, struct hd_err *err)
@@ -460,7 +489,7 @@ static void on_notes(evutil_socket_t fd, short what, void *arg)
 
     while (hd_inbox_take(&s->inbox, &note))
         hd_answer_note(&note);
-    stop_if_idle(s);
+    hd_server_stop_if_idle(s);
 }
 
 /* ---- set-up ---- */
@@ -509,10 +538,14 @@ static bool has_end(const struct hd_tokenizer *t)
 static int set_up(struct hd_server *s, struct hd_err *err)
 {
     static const struct hd_http_calls calls = {on_head, on_request, on_refused, on_flows, on_gone, on_done, on_tick};
-    struct hd_http_limits lim = {(size_t)s->opt.body_max, s->opt.n_conn_max, s->opt.head_s, s->opt.idle_s, s->opt.body_s, s->opt.stall_s};
+    struct hd_http_limits lim = {(size_t)s->opt.body_max, s->opt.n_conn_max, s->opt.n_idle_max, s->opt.head_s, s->opt.idle_s, s->opt.body_s, s->opt.stall_s};
 
     HD_TRY(read_keys(s, &s->keys, err));
-    HD_TRY(hd_replay_create(&s->replay, err));
+    if (s->opt.admin_key)
+        HD_TRY(hd_keys_add(&s->admin_keys, "admin", (struct hd_view){s->opt.admin_key, strlen(s->opt.admin_key)}, err));
+    if (s->opt.admin_key_file)
+        HD_TRY(hd_keys_read(&s->admin_keys, s->opt.admin_key_file, err));
+    HD_TRY(hd_replay_create(&s->replay, s->opt.turns_dir, s->tok, err));
     if (has_end(s->tok))
         HD_TRY(hd_json_vocab_create(&s->json_vocab, s->tok, err));
     HD_TRY(hd_ledger_open(&s->ledger, s->opt.ledger, s->opt.prices, err));
@@ -521,6 +554,7 @@ static int set_up(struct hd_server *s, struct hd_err *err)
     if (!(s->base = event_base_new()))
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for the event loop");
     HD_TRY(hd_inbox_init(&s->inbox, s->base, on_notes, s, err));
+    HD_TRY(hd_prep_init(s, err));
     HD_TRY(hd_http_create(&s->http, s->base, &lim, &calls, s, err));
     s->on_term = evsignal_new(s->base, SIGTERM, drain, s);
     s->on_int = evsignal_new(s->base, SIGINT, drain, s);
@@ -581,6 +615,7 @@ void hd_server_free(struct hd_server *s)
 {
     struct event *events[] = {s->on_term, s->on_int, s->on_hup, s->deadline};
 
+    hd_prep_release(s);
     if (s->base)
         end_answers(s);
     hd_http_free(s->http);
@@ -591,6 +626,7 @@ void hd_server_free(struct hd_server *s)
     if (s->base)
         event_base_free(s->base);
     hd_keys_release(&s->keys);
+    hd_keys_release(&s->admin_keys);
     hd_ledger_close(s->ledger);
     hd_replay_free(s->replay);
     hd_json_vocab_free(s->json_vocab);

@@ -30,7 +30,9 @@ struct hd_server {
     struct event_base *base;
     struct hd_http *http;
     struct hd_inbox inbox;
-    struct hd_keys keys;
+    struct hd_prep_queue *prep;       /* NULL: bodies are read on the loop */
+    int n_prep;                       /* bodies that are being read */
+    struct hd_keys keys, admin_keys;
     struct event *on_term, *on_int, *on_hup, *deadline;
     char url[160];
     int port;
@@ -45,6 +47,9 @@ struct hd_server {
     struct hd_str out;                /* scratch */
 };
 
+void hd_server_stop_if_idle(struct hd_server *s);
+void hd_server_drain(struct hd_server *s);            /* as SIGTERM does */
+
 /* ---- for handlers ---- */
 
 void hd_reply_json(struct hd_exchange *x, int status, const struct hd_str *body);
@@ -54,7 +59,7 @@ void hd_reply_problem(struct hd_server *s, struct hd_exchange *x, const struct h
 bool hd_speaks_anthropic(const struct hd_exchange *x);
 
 /* The body as a JSON object within the limits on depth and size. NULL with *p set on failure; release with json_decref(). */
-json_t *hd_body_json(struct hd_exchange *x, struct hd_problem *p);
+json_t *hd_body_json(const struct hd_exchange *x, struct hd_problem *p);
 
 /* Is this what the model may be called? Strips what clients put behind names; *legacy says which kind of retired alias it was
  * (0 none, 1 without thinking, 2 with). */

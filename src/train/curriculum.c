@@ -35,8 +35,8 @@ int hd_curriculum_read(struct hd_curriculum *c, const json_t *j, int64_t context
         struct hd_stage *s = &c->stage[i];
 
         *s = usual[i % HD_LEN(usual)];
-        if (stages)
-            HD_TRY(read_stage(s, json_array_get(stages, i), &c->task, context, f, err));
+        if (stages && read_stage(s, json_array_get(stages, i), &c->task, context, f, err) < 0)
+            return hd_err_prepend(err, "task.stages: stage %zu", i);
         s->n_symbol = s->n_symbol < c->task.n_symbol ? s->n_symbol : c->task.n_symbol;
         if (s->length > context || s->n_record > hd_recall_room(s->length, s->n_query) || s->n_record > s->n_symbol * s->n_symbol)
             return hd_err_set(err, HD_ERR_FORMAT, "%s: task.stages: stage %zu: %lld records and %lld questions of %lld symbols in %lld tokens; the context is %lld, room is for %lld records", f, i,
@@ -69,7 +69,7 @@ int hd_curriculum_next(const struct hd_curriculum *c, int64_t step, int64_t whic
 void hd_curriculum_took(struct hd_curriculum *c, double accuracy)
 {
     c->running = SMOOTH * c->running + (1 - SMOOTH) * accuracy;
-    if (c->at + 1 < c->n_stage && c->running > c->stage[c->at].accuracy) {
+    if (c->at + 1 < c->n_stage && c->running >= c->stage[c->at].accuracy) {
         c->at++;
         c->running = 0;
     }

@@ -339,6 +339,8 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
     sum = sum_losses(losses);
     if (!isfinite(sum) || !isfinite(seed_learning(t, &s, &learn, b)))
         return not_finite(t, &r, b, err);
+    for (int64_t i = 0; i < b->n_tok; i++)                         /* the way back may put older bytes where the losses are */
+        t->n_sure += b->target[i] >= 0 && ((const float *)losses->data)[i] < (float)M_LN2;
     if (t->page_grad)
         memset(t->page_grad, 0, t->n_page_grad);
     d = hd_grad(&s, losses);
@@ -349,8 +351,6 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
     hd_tape_backward(&s);
     HD_TRY(hd_stream_end(&s, err));
     t->loss += sum;
-    for (int64_t i = 0; i < b->n_tok; i++)
-        t->n_sure += b->target[i] >= 0 && ((const float *)losses->data)[i] < (float)M_LN2;
     t->aux += t->balance.loss;
     t->n_target += b->n_target;
     t->n_tok += b->n_tok;

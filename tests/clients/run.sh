@@ -14,10 +14,15 @@ total=0 bad=0
 # A small tokenizer with the model's markers as tokens.
 python3 -B -c "import sys, shutil; sys.path.insert(0, 'tests/wire'); import wire; shutil.copytree(wire.v4_model(), sys.argv[1]); shutil.rmtree(wire.TMP)" "$work/v4"
 
-start() { # script: sets url
-    "$HADAL" serve "$work/v4" --script "$1" --port 0 --quiet >"$work/out" 2>"$work/err" &
+start() { # script, options: scripted answers; sets url
+    script=$1
+    shift
+    serve "$work/v4" --script "$script" "$@"
+}
+serve() { # what hadal serve takes: sets url
+    "$HADAL" serve "$@" --port 0 --quiet >"$work/out" 2>"$work/err" &
     server=$!
-    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    for _ in $(seq 1 100); do
         grep -q listening "$work/out" && break
         sleep 0.1
     done
@@ -36,7 +41,7 @@ wanted() {
 lane() {
     name=$1 version=$2
     shift 2
-    timeout 180 "$@" >"$work/log" 2>&1
+    timeout 600 "$@" >"$work/log" 2>&1
     rc=$?
     set -- $(awk '/^[0-9]+ passed, [0-9]+ failed$/ { p += $1; f += $3 } END { print p + 0, f + 0 }' "$work/log")
     p=$1 f=$2
@@ -91,6 +96,24 @@ if command -v npm >/dev/null; then
     if wanted ai-sdk; then lane ai-sdk "$(jsv ai)" node $dir/js/lane_ai_sdk.mjs "$url" v4; fi
 fi
 stop
+if command -v python3 >/dev/null && wanted schemathesis; then
+    [ -x $dir/schema/bin/pip ] || python3 -m venv $dir/schema
+    $dir/schema/bin/pip install -q --disable-pip-version-check schemathesis >"$work/pip" 2>&1 || tail -n 3 "$work/pip"
+    echo sekret >"$work/keys" && chmod 600 "$work/keys"
+    start "$work/lib.json" --api-key-file "$work/keys"
+    lane schemathesis "$($dir/schema/bin/pip list --format=freeze --disable-pip-version-check 2>/dev/null | sed -n 's/^schemathesis==//p')" \
+        python3 -B tests/clients/lane_schemathesis.py "$url" $dir/schema/bin/schemathesis
+    stop
+fi
+# A real model from here on: the harness scores what it says.
+if command -v python3 >/dev/null && wanted lm-eval; then
+    [ -x $dir/lm_eval/bin/pip ] || python3 -m venv $dir/lm_eval
+    $dir/lm_eval/bin/pip install -q --disable-pip-version-check "lm-eval[api]" >"$work/pip" 2>&1 || tail -n 3 "$work/pip"
+    sh tools/fetch_model.sh
+    serve models/cache/SmolLM2-135M-Instruct.Q4_1.gguf --model-id smol
+    lane lm-eval "$($dir/lm_eval/bin/pip list --format=freeze --disable-pip-version-check 2>/dev/null | sed -n 's/^lm_eval==//p')" $dir/lm_eval/bin/python tests/clients/lane_lm_eval.py "$url" smol
+    stop
+fi
 
 # Agents: a home and a project of their own, nothing but loopback, one tool call that says hi.
 agent() { # NAME VERSION COMMAND...: must end with what the model said behind the tool's result

@@ -26,6 +26,13 @@ static const char v41[] = "{\"architectures\": [\"DeepseekV41ForCausalLM\"], \"m
                           "\"engram_pad_token_id\": 0, \"num_nextn_predict_layers\": 2, \"dspark_block_size\": 3, \"dspark_target_layer_ids\": [1, 2, 3], \"dspark_markov_rank\": 8, "
                           "\"dspark_n_routed_experts\": 3, \"dspark_num_experts_per_tok\": 2}}";
 
+static const char v4[] = "{\"architectures\": [\"DeepseekV4ForCausalLM\"], \"model_type\": \"deepseek_v4\", \"hidden_size\": 32, \"moe_intermediate_size\": 16, \"num_hidden_layers\": 3, "
+                         "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16, \"qk_rope_head_dim\": 8, \"q_lora_rank\": 16, \"o_lora_rank\": 8, \"o_groups\": 2, "
+                         "\"swiglu_limit\": 10.0, \"rms_norm_eps\": 1e-6, \"max_position_embeddings\": 1024, \"n_routed_experts\": 4, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, "
+                         "\"scoring_func\": \"sqrtsoftplus\", \"norm_topk_prob\": true, \"routed_scaling_factor\": 1.5, \"sliding_window\": 8, \"compress_ratios\": [0, 4, 128], "
+                         "\"compress_rope_theta\": 160000, \"rope_theta\": 10000, \"num_hash_layers\": 0, \"index_n_heads\": 2, \"index_head_dim\": 16, \"index_topk\": 4, \"hc_mult\": 2, "
+                         "\"hc_sinkhorn_iters\": 4, \"num_nextn_predict_layers\": 2, \"tie_word_embeddings\": false}";
+
 /* Text that can be learned: a few sentences in a fixed order. */
 static void write_text(const char *path, int n)
 {
@@ -111,6 +118,108 @@ static void test_v3(void **state)
     check_family("train-v3.json", v3, 1.6);
 }
 
+static void test_v4(void **state)
+{
+    check_family("train-v4.json", v4, 1.6);
+}
+
+/* ---- what learns beside the logits, in whole models ---- */
+
+struct slope {
+    struct hd_train_run *r;
+    enum hd_learn_kind kind;
+    const char *part;                 /* of the names of the weights that learn from it alone */
+};
+
+/* The kind's loss of the first batch, a mean over its targets; the gradients are those of all losses. */
+static double n_layer_of(const struct hd_train_run *r)
+{
+    const json_t *c = json_object_get(r->c.model, "text_config");
+    double n = 0;
+    size_t i;
+    json_t *v;
+
+    json_array_foreach(json_object_get(c ? c : r->c.model, "compress_ratios"), i, v)
+        n += c ? json_integer_value(v) > 0 : json_integer_value(v) == 4;
+    return n;
+}
+
+static double learnt(struct slope *k)
+{
+    struct hd_trainer *t = &k->r->trainer;
+    double loss;
+
+    memset(t->ps.grad, 0, t->ps.n_float * sizeof(float));
+    assert_ok(hd_trainer_batch(t, &k->r->batch, &test_err));
+    loss = t->learnt[k->kind] / (double)t->n_target;
+    t->n_batch = t->n_target = t->n_tok = 0;
+    memset(t->learnt, 0, sizeof t->learnt);
+    return loss;
+}
+
+/* Weights whose name has the part, moved by h along dir[]; dir NULL: the squared length of their gradient. */
+static double move(struct slope *k, const float *dir, double h)
+{
+    struct hd_params *ps = &k->r->trainer.ps;
+    double sum = 0;
+
+    for (int i = 0; i < ps->n; i++)
+        for (int64_t e = 0; strstr(ps->p[i].name, k->part) && ps->p[i].w && e < ps->p[i].n; e++) {
+            if (dir)
+                ps->p[i].w[e] += (float)(h * (double)dir[ps->p[i].w - ps->w + e]);
+            sum += (double)ps->p[i].grad[e] * (double)ps->p[i].grad[e];
+        }
+    return sum;
+}
+
+/* Weights that only one loss reaches: along their gradient it must change as fast as the gradient says. f32 forward passes, best of some step sizes. */
+static void check_slope(const char *name, const char *model, enum hd_learn_kind kind, const char *part)
+{
+    struct hd_train_run *r = hd_calloc(1, sizeof *r);
+    struct slope k = {r, kind, part};
+    char *data = tmp_path("slope.txt");
+    const char *config;
+    double length, best = 1e9;
+    float *dir;
+
+    write_text(data, 200);
+    config = write_config(name, model, data, ", \"steps\": 100, \"init_std\": 0.2, \"balance\": {\"loss\": 0}, \"indexer\": {\"dense\": true}, \"draft\": {\"weight\": 1, \"confidence\": 1}");
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 2, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    assert_ok(hd_loader_next(&r->loader, &r->batch, false, &test_err));
+    assert_true(learnt(&k) > 0);
+    dir = hd_malloc(r->trainer.ps.n_float * sizeof *dir);
+    memcpy(dir, r->trainer.ps.grad, r->trainer.ps.n_float * sizeof *dir);
+    length = move(&k, NULL, 0) / (double)r->batch.n_target / (double)r->batch.n_target;
+    assert_true(length > 0);
+    for (double far = 3e-2; far > 1e-3; far /= 3) {                 /* how much the loss is to change */
+        double h = far / length / (double)r->batch.n_target, up, down;
+
+        move(&k, dir, h);
+        up = learnt(&k);
+        move(&k, dir, -2 * h);
+        down = learnt(&k);
+        move(&k, dir, h);
+        best = fmin(best, fabs((up - down) / (2 * far) * (kind == HD_LEARN_INDEX ? n_layer_of(r) : 1) - 1));
+    }
+    if (!(best < 5e-3))
+        fail_msg("%s: %s: the loss changes %.2g of what its gradient says away from it", name, part, best);
+    hd_free(dir);
+    hd_train_run_close(r);
+    hd_free(r);
+}
+
+static void test_learnt(void **state)
+{
+    check_slope("slope-v41-i.json", v41, HD_LEARN_INDEX, ".indexer.");
+    check_slope("slope-v41-d.json", v41, HD_LEARN_DRAFT, ".markov_head.");
+    check_slope("slope-v41-e.json", v41, HD_LEARN_DRAFT, "mtp.0.");
+    check_slope("slope-v41-c.json", v41, HD_LEARN_CONFIDENCE, ".confidence_head.");
+    check_slope("slope-v4-i.json", v4, HD_LEARN_INDEX, ".indexer.");
+    check_slope("slope-v4-d.json", v4, HD_LEARN_DRAFT, "mtp.1.");
+}
+
 static void test_v41(void **state)
 {
     check_family("train-v41.json", v41, 1.6);
@@ -148,11 +257,14 @@ static void test_native(void **state)
     struct hd_loader l;
     struct hd_model m;
     char *data = tmp_path("native.txt"), dir[700];
+    const char *config;
     double lr, here, native, masters;
     int64_t n;
 
     write_text(data, 200);
-    assert_ok(hd_train_run_prepare(r, write_config("train-native.json", v41, data, ", \"steps\": 12, \"qat\": {\"from\": 0.5}"), false, 2, &test_err));
+    config = write_config("train-native.json", v41, data, ", \"steps\": 12, \"qat\": {\"from\": 0.5}");
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 2, &test_err));
     assert_ok(hd_train_run_open(r, false, &test_err));
     while (r->step < 12)
         assert_ok(hd_train_run_step(r, &s, &lr, &test_err));
@@ -671,7 +783,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_native), cmocka_unit_test(test_export),
+        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_export),
         cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
     };
 

@@ -165,18 +165,129 @@ def _():
     assert "tool_calls" not in m["message"] and "&lt;" in m["message"]["content"]
 
 
-@case("tool_choice: required and named open the block in the prompt; with thinking they are 400")
+@case("tool_choice: required and named open the block in the prompt; wrong ones are 400")
 def _():
     off = {"thinking": {"type": "disabled"}}
     body = s.chat("x", tools=TOOLS, tool_choice="required", **off)
     assert s.post(P, body).status == 200
     assert s.post(P, s.chat("x", tools=TOOLS, tool_choice={"type": "function", "function": {"name": "noargs"}}, **off)).status == 200
-    for choice in ["required", {"type": "function", "function": {"name": "bash"}}]:
-        e = error_of(s.post(P, s.chat(tools=TOOLS, tool_choice=choice)), 400)
-        assert e["message"].startswith("Thinking mode does not support")
-    for choice in ["sometimes", 3, {"type": "function", "function": {"name": "nobody"}}, {"type": "x"}]:
+    for choice in ["sometimes", 3, {"type": "function", "function": {"name": "nobody"}}, {"type": "x"}, {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"name": "nobody"}]}},
+                   {"type": "allowed_tools", "mode": "auto", "tools": []}, {"type": "allowed_tools", "mode": "x", "tools": [{"name": "bash"}]}]:
         error_of(s.post(P, s.chat(tools=TOOLS, tool_choice=choice, **off)), 400)
     error_of(s.post(P, s.chat(tool_choice="required", **off)), 400)
+
+
+STRICT = [{"type": "function", "function": {"name": "book", "strict": True, "parameters": {
+    "type": "object", "properties": {"city": {"type": "string", "maxLength": 8}, "nights": {"type": "integer", "minimum": 1, "maximum": 14}, "room": {"enum": ["single", "double"]},
+                                     "tags": {"type": "array", "items": {"type": "string", "maxLength": 4}, "maxItems": 2}},
+    "required": ["city", "nights", "room"], "additionalProperties": False}}},
+          {"type": "function", "function": {"name": "stop", "strict": True, "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}}]
+
+
+def booked(call):
+    a = json.loads(call["arguments"])
+    assert call["name"] in ("book", "stop"), call
+    if call["name"] == "stop":
+        assert a == {}, a
+        return
+    assert list(a) == [k for k in ["city", "nights", "room", "tags"] if k in a] and {"city", "nights", "room"} <= set(a), a
+    assert isinstance(a["city"], str) and len(a["city"]) <= 8 and type(a["nights"]) is int and 1 <= a["nights"] <= 14 and a["room"] in ("single", "double"), a
+    assert len(a.get("tags", [])) <= 2 and all(len(t) <= 4 for t in a.get("tags", [])), a
+
+
+@case("tools by force, from noise, in every protocol: required, named, allowed, strict; behind thinking too; one call where one was asked for")
+def _():
+    r = Server({"n_ctx": 6000, "runs": [{"random": 7, "burst": 64}]})
+    ended = 0
+    for seed in range(40):
+        named = seed % 4 == 1
+        choice = ["required", {"type": "function", "function": {"name": "book"}}, {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "stop"}}]}}, "auto"][seed % 4]
+        body = r.chat("noise", tools=STRICT, tool_choice=choice, parallel_tool_calls=seed % 8 < 4, seed=seed, max_tokens=2000, thinking={"type": "enabled" if seed % 3 == 0 else "disabled"})
+        if seed % 5 == 0:
+            body["stream"] = True
+            ev = r.events(P, body)
+            calls_, finish = {}, ev[-2][1]["choices"][0]["finish_reason"]
+            for _, e in ev[:-1]:
+                for t in e["choices"][0]["delta"].get("tool_calls", []) if e["choices"] else []:
+                    c = calls_.setdefault(t["index"], {"name": "", "arguments": ""})
+                    for k in c:
+                        c[k] += t["function"].get(k, "")
+            got = list(calls_.values())
+        else:
+            c = r.post(P, body).json()["choices"][0]
+            got, finish = [t["function"] for t in c["message"].get("tool_calls", [])], c["finish_reason"]
+            assert choice == "auto" or not c["message"]["content"], c
+        if finish == "length":
+            continue
+        ended += 1
+        assert choice == "auto" or (finish == "tool_calls" and got), (seed, finish)
+        assert seed % 8 < 4 or len(got) <= 1
+        for call in got:
+            booked(call)
+            assert (not named or call["name"] == "book") and (seed % 4 != 2 or call["name"] == "stop")
+    assert ended > 12, ended
+    flat = [dict(t["function"], type="function") for t in STRICT]
+    for more in [{"tool_choice": "required"}, {"tool_choice": {"type": "function", "name": "book"}}, {"tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "book"}]}}]:
+        for seed in range(3):
+            j = r.post("/v1/responses", dict({"model": r.name, "input": "noise", "tools": flat, "parallel_tool_calls": False, "reasoning": {"effort": "none"}, "max_output_tokens": 2000, "seed": seed}, **more)).json()
+            if j["status"] == "completed":
+                assert [i["type"] for i in j["output"]] == ["function_call"], j["output"]
+                booked(j["output"][0])
+    tools = [{"name": t["function"]["name"], "input_schema": t["function"]["parameters"], "strict": True} for t in STRICT]
+    for choice in [{"type": "any", "disable_parallel_tool_use": True}, {"type": "tool", "name": "stop"}]:
+        for think in [{}, {"thinking": {"type": "enabled", "budget_tokens": 1024}}]:
+            j = r.post("/v1/messages", dict({"model": r.name, "max_tokens": 3000, "messages": [{"role": "user", "content": "noise"}], "tools": tools, "tool_choice": choice}, **think)).json()
+            uses = [b for b in j["content"] if b["type"] == "tool_use"]
+            for b in uses if j["stop_reason"] == "tool_use" else []:
+                booked({"name": b["name"], "arguments": json.dumps(b["input"])})
+            assert j["stop_reason"] in ("tool_use", "max_tokens") and (j["stop_reason"] != "tool_use" or uses), j
+    free = r.post("/v1/messages", {"model": r.name, "max_tokens": 40, "messages": [{"role": "user", "content": "noise"}], "tools": tools, "tool_choice": {"type": "none"}}).json()
+    assert all(b["type"] != "tool_use" for b in free["content"])
+    r.stop()
+
+
+@case("fields of other servers: min_tokens, stop_token_ids, guided_*, structured_outputs are done, and what cannot be is 400 by name unless it says nothing")
+def _():
+    import re
+    r = Server({"n_ctx": 6000, "runs": [{"random": 7}]})
+    off = {"thinking": {"type": "disabled"}, "max_tokens": 3000}
+    def text(**more):
+        return r.post(P, r.chat("noise", **dict(off, **more))).json()["choices"][0]["message"]["content"]
+    assert text(guided_choice=["yes", "no, never"]) in ("yes", "no, never")
+    assert text(structured_outputs={"choice": ["a\nb"]}) == "a\nb"
+    assert re.fullmatch("(ab|c){2,3}x?", text(guided_regex="(ab|c){2,3}x?")) and re.fullmatch("[a-c]{3}", text(structured_outputs={"regex": "^[a-c]{3}$"}))
+    assert json.loads(text(guided_json={"const": [1]})) == [1] and json.loads(text(guided_json='{"const": 2}')) == 2 and json.loads(text(json_schema={"const": "x"})) == "x"
+    assert r.post("/v1/completions", {"model": r.name, "prompt": "noise", "guided_choice": ["only"], "max_tokens": 99}).json()["choices"][0]["text"] == "only"
+    thought = r.post(P, r.chat("noise", guided_choice=["ok"], max_tokens=4000)).json()["choices"][0]
+    assert thought["finish_reason"] == "length" or thought["message"]["content"] == "ok"
+    for seed in range(6):
+        u = r.post(P, r.chat("noise", min_tokens=50, seed=seed, **off)).json()
+        assert u["usage"]["completion_tokens"] > 50 or u["choices"][0]["finish_reason"] == "length"
+    stop = s.post("/tokenize", {"content": "!"}).json()["tokens"]
+    c = s.post(P, s.chat("say hello", stop_token_ids=stop, stream=False)).json()
+    assert len(stop) == 1 and c["choices"][0]["message"]["content"] == "Hello, wörld 🎉" and c["choices"][0]["finish_reason"] == "stop", c
+    for field, bad in [("guided_choice", []), ("guided_choice", [1]), ("guided_regex", "("), ("guided_json", {"not": {}}), ("guided_json", "no"), ("structured_outputs", 3), ("structured_outputs", {"grammar": "x"}),
+                       ("stop_token_ids", 3), ("stop_token_ids", ["x"]), ("min_tokens", "x"), ("guided_grammar", "root ::= x"), ("use_beam_search", True), ("length_penalty", 2), ("bad_words", ["x"]),
+                       ("allowed_token_ids", [1]), ("skip_special_tokens", False), ("chat_template", "{{x}}"), ("grammar", "x"), ("mirostat", 2)]:
+        got = s.post(P, s.chat("hi", **{field: bad}))
+        assert got.status in (400, 422) and field in got.json()["error"]["message"], (field, bad, got.text())
+    assert s.post(P, s.chat("hi", use_beam_search=False, length_penalty=1.0, bad_words=[], skip_special_tokens=True, guided_grammar=None, mirostat=0, min_tokens=0, stop_token_ids=[])).status == 200
+    error_of(s.post(P, s.chat("hi", guided_choice=["a"], tools=TOOLS)), 400)
+    error_of(s.post(P, s.chat("hi", guided_choice=["a"], guided_regex="a")), 400)
+    error_of(s.post(P, s.chat("hi", guided_choice=["a"], min_tokens=3)), 400)
+    r.stop()
+
+
+@case("strict tools: what cannot be kept is 400 with the tool and the place; the same without strict is taken")
+def _():
+    bad = {"type": "object", "properties": {"a": {"type": "object", "patternProperties": {}}}}
+    def tool(**more):
+        return [{"type": "function", "function": dict({"name": "f", "parameters": bad}, **more)}]
+    e = error_of(s.post(P, s.chat("hi", tools=tool(strict=True))), 400, param="tools")
+    assert '"f": parameters: #/properties/a/patternProperties: this keyword is not supported' in e["message"], e
+    error_of(s.post(P, s.chat("hi", tools=tool(strict=1))), 400)
+    assert s.post(P, s.chat("hi", tools=tool(strict=False))).status == 200
+    assert s.post(P, s.chat("hi", tools=tool(), tool_choice="required", thinking={"type": "disabled"})).status == 200
 
 
 @case("tools that are none are 400: type, name, parameters, too many, functions of the old API")
@@ -441,14 +552,16 @@ def _():
     for schema in [3, None, []]:
         error_of(s.post(P, s.chat("hi", response_format=schema_format(schema))), 400)
     error_of(s.post(P, s.chat("hi", response_format=schema_format(SCHEMA, strict="yes"))), 400)
-    e = error_of(s.post(P, s.chat("hi", response_format=schema_format(SCHEMA, strict=True), tools=TOOLS)), 400, param="response_format")
-    assert "tools" in e["message"]
+    assert s.post(P, s.chat("hi", response_format=schema_format(SCHEMA, strict=True), tools=TOOLS)).status == 200
     assert s.post(P, s.chat("hi", response_format=schema_format(SCHEMA, strict=True), tools=TOOLS, tool_choice="none")).status == 200
     assert s.post(P, s.chat("hi", response_format=schema_format(SCHEMA), tools=TOOLS)).status == 200
     begun = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "{", "prefix": True}]
     e = error_of(s.post(P, {"model": s.name, "messages": begun, "response_format": schema_format(SCHEMA, strict=True)}), 400, param="response_format")
     assert "prefix" in e["message"]
     r = Server({"n_ctx": 6000, "runs": [{"random": 7, "burst": 64}]})
+    both = r.post(P, r.chat("noise", response_format=schema_format({"const": 7}, strict=True), tools=STRICT, thinking={"type": "disabled"}, max_tokens=2000, n=4)).json()["choices"]
+    for c in both:                    # a value, or calls
+        assert c["finish_reason"] == "length" or (c["message"]["content"] == "7") != bool(c["message"].get("tool_calls")), c
     flat = {"type": "json_schema", "name": "x", "schema": {"const": {"a": [1, None]}}, "strict": True}
     j = r.post("/v1/responses", {"model": r.name, "input": "noise", "text": {"format": flat}, "reasoning": {"effort": "none"}}).json()
     assert j["output"][-1]["content"][0]["text"] == '{"a": [1, null]}', j

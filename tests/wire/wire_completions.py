@@ -51,8 +51,8 @@ def _():
 
 @case("strict is not rendered; keys of a tool stand in order")
 def _():
-    r = s.post("/apply-template", {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"strict": True, "parameters": {"b": 1, "a": 1.0}, "name": "f", "zzz": 1}}]}).json()
-    assert '{"name": "f", "parameters": {"b": 1, "a": 1.0}}' in r["prompt"] and '"strict"' not in r["prompt"] and "zzz" not in r["prompt"]
+    r = s.post("/apply-template", {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"strict": True, "parameters": {"type": "object", "properties": {"b": {"default": 1.0}}, "additionalProperties": False}, "name": "f", "zzz": 1}}]}).json()
+    assert '{"name": "f", "parameters": {"type": "object", "properties": {"b": {"default": 1.0}}, "additionalProperties": false}}' in r["prompt"] and '"strict"' not in r["prompt"] and "zzz" not in r["prompt"]
 
 
 @case("a completion: text without a template, BOS once, default of 16 tokens, usage; base paths")

@@ -228,7 +228,7 @@ def _():
 def _():
     text = s.get("/openapi.yaml").text()
     paths = re.findall(r"^  (/\S*):\n    (get|post):\n((?:      .*\n)+)", text, re.M)
-    assert len(paths) >= 15
+    assert len(paths) >= 15 and ('enum: ["%s"]' % s.name) in text
     for path, method, rest in paths:
         path = path.replace("{id}", s.name)
         r = s.request(method.upper(), path, b"{}" if method == "post" else None)

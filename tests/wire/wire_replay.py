@@ -147,4 +147,41 @@ def _():
     assert hit >= n, (hit, n)
 
 
+@case("with a directory turns survive a restart, a killed server too: for the tenant that they were said to; torn files are left out")
+def _():
+    import signal
+    global s
+    old, where = s, os.path.join(TMP, "kept")
+    script = {"n_ctx": 100000, "runs": [{"when": "call it", "text": TEXT}, {"text": "</think>fine" + EOS}]}
+    s = Server(script, "--kv-disk-dir", where)
+    turns = os.path.join(where, "turns")
+    m, n = first("call it plainly")
+    wait_for(lambda: len(os.listdir(turns)) == 1 and os.listdir(turns)[0].endswith(".turn"))
+    assert os.stat(os.path.join(turns, os.listdir(turns)[0])).st_mode & 0o77 == 0
+    s.p.send_signal(signal.SIGKILL)
+    s.p.wait()
+    s.stop()
+    with open(os.path.join(turns, os.listdir(turns)[0])) as f:
+        whole = f.read()
+    name = os.listdir(turns)[0]
+    for rest, text in [("0.turn", whole[:-40]), ("1.turn", "{}"), ("2.turn.tmpAAAAAA", whole), ("3.turn", "")]:
+        with open(os.path.join(turns, name[:-6] + rest), "w") as f:
+            f.write(text)
+    with open(os.path.join(turns, "note.txt"), "w") as f:
+        f.write("somebody else's")
+    s = Server(script, "--kv-disk-dir", where)
+    lost = {"role": "assistant", "content": m["content"], "tool_calls": m["tool_calls"]}
+    exact = counter("exact")
+    r, _ = second("call it plainly", lost)
+    assert "x-ds-warning" not in r.headers and counter("exact") == exact + 1
+    miss = counter("miss")
+    second("call it plainly", lost, user="another")
+    assert counter("miss") == miss + 1
+    wait_for(lambda: sorted(os.listdir(turns)) == sorted([name, "note.txt"]))
+    assert s.post("/admin/flush", {}).status == 200
+    wait_for(lambda: os.listdir(turns) == ["note.txt"])
+    s.stop()
+    s = old
+
+
 run()
