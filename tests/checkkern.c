@@ -333,6 +333,7 @@ static void check_kv(void)
 static void check_rows(const struct hd_kernels *def, int64_t n)
 {
     float *a = malloc((size_t)n * 4), *b = malloc((size_t)n * 4), *x = malloc((size_t)n * 4), *y = malloc((size_t)n * 4);
+    float *c = malloc((size_t)n * 4), *x2 = malloc((size_t)n * 4), *x3 = malloc((size_t)n * 4), *x4 = malloc((size_t)n * 4);
     uint16_t *h = malloc((size_t)n * 2), *h2 = malloc((size_t)n * 2);
     char what[96];
 
@@ -340,6 +341,7 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
         a[i] = 8 * rnd();
         b[i] = rnd();
         h[i] = hd_f32_f16(rnd());
+        c[i] = b[i] - 0.1f * a[i];
     }
 #if defined(HD_EMULATE)
     const double fused = 3e-7;        /* SIMDe rounds twice where the hardware fuses */
@@ -361,6 +363,11 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
     }
     CASE("rmsnorm", 3e-7, k->rmsnorm(n, a, b, 1e-5f, o))
     CASE("silu_mul", fused > 0 ? 5e-6 : 1e-6, k->silu_mul(n, a, b, o))
+    for (int way = 0; way < 6; way++) {               /* each of its outputs, without a limit and with one */
+        float *out[3] = {x2, x3, x4}, limit = way < 3 ? 0 : 0.7f;
+
+        CASE("silu_bwd", fused > 0 ? 5e-6 : 2e-6, out[way % 3] = o; k->silu_bwd(n, a, b, c, limit, out[0], out[1], out[2]))
+    }
     CASE("exp_sum", fused > 0 ? 5e-6 : 3e-6, o[0] += k->exp_sum(n, o, 8.0f))
     CASE("dot_f32", 3e-6, o[0] += k->dot_f32(n, a, b))
     CASE("dot_f16", 3e-6, o[0] += k->dot_f16(n, h, b))
@@ -420,6 +427,10 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
     free(y);
     free(h);
     free(h2);
+    free(c);
+    free(x2);
+    free(x3);
+    free(x4);
 }
 
 /* A tile of packed matrices: every size of its last rows and columns, written and added, nothing beside them touched. */

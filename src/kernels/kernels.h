@@ -75,6 +75,9 @@ struct hd_kernels {
     /* out[i] = x[i] * rsqrt(mean(x^2) + eps) * w[i]; w f32; the sum of squares in double or 8+ lanes of f32. out may be x. */
     void (*rmsnorm)(int64_t n, const float *x, const float *w, float eps, float *out);
     void (*silu_mul)(int64_t n, const float *gate, const float *up, float *out);      /* gate / (1 + exp(-gate)) * up; out may be gate */
+    /* The way back of silu_mul with both inputs cut off at limit (0: never): with a = min(gate, limit), b = up within +-limit, y = 1 / (1 + exp(-a)):
+     * act = a y b, dgate = d b y (1 + a (1 - y)), dup = d a y, 0 where an input was cut off. Outputs may be inputs. */
+    void (*silu_bwd)(int64_t n, const float *gate, const float *up, const float *d, float limit, float *act, float *dgate, float *dup);
     float (*exp_sum)(int64_t n, float *x, float max);                                  /* x[i] = exp(x[i] - max); returns their sum */
     float (*dot_f32)(int64_t n, const float *a, const float *b);
     float (*dot_f16)(int64_t n, const uint16_t *a, const float *b);

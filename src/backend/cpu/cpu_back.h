@@ -17,6 +17,30 @@ void hd_cpu_product(void *self, struct hd_stream *s, const struct hd_tensor *out
 /* dst += src, both [T, N] */
 void hd_cpu_add_to(void *self, const struct hd_tensor *dst, const struct hd_tensor *src);
 
+/* Columns of a task that sums over tokens: two tasks a worker, whole cache lines. Columns do not meet, so no bit depends on it. */
+static inline int64_t hd_cpu_grain(const struct hd_cpu *cpu, int64_t cols)
+{
+    int64_t n = cols / (2 * hd_pool_threads(cpu->pool)) / 16 * 16;
+
+    return n < 16 ? 16 : n;
+}
+
+/* The sum of squares of x[n], in double: eight sums side by side, added in a fixed order. */
+static inline double hd_cpu_squares(int64_t n, const float *x)
+{
+    double sum[8] = {0}, all = 0;
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++)
+            sum[k] += (double)x[i + k] * (double)x[i + k];
+    for (; i < n; i++)
+        all += (double)x[i] * (double)x[i];
+    for (int k = 0; k < 8; k++)
+        all += sum[k];
+    return all;
+}
+
 /* Columns col0 .. col0 + n of x; rows row0 .. row0 + n. */
 static inline struct hd_tensor hd_cpu_cols(const struct hd_tensor *x, int64_t col0, int64_t n)
 {

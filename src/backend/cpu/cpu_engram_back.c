@@ -30,7 +30,7 @@ HD_CPU_BACK(table)
     struct job j = {c, dout[0], {hd_grad(s, c->in[1])}, NULL};
 
     if (j.d[0].data && hd_rows(dout[0]))
-        hd_pool_for(cpu->pool, hd_cols(c->in[1]), 16, table_cols, &j);
+        hd_pool_for(cpu->pool, hd_cols(c->in[1]), hd_cpu_grain(cpu, hd_cols(c->in[1])), table_cols, &j);
 }
 
 /* gate = sigmoid(sgn(a) sqrt(max(|a|, 1e-6))), a = dot rx rk / sqrt(d), dot = sum x q k key, r = (mean square + eps)^-1/2 */
@@ -108,7 +108,7 @@ HD_CPU_BACK(engram)
     if (!c->in[3])
         hd_cpu_add_to(self, &j.d[3], dout[0]);
     hd_cpu_rows(self, hd_rows(dout[0]), 8 * hd_cols(dout[0]), engram_range, &j);
-    hd_pool_for(cpu->pool, hd_cols(dout[0]), 16, engram_cols, &j);
+    hd_pool_for(cpu->pool, hd_cols(dout[0]), hd_cpu_grain(cpu, hd_cols(dout[0])), engram_cols, &j);
 }
 
 static void conv_cols(void *arg, int64_t begin, int64_t end)
@@ -157,5 +157,5 @@ HD_CPU_BACK(short_conv)
     hd_cpu_add_to(self, &j.d[3], dout[0]);
     if (j.d[0].data)
         hd_cpu_add_to(self, &j.d[0], dout[0]);
-    hd_pool_for(cpu->pool, hd_cols(dout[0]), 16, conv_cols, &j);
+    hd_pool_for(cpu->pool, hd_cols(dout[0]), hd_cpu_grain(cpu, hd_cols(dout[0])), conv_cols, &j);
 }

@@ -1,5 +1,6 @@
 /* cpu_mhc_back.c: gradients of hyper-connections. Sinkhorn's steps are run again and kept, then undone one by one, in double: some forty
  * divisions in a row. */
+#pragma GCC optimize("O3")            /* loops over columns, in vectors */
 #include <math.h>
 #include <string.h>
 
@@ -96,11 +97,9 @@ static void mix_range(void *arg, int64_t begin, int64_t end)
     for (int64_t t = begin; t < end; t++) {
         const float *x = hd_cpu_row(c->in[0], t), *raw = hd_cpu_row(&j->raw, t), *dy = hd_cpu_row(j->dout, t);
         float *dm = hd_cpu_row(&j->dm, t), *dx = j->d[0].data ? hd_cpu_row(&j->d[0], t) : NULL, z[MAX_HC * MAX_HC];
-        double ss = 0, r, dr = 0, comb[MAX_HC * MAX_HC];
+        double r, dr = 0, comb[MAX_HC * MAX_HC];
 
-        for (int64_t i = 0; i < n; i++)
-            ss += (double)x[i] * (double)x[i];
-        r = 1 / sqrt(ss / (double)n + (double)c->f[0]);
+        r = 1 / sqrt(hd_cpu_squares(n, x) / (double)n + (double)c->f[0]);
         for (int64_t i = 0; i < n_mix && i < 2 * n_hc; i++) {
             float y = 1 / (1 + expf(-((float)(raw[i] * r) * scale[i / n_hc] + base[i])));
 

@@ -93,7 +93,7 @@ struct job {
     const struct hd_tensor *dout;
     const int32_t *tok, *of;
     int64_t s0;                       /* the expert's first slot */
-    struct hd_tensor h, u, dy, da, act;       /* of its slots; da: the activation's gradient, then dh; u becomes du */
+    struct hd_tensor h, u, dy, da, act;       /* of its slots; da: the activation's gradient; h becomes dh, u du */
     struct hd_tensor dweight;
 };
 
@@ -116,29 +116,23 @@ static void gather_range(void *arg, int64_t begin, int64_t end)
         memcpy(hd_cpu_row(&j->dy, i), hd_cpu_row(j->dout, j->tok[j->s0 + i]), (size_t)hd_cols(&j->dy) * sizeof(float));
 }
 
-/* From raw h and u and da = dy Wd (without the routing weight): act times weight, dh (in da), du (in u), the weight's own gradient. */
+/* From raw h and u and da = dy Wd (without the routing weight): act times weight, dh (in h), du (in u), the weight's own gradient. */
 static void act_range(void *arg, int64_t begin, int64_t end)
 {
     const struct job *j = arg;
     int64_t f = hd_cols(&j->h);
-    float limit = j->c->f[0];
 
     for (int64_t i = begin; i < end; i++) {
-        float *h = hd_cpu_row(&j->h, i), *u = hd_cpu_row(&j->u, i), *da = hd_cpu_row(&j->da, i), *act = hd_cpu_row(&j->act, i);
+        float *h = hd_cpu_row(&j->h, i), *u = hd_cpu_row(&j->u, i), *act = hd_cpu_row(&j->act, i);
         int64_t choice = choice_of(j, j->s0 + i), t = j->tok[j->s0 + i];
-        float w = hd_cpu_row(j->c->list[WEIGHT], t)[choice], along = 0;
+        float w = hd_cpu_row(j->c->list[WEIGHT], t)[choice];
 
-        for (int64_t n = 0; n < f; n++) {
-            float a = limit > 0 ? fminf(h[n], limit) : h[n], b = limit > 0 ? fminf(fmaxf(u[n], -limit), limit) : u[n];
-            float sg = 1 / (1 + expf(-a)), d = da[n];
-
-            along += a * sg * b * d;
-            act[n] = w * a * sg * b;
-            da[n] = limit > 0 && h[n] >= limit ? 0 : w * d * b * sg * (1 + a * (1 - sg));
-            u[n] = limit > 0 && fabsf(u[n]) >= limit ? 0 : w * d * a * sg;
-        }
+        hd_k.silu_bwd(f, h, u, hd_cpu_row(&j->da, i), j->c->f[0], act, h, u);
         if (j->dweight.data)
-            hd_cpu_row(&j->dweight, t)[choice] += along;
+            hd_cpu_row(&j->dweight, t)[choice] += hd_k.dot_f32(f, act, hd_cpu_row(&j->da, i));
+        hd_k.scale(f, w, act);
+        hd_k.scale(f, w, h);
+        hd_k.scale(f, w, u);
     }
 }
 
@@ -164,12 +158,12 @@ static void expert(void *self, struct hd_stream *s, struct job *j, int64_t e, in
     hd_cpu_back_x(self, s, &j->da, &j->dy, down, 0);
     hd_cpu_rows(self, n, 8 * f, act_range, j);
     hd_cpu_back_w(self, s, &dd, &j->dy, &j->act);
-    hd_cpu_back_w(self, s, &dg, &j->da, &xs);
+    hd_cpu_back_w(self, s, &dg, &j->h, &xs);
     hd_cpu_back_w(self, s, &du, &j->u, &xs);
     if (!dx.data)
         return;
     memset(dxs.data, 0, (size_t)(n * d) * sizeof(float));
-    hd_cpu_back_x(self, s, &dxs, &j->da, gate, 0);
+    hd_cpu_back_x(self, s, &dxs, &j->h, gate, 0);
     hd_cpu_back_x(self, s, &dxs, &j->u, up, 0);
     for (int64_t i = 0; i < n && hd_stream_ok(s); i++) {
         float *to = hd_cpu_row(&dx, j->tok[j->s0 + i]);

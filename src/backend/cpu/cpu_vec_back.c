@@ -1,4 +1,5 @@
 /* cpu_vec_back.c: gradients of row ops. */
+#pragma GCC optimize("O3")            /* loops over columns, in vectors */
 #include <math.h>
 #include <string.h>
 
@@ -11,11 +12,6 @@ struct job {
     struct hd_tensor d[3];            /* gradients of inputs, data NULL where there are none */
 };
 
-static float sigmoid(float x)
-{
-    return 1 / (1 + expf(-x));
-}
-
 /* Sums over tokens are cut by column: whole columns a task, tokens ascending. */
 static void by_column(void *self, int64_t cols, int64_t rows, hd_range_fn fn, void *arg)
 {
@@ -24,7 +20,7 @@ static void by_column(void *self, int64_t cols, int64_t rows, hd_range_fn fn, vo
     if (cols * rows <= HD_CPU_SMALL)
         fn(arg, 0, cols);
     else
-        hd_pool_for(cpu->pool, cols, 16, fn, arg);
+        hd_pool_for(cpu->pool, cols, hd_cpu_grain(cpu, cols), fn, arg);
 }
 
 static void embed_cols(void *arg, int64_t begin, int64_t end)
@@ -93,11 +89,8 @@ static void rmsnorm_scale_range(void *arg, int64_t begin, int64_t end)
     for (int64_t t = begin; t < end; t++)
         for (int64_t h = 0; h < hd_cols(&j->d[2]); h++) {
             const float *x = hd_cpu_row(j->c->in[0], t) + h * n;
-            double ss = 0;
 
-            for (int64_t i = 0; i < n; i++)
-                ss += (double)x[i] * (double)x[i];
-            hd_cpu_row(&j->d[2], t)[h] = (float)(1 / sqrt(ss / (double)n + (double)j->c->f[0]));
+            hd_cpu_row(&j->d[2], t)[h] = (float)(1 / sqrt(hd_cpu_squares(n, x) / (double)n + (double)j->c->f[0]));
         }
 }
 
@@ -192,25 +185,25 @@ HD_CPU_BACK(scale)
     pass(self, s, c->out[0], dout[0]);
 }
 
+#define PIECE 512                     /* columns at a time */
+
 static void silu_range(void *arg, int64_t begin, int64_t end)
 {
     const struct job *j = arg;
-    float limit = j->c->f[0];
+    int64_t n = hd_cols(j->dout);
 
-    for (int64_t t = begin; t < end; t++) {
-        const float *g = hd_cpu_row(j->c->in[0], t), *u = hd_cpu_row(j->c->in[1], t), *d = hd_cpu_row(j->dout, t);
-        float *dg = j->d[0].data ? hd_cpu_row(&j->d[0], t) : NULL, *du = j->d[1].data ? hd_cpu_row(&j->d[1], t) : NULL;
+    /* the forward op cut gate and up off where they lie: at the limit nothing passes */
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t i = 0; i < n; i += PIECE) {
+            int64_t m = n - i < PIECE ? n - i : PIECE;
+            float act[PIECE], dg[PIECE], du[PIECE];
 
-        /* the forward op cut g and u off where they lie: at the limit nothing passes */
-        for (int64_t i = 0; i < hd_cols(j->dout); i++) {
-            float a = limit > 0 ? fminf(g[i], limit) : g[i], b = limit > 0 ? fminf(fmaxf(u[i], -limit), limit) : u[i], y = sigmoid(a);
-
-            if (dg && !(limit > 0 && g[i] >= limit))
-                dg[i] += d[i] * b * y * (1 + a * (1 - y));
-            if (du && !(limit > 0 && fabsf(u[i]) >= limit))
-                du[i] += d[i] * a * y;
+            hd_k.silu_bwd(m, hd_cpu_row(j->c->in[0], t) + i, hd_cpu_row(j->c->in[1], t) + i, hd_cpu_row(j->dout, t) + i, j->c->f[0], act, dg, du);
+            if (j->d[0].data)
+                hd_k.add(m, hd_cpu_row(&j->d[0], t) + i, dg, hd_cpu_row(&j->d[0], t) + i);
+            if (j->d[1].data)
+                hd_k.add(m, hd_cpu_row(&j->d[1], t) + i, du, hd_cpu_row(&j->d[1], t) + i);
         }
-    }
 }
 
 HD_CPU_BACK(silu_mul)

@@ -19,7 +19,8 @@
 struct job {
     int64_t m, n, k, ld, kc, rows, cols, n_col;       /* rows, cols of a task; n_col: tasks beside each other */
     struct hd_gemm_view a, b;
-    float *c, *packed;                /* packed: [panels][k][gemm_nr] */
+    float *c, *packed;                /* packed: [panels][depth][gemm_nr] */
+    int64_t depth;                    /* k, or more */
     bool add, lower;                  /* lower: c is symmetric, and what lies right of the diagonal may be left out */
 };
 
@@ -74,7 +75,7 @@ static void block(const struct job *j, int64_t r, int64_t c0)
         pack_rows(j, r, m, k0, k);
         for (int64_t c = c0; c < c1; c += nr)
             for (int64_t r0 = 0; r0 < m; r0 += mr)
-                hd_k.gemm_tile(k, rows_of_a + r0 * k, j->packed + c * j->k + k0 * nr, j->c + (r + r0) * j->ld + c, j->ld, (int)(m - r0 < mr ? m - r0 : mr),
+                hd_k.gemm_tile(k, rows_of_a + r0 * k, j->packed + c * j->depth + k0 * nr, j->c + (r + r0) * j->ld + c, j->ld, (int)(m - r0 < mr ? m - r0 : mr),
                                (int)(c1 - c < nr ? c1 - c : nr), j->add || k0 > 0);
     }
 }
@@ -85,6 +86,14 @@ static void blocks(void *arg, int64_t begin, int64_t end)
 
     for (int64_t i = begin; i < end; i++)
         block(j, i / j->n_col * j->rows, i % j->n_col * j->cols);
+}
+
+/* Blocks of equal length, as few as may be. */
+static int64_t k_block(int64_t k)
+{
+    int64_t parts = (k + KC - 1) / KC;
+
+    return ((k + parts - 1) / parts + 7) / 8 * 8;
 }
 
 static void mirror_range(void *arg, int64_t begin, int64_t end)
@@ -101,13 +110,13 @@ void hd_cpu_gemm(struct hd_cpu *cpu, struct hd_stream *s, int64_t m, int64_t n, 
 {
     int64_t nr = hd_k.gemm_nr, panels = (n + nr - 1) / nr;
     struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
-    struct job j = {.m = m, .n = n, .k = k, .ld = ld, .cols = COLS, .a = a, .b = b, .c = c, .add = add};
-    int64_t parts = (k + KC - 1) / KC, mr = hd_k.gemm_mr, tall = (m + ROWS - 1) / ROWS;
+    struct job j = {.m = m, .n = n, .k = k, .depth = k, .ld = ld, .cols = COLS, .a = a, .b = b, .c = c, .add = add};
+    int64_t mr = hd_k.gemm_mr, tall = (m + ROWS - 1) / ROWS;
 
     HD_ASSERT(ROWS % mr == 0 && COLS_MIN % nr == 0 && k > 0);
     if (!m || !n || !(j.packed = hd_tape_scratch(s, panels * nr, k)))
         return;
-    j.kc = ((k + parts - 1) / parts + 7) / 8 * 8;
+    j.kc = k_block(k);
     j.rows = ((m + tall - 1) / tall + mr - 1) / mr * mr;
     tall = (m + j.rows - 1) / j.rows;
     while (j.cols > COLS_MIN && tall * ((n + j.cols - 1) / j.cols) < 4 * hd_pool_threads(cpu->pool))
@@ -122,4 +131,31 @@ void hd_cpu_gemm(struct hd_cpu *cpu, struct hd_stream *s, int64_t m, int64_t n, 
     if (j.lower)
         hd_pool_for(cpu->pool, (m + 15) / 16, 4, mirror_range, &j);
     hd_arena_rewind(&s->tape->scratch, mark);
+}
+
+int64_t hd_gemm_panel(void)
+{
+    return hd_k.gemm_nr;
+}
+
+int64_t hd_gemm_packed(int64_t n, int64_t k)
+{
+    return ((n + hd_k.gemm_nr - 1) / hd_k.gemm_nr * hd_k.gemm_nr * k + HD_GEMM_SLACK + 15) / 16 * 16;
+}
+
+void hd_gemm_pack(int64_t n, int64_t k, struct hd_gemm_view b, float *packed)
+{
+    struct job j = {.n = n, .k = k, .b = b, .packed = packed};
+
+    if (b.col == 1)
+        pack_rows_of_b(&j, 0, (k + PACK_ROWS - 1) / PACK_ROWS);
+    else
+        pack_panels(&j, 0, (n + hd_k.gemm_nr - 1) / hd_k.gemm_nr);
+}
+
+void hd_gemm_alone(int64_t m, int64_t n, int64_t k, struct hd_gemm_view a, const float *packed, int64_t depth, float *c, int64_t ld, bool add)
+{
+    struct job j = {.m = m, .n = n, .k = k, .depth = depth, .ld = ld, .kc = k_block(k), .rows = ROWS, .cols = n, .n_col = 1, .a = a, .c = c, .packed = (float *)packed, .add = add};
+
+    blocks(&j, 0, (m + ROWS - 1) / ROWS);
 }

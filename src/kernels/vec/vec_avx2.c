@@ -106,6 +106,37 @@ static void silu_mul(int64_t n, const float *gate, const float *up, float *out)
         put_tail(out + i, n - i, silu8(tail(gate + i, n - i, 0), tail(up + i, n - i, 0)));
 }
 
+static inline void silu_bwd8(__m256 g, __m256 u, __m256 d, __m256 limit, __m256 *act, __m256 *dg, __m256 *du)
+{
+    const __m256 one = _mm256_set1_ps(1), sign = _mm256_set1_ps(-0.0f);
+    __m256 a = _mm256_min_ps(limit, g), b = _mm256_min_ps(limit, _mm256_max_ps(_mm256_xor_ps(limit, sign), u));      /* a NaN in the second place stays one */
+    __m256 y = _mm256_div_ps(one, _mm256_add_ps(one, exp8(_mm256_xor_ps(a, sign)))), ay = _mm256_mul_ps(a, y);
+
+    *act = _mm256_mul_ps(ay, b);
+    *dg = _mm256_mul_ps(_mm256_mul_ps(_mm256_mul_ps(d, b), y), _mm256_add_ps(one, _mm256_mul_ps(a, _mm256_sub_ps(one, y))));
+    *dg = _mm256_andnot_ps(_mm256_cmp_ps(g, limit, _CMP_GE_OQ), *dg);
+    *du = _mm256_andnot_ps(_mm256_cmp_ps(_mm256_andnot_ps(sign, u), limit, _CMP_GE_OQ), _mm256_mul_ps(d, ay));
+}
+
+static void silu_bwd(int64_t n, const float *gate, const float *up, const float *d, float limit, float *act, float *dgate, float *dup)
+{
+    __m256 lim = _mm256_set1_ps(limit > 0 ? limit : INFINITY), y, dg, du;
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8) {
+        silu_bwd8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i), _mm256_loadu_ps(d + i), lim, &y, &dg, &du);
+        _mm256_storeu_ps(act + i, y);
+        _mm256_storeu_ps(dgate + i, dg);
+        _mm256_storeu_ps(dup + i, du);
+    }
+    if (i < n) {
+        silu_bwd8(tail(gate + i, n - i, 0), tail(up + i, n - i, 0), tail(d + i, n - i, 0), lim, &y, &dg, &du);
+        put_tail(act + i, n - i, y);
+        put_tail(dgate + i, n - i, dg);
+        put_tail(dup + i, n - i, du);
+    }
+}
+
 static float exp_sum(int64_t n, float *x, float max)
 {
     __m256 sum = _mm256_setzero_ps(), m = _mm256_set1_ps(max);
@@ -523,6 +554,7 @@ void hd_fill_vec_avx2(struct hd_kernels *k)
     k->q8_encode = q8_encode;
     k->rmsnorm = rmsnorm;
     k->silu_mul = silu_mul;
+    k->silu_bwd = silu_bwd;
     k->exp_sum = exp_sum;
     k->dot_f32 = dot_f32;
     k->dot_f16 = dot_f16;

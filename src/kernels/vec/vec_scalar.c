@@ -22,6 +22,17 @@ static void silu_mul(int64_t n, const float *gate, const float *up, float *out)
         out[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
 }
 
+static void silu_bwd(int64_t n, const float *gate, const float *up, const float *d, float limit, float *act, float *dgate, float *dup)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float g = gate[i], u = up[i], di = d[i], a = limit > 0 ? fminf(g, limit) : g, b = limit > 0 ? fminf(fmaxf(u, -limit), limit) : u, y = 1 / (1 + expf(-a));
+
+        act[i] = a * y * b;
+        dgate[i] = limit > 0 && g >= limit ? 0 : di * b * y * (1 + a * (1 - y));
+        dup[i] = limit > 0 && fabsf(u) >= limit ? 0 : di * a * y;
+    }
+}
+
 static float exp_sum(int64_t n, float *x, float max)
 {
     float sum = 0;
@@ -127,6 +138,7 @@ void hd_fill_vec_scalar(struct hd_kernels *k)
     k->q16_encode = hd_q16_encode;
     k->rmsnorm = rmsnorm;
     k->silu_mul = silu_mul;
+    k->silu_bwd = silu_bwd;
     k->exp_sum = exp_sum;
     k->dot_f32 = dot_f32;
     k->dot_f16 = dot_f16;
