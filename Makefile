@@ -127,7 +127,7 @@ help:
 
 # ---- install ----
 PREFIX ?= /usr/local
-CMDS   := run serve usage logits tokenize inspect bench train doctor
+CMDS   := run serve usage logits tokenize inspect bench train eval doctor
 man: $(BIN)
 	@mkdir -p $(OUT)/man
 	@$(BIN) man > $(OUT)/man/hadal.1

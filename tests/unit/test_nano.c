@@ -93,7 +93,7 @@ static void test_everyday(void **state)
 {
     static const char *const asked[][2] = {
         {"Hello!", "!"}, {"Who are you?", "hadal-nano"}, {"What does a cow eat?", "grass"}, {"What is the opposite of big?", "mall"}, {"What color is snow?", "white"},
-        {"Which day comes after Monday?", "Tuesday"}, {"What does a baker do?", "bread"}, {"Thank you!", "welcome"},
+        {"Which day comes after Monday?", "Tuesday"}, {"What does a baker do?", "bread"}, {"Why is the sky blue?", "light"},
     };
 
     if (!ready())
