@@ -13,7 +13,7 @@
 static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
                                     "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample"};
 static const char *const known_data[] = {"train", "val", "val_part", "targets"};
-static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts"};
+static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "ema"};
 static const char *const known_schedule[] = {"name", "warmup", "last", "decay", "minutes"};
 static const char *const known_balance[] = {"bias_speed", "loss"};
 static const char *const known_indexer[] = {"weight", "dense"};
@@ -126,6 +126,7 @@ static int read_optim(struct hd_train_config *c, const char *file, struct hd_err
     HD_TRY(hd_json_real_or(o, "momentum", 0, 0.9999, hp->momentum, &hp->momentum, file, err));
     HD_TRY(hd_json_real_or(o, "table_lr", 0, 1000, hp->table_lr, &hp->table_lr, file, err));
     HD_TRY(hd_json_real_or(o, "clip", 0, 1e9, hp->clip, &hp->clip, file, err));
+    HD_TRY(hd_json_real_or(o, "ema", 0, 0.999999, 0, &c->ema, file, err));
     HD_TRY(hd_json_bool_or(o, "muon_experts", hp->muon_experts, &experts, file, err));
     HD_TRY(hd_json_int_or(o, "ns_steps", 1, 20, hp->ns_steps + hp->ns_last, &steps, file, err));
     hp->muon_experts = experts;

@@ -32,6 +32,7 @@ struct hd_train_config {
     double qat_from;                  /* of all steps: where rounding begins */
     double init_std;
     uint64_t seed;
+    double ema;                       /* decay of the weights' average; 0: none is kept */
     int ngram;                        /* order of the n-gram model whose loss stands beside; 0: none */
     int64_t eval_every, save_every, log_every;
     int64_t sample_tokens;            /* 0: none */

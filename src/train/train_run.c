@@ -322,9 +322,9 @@ static int save_state(struct hd_train_run *r, struct hd_err *err)
     struct hd_trainer *t = &r->trainer;
     struct state_head h = {STATE_VERSION, r->train.hash, r->val.hash, r->step, t->optim.step, r->n_tok, r->loader.epoch, r->loader.at, (int64_t)t->ps.n_float, r->smooth, r->best,
                            r->c.task.at, r->c.task.running, r->c.schedule.minutes > 0 ? elapsed(r) : 0};
-    const float *block[3] = {t->ps.w, t->optim.m, t->optim.v};
-    static const char *const name[3] = {"weights", "first_average", "second_average"};
-    int64_t n_head = sizeof h;
+    const float *block[4] = {t->ps.w, t->optim.m, t->optim.v, r->average.w};
+    static const char *const name[4] = {"weights", "first_average", "second_average", "weights_average"};
+    int64_t n_head = sizeof h, n_block = r->average.w ? 4 : 3;
     struct hd_st_writer w;
     int rc;
 
@@ -332,13 +332,13 @@ static int save_state(struct hd_train_run *r, struct hd_err *err)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
     hd_st_writer_init(&w);
     hd_st_writer_declare(&w, "head", HD_U8, 1, &n_head);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < n_block; i++)
         hd_st_writer_declare(&w, name[i], HD_F32, 1, &h.n_float);
     rc = hd_st_writer_begin(&w, path, err);
     hd_free(path);
     HD_TRY(rc);
     hd_st_writer_data(&w, &h, sizeof h);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < n_block; i++)
         hd_st_writer_data(&w, block[i], t->ps.n_float * sizeof(float));
     return hd_st_writer_commit(&w, err);
 }
@@ -356,13 +356,15 @@ static int take_state(struct hd_train_run *r, const struct hd_file_map *f, const
     memcpy(&h, f->data + 8 + n, sizeof h);
     if (h.version != STATE_VERSION)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: version %llu; expected %d", path, (unsigned long long)h.version, STATE_VERSION);
-    if (h.n_float != (int64_t)t->ps.n_float || f->n - 8 - n - sizeof h != 3 * bytes)
+    if (h.n_float != (int64_t)t->ps.n_float || f->n - 8 - n - sizeof h != (r->average.w ? 4 : 3) * bytes)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: holds %lld weights; the model has %zu: it is of another run", path, (long long)h.n_float, t->ps.n_float);
     if (h.data_hash != r->train.hash || h.val_hash != r->val.hash)
         return hd_err_set(err, HD_ERR_USAGE, "%s: the %s data are not those that the run began with", path, h.data_hash != r->train.hash ? "training" : "validation");
     memcpy(t->ps.w, f->data + 8 + n + sizeof h, bytes);
     memcpy(t->optim.m, f->data + 8 + n + sizeof h + bytes, bytes);
     memcpy(t->optim.v, f->data + 8 + n + sizeof h + 2 * bytes, bytes);
+    if (r->average.w)
+        memcpy(r->average.w, f->data + 8 + n + sizeof h + 3 * bytes, bytes);
     r->step = h.step;
     t->optim.step = h.optim_step;
     r->n_tok = h.n_tok;
@@ -406,6 +408,7 @@ static int plan_native(struct hd_train_run *r, struct hd_err *err)
 int hd_train_run_open(struct hd_train_run *r, bool resume, struct hd_err *err)
 {
     HD_TRY(hd_trainer_open(&r->trainer, &r->m, &r->c.hp, r->pool, &r->be, err));
+    HD_TRY(hd_average_init(&r->average, r->c.ema, &r->trainer.ps, err));
     r->since = hd_now();
     if (r->c.qat)
         HD_TRY(plan_native(r, err));
@@ -421,6 +424,7 @@ static int round_when_due(struct hd_train_run *r, struct hd_err *err)
 
 void hd_train_run_close(struct hd_train_run *r)
 {
+    hd_average_release(&r->average);
     if (r->trainer.m)
         hd_trainer_close(&r->trainer);
     hd_batch_release(&r->batch);
@@ -461,6 +465,7 @@ int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double
     *lr = hd_schedule_lr(&r->c.schedule, r->step, elapsed(r));
     HD_TRY(hd_trainer_update(&r->trainer, *lr, out, err));
     r->step++;
+    hd_average_update(&r->average, &r->trainer.ps, r->step, r->pool);
     r->n_tok += out->n_tok;
     if (r->c.task.n_stage)
         hd_curriculum_took(&r->c.task, out->sure);
@@ -504,6 +509,20 @@ static int save_native(const struct hd_train_run *r, struct hd_err *err)
     return rc;
 }
 
+static int save_average(struct hd_train_run *r, struct hd_err *err)
+{
+    char *dir = hd_path_join(r->c.out, "ema");
+    int rc;
+
+    if (!dir)
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
+    hd_average_swap(&r->average, &r->trainer.ps);
+    rc = hd_model_dir_write(dir, r->c.out, &r->trainer.ps, HD_F32, err);
+    hd_average_swap(&r->average, &r->trainer.ps);
+    hd_free(dir);
+    return rc;
+}
+
 int hd_train_run_save(struct hd_train_run *r, bool best, struct hd_err *err)
 {
     char *path = best ? hd_path_join(r->c.out, "best") : NULL;
@@ -514,5 +533,7 @@ int hd_train_run_save(struct hd_train_run *r, bool best, struct hd_err *err)
     hd_free(path);
     if (rc == HD_OK && r->c.qat)
         rc = save_native(r, err);
+    if (rc == HD_OK && r->average.w)
+        rc = save_average(r, err);
     return rc < 0 ? rc : save_state(r, err);
 }

@@ -2,6 +2,7 @@
  *
  *   OUT/config.json, model.safetensors, tokenizer.json, generation_config.json      the model as it was saved last: `hadal run OUT`
  *   OUT/best/                    the same, where the validation loss was least
+ *   OUT/ema/                     the weights' moving average, where one is kept
  *   OUT/native/                  with "qat": the same in the formats that DeepSeek publishes (quant.h)
  *   OUT/state.safetensors        everything to go on with: masters, averages, cursor. One file, written whole or not at all
  *   OUT/train.json               the run's configuration
@@ -11,6 +12,7 @@
 #define HD_TRAIN_TRAIN_RUN_H
 
 #include "train/curriculum.h"
+#include "train/average.h"
 #include "train/train_config.h"
 
 struct hd_train_run {
@@ -23,6 +25,7 @@ struct hd_train_run {
     struct hd_loader loader;
     struct hd_batch batch;
     struct hd_trainer trainer;
+    struct hd_average average;
     struct hd_trainer_plan plan;
     int64_t step;                     /* updates done */
     int64_t n_tok;                    /* tokens seen */

@@ -80,6 +80,16 @@ works "a tokenizer of its own" "$HADAL" train "$T/g.json" -q
 works "that tokenizes" "$HADAL" tokenize "$T/g" -p "the sea"
 echo "1..$n"
 
+# an average of the weights is kept, cut and resumed like everything else
+config e e ', "steps": 12, "optimizer": {"ema": 0.9}'
+works "an average of weights" "$HADAL" train "$T/e.json" -q
+works "is a model" "$HADAL" run "$T/e/ema" --raw -p "the sea" -n 4 --temp 0
+config f f ', "steps": 12, "optimizer": {"ema": 0.9}'
+works "the same, 5 steps" "$HADAL" train "$T/f.json" -q --steps 5
+works "and the rest" "$HADAL" train --resume "$T/f" -q -t 1
+cmp -s "$T/e/ema/model.safetensors" "$T/f/ema/model.safetensors" && ! cmp -s "$T/e/ema/model.safetensors" "$T/e/model.safetensors"
+report $? "the same bits, not the last step's"
+
 # conversations, completions, time, stored weights, perplexity
 i=0
 while [ $i -lt 40 ]; do echo "{\"prompt\": \"number $((i % 7)): \", \"completion\": \"the sea is deep\"}"; i=$((i + 1)); done >"$T/pairs.jsonl"

@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "token/bpe_train.h"
+#include "train/average.h"
 #include "train/document.h"
 #include "train/lr_schedule.h"
 #include "train/model_dir.h"
@@ -138,9 +139,35 @@ static void test_schedule_minutes(void **state)
     assert_true(fabs(hd_schedule_lr(&s, 100, 300) - 0.55) < 1e-12 && fabs(hd_schedule_lr(&s, 1, 601) - 0.1) < 1e-12);
 }
 
+/* By hand: d is 2/11 after the first step, then 3/12. */
+static void test_average(void **state)
+{
+    float w[3] = {1, 2, 3};
+    struct hd_params ps = {.w = w, .n_float = 3};
+    struct hd_average a;
+    struct hd_pool *pool;
+
+    assert_ok(hd_pool_create(&pool, 2, &test_err));
+    assert_ok(hd_average_init(&a, 0.99, &ps, &test_err));
+    w[0] = 12;
+    hd_average_update(&a, &ps, 1, pool);
+    assert_true(fabs(a.w[0] - (1 + 9.0 / 11 * 11)) < 1e-5 && a.w[1] == 2);
+    w[0] = 30;
+    hd_average_update(&a, &ps, 2, pool);
+    assert_true(fabs(a.w[0] - (10 + 9.0 / 12 * 20)) < 1e-5);
+    hd_average_swap(&a, &ps);
+    assert_true(a.w[0] == 30 && fabs(w[0] - 25) < 1e-5);
+    hd_average_release(&a);
+    assert_ok(hd_average_init(&a, 0, &ps, &test_err));
+    assert_null(a.w);
+    hd_average_update(&a, &ps, 3, pool);
+    hd_average_swap(&a, &ps);
+    hd_pool_free(pool);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_documents), cmocka_unit_test(test_ngram_loss), cmocka_unit_test(test_events), cmocka_unit_test(test_schedule_minutes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_documents), cmocka_unit_test(test_ngram_loss), cmocka_unit_test(test_events), cmocka_unit_test(test_schedule_minutes), cmocka_unit_test(test_average)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
