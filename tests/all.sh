@@ -28,6 +28,8 @@ if $make B=emulate checkkern >"$log" 2>&1; then build/emulate/tests/checkkern >"
 tally "every x86 level, emulated" "$log"
 if $make B=aarch64 CC=aarch64-linux-gnu-gcc checkkern >"$log" 2>&1; then qemu-aarch64 build/aarch64/tests/checkkern >"$log" 2>&1; fi
 tally "aarch64, under qemu" "$log"
+sh tests/needle.sh >"$log" 2>&1
+tally "needles at 65,536 tokens" "$log"
 sh tests/fuzz/replay.sh >"$log" 2>&1
 tally "fuzz corpora" "$log"
 echo "$total passed, $bad failed"

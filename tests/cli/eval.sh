@@ -34,3 +34,8 @@ fails 1 "a stage without room" "$HADAL" train "$T/bad.json" -q
 complains "says which" "stage 1"
 sed 's/"context": 32/"context": 32, "data": {"train": "x"}/' "$T/r.json" >"$T/bad.json"
 fails 1 "a task beside data" "$HADAL" train "$T/bad.json" -q
+
+# the shipped model: eight times its longest training sequence
+works "the recall model" "$HADAL" eval needle models/recall --ctx 4096 --records 64 --queries 64 --shortcut --json
+[ "$(sed -n 's/.*"right": \([0-9]*\), "tokens.*/\1/p' "$T/out")" -ge 58 ]
+report $? "finds nine of ten"
