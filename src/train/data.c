@@ -155,7 +155,8 @@ int hd_data_split(struct hd_data *d, struct hd_data *val, double part, struct hd
 void hd_data_seal(struct hd_data *d, const struct hd_tokenizer *tok)
 {
     d->hash = hd_hash(HD_HASH_INIT, d->id, (size_t)d->n * sizeof *d->id);
-    d->hash = hd_hash(d->hash, d->doc, (size_t)(d->n_doc + 1) * sizeof *d->doc);
+    if (d->doc)                       /* no validation data at all */
+        d->hash = hd_hash(d->hash, d->doc, (size_t)(d->n_doc + 1) * sizeof *d->doc);
     if (d->skip)
         d->hash = hd_hash(d->hash, d->skip, (size_t)d->n);
     d->n_bytes = 0;

@@ -80,6 +80,10 @@ works "a tokenizer of its own" "$HADAL" train "$T/g.json" -q
 works "that tokenizes" "$HADAL" tokenize "$T/g" -p "the sea"
 echo "1..$n"
 
+# no validation at all
+sed "s|\"data\": {\"train\": \"$T/text.txt\"}|\"data\": {\"train\": \"$T/text.txt\", \"val_part\": 0}|; s|\"out\": \"$T/a\"|\"out\": \"$T/n\"|" "$T/a.json" >"$T/n.json"
+works "without validation data" "$HADAL" train "$T/n.json" -q --steps 2
+
 # an average of the weights is kept, cut and resumed like everything else
 config e e ', "steps": 12, "optimizer": {"ema": 0.9}'
 works "an average of weights" "$HADAL" train "$T/e.json" -q

@@ -90,6 +90,7 @@ def main():
     p.add_argument("--cache", help="where packages are fetched to and unpacked (default: OUT/cache)")
     p.add_argument("--stories", type=int, default=18000)
     p.add_argument("--talks", type=int, default=45000)
+    p.add_argument("--thoughts", type=float, default=0.2, help="share of conversations in thinking mode")
     p.add_argument("--natural", type=float, default=1, help="share of the texts that no rule wrote")
     p.add_argument("--val", type=float, default=VAL, help="share of all documents that is held out")
     p.add_argument("--words", type=int, default=COMMON_WORDS)
@@ -100,11 +101,12 @@ def main():
     os.makedirs(a.cache, exist_ok=True)
     dropped, seen, report = collections.Counter(), set(), collections.defaultdict(lambda: {"documents": 0, "bytes": 0, "hash": hashlib.sha256()})
     docs = documents(a, dropped)
-    random.Random(a.seed).shuffle(docs)
+    rng = random.Random(a.seed)
+    rng.shuffle(docs)
     files = {k: open(os.path.join(a.out, k + ".jsonl"), "w") for k in ("text", "chat", "val")}
     held = set()
     for source, kind, value in docs:
-        line = json.dumps({kind: value})
+        line = json.dumps(skills.with_thought(random.Random(f"thought {len(seen)}"), value) if source == "talks" and rng.random() < a.thoughts else {kind: value})
         key = hashlib.sha256(line.encode()).digest()
         if key in held or (source != "talks" and key in seen):        # short turns of talk may come again, but nothing that is held out
             dropped["seen before"] += 1

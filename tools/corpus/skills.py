@@ -363,3 +363,12 @@ def talk(rng):
     if rng.random() < 0.1:
         m = [{"role": "system", "content": rng.choice(SYSTEM)}] + m
     return m
+
+
+THOUGHTS = ["I know this.", "I can answer this in simple words.", "Let me think. The answer is short.", "I should be friendly.", "The user said something to me. I answer.", "This is easy."]
+
+
+def with_thought(rng, m):
+    """The conversation in thinking mode: a short thought before the last answer, which alone is learned (those before it have lost theirs)."""
+    last = dict(m[-1], reasoning_content=rng.choice(THOUGHTS))
+    return {"thinking": rng.choice(["on", "on", "low", "high", "max"]), "messages": [dict(x, weight=0) if x["role"] == "assistant" else x for x in m[:-1]] + [last]}
