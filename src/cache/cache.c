@@ -110,6 +110,7 @@ int hd_cache_init(struct hd_cache *c, const struct hd_cache_spec *spec, int64_t 
             return hd_err_set(err, HD_ERR_USAGE, "cache part %s of layer %d: row of %lld, ratio %d, window %d make no sense", p->name, p->layer,
                               (long long)p->row_len, p->ratio, p->window);
         }
+        c->behind |= p->behind;
         c->offset[i] = p->kind == HD_PART_PAGED ? in_page : in_seq;
         *(p->kind == HD_PART_PAGED ? &in_page : &in_seq) += part_bytes(p, c->page_tokens);
     }

@@ -35,6 +35,8 @@ struct hd_cache_part {
     struct hd_kv_row pack;        /* code not NONE: rows are packed so, instead of row_len elements of type */
     int ratio;                    /* PAGED: tokens a row; 1 otherwise */
     int window, slack;            /* WINDOW: rows needed; rows more, so that small rewinds are exact */
+    bool behind;                  /* PAGED: a step may write the row before its first, too */
+    bool hint;                    /* what is read from it decides no token (draft modules): a rewind that cannot restore it goes there all the same */
 };
 
 struct hd_cache_spec {
@@ -61,6 +63,7 @@ struct hd_cache {
     struct hd_page *free;
     struct hd_slab *slabs;
     uint64_t spec_hash, epoch;
+    bool behind;                  /* some part is */
     int n_seq;
 };
 

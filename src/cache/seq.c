@@ -68,13 +68,14 @@ static int push_page(struct hd_seq *s, struct hd_err *err)
     return HD_OK;
 }
 
-/* The page that the next token falls into becomes this sequence's own. */
+/* The page that the next token falls into becomes this sequence's own; where parts are written behind, that of the newest one too. */
 static int own_last(struct hd_seq *s, struct hd_err *err)
 {
-    size_t i = (size_t)(s->len / s->cache->page_tokens);
+    int64_t at = s->len - (s->cache->behind && s->len);
+    size_t i = (size_t)(at / s->cache->page_tokens);
     struct hd_page *p;
 
-    if (s->len % s->cache->page_tokens == 0 || s->page[i]->n_ref == 1)
+    if ((at == s->len && at % s->cache->page_tokens == 0) || s->page[i]->n_ref == 1)
         return HD_OK;
     HD_TRY(hd_page_take(s->cache, &p, err));
     memcpy(p->data, s->page[i]->data, (size_t)s->cache->page_bytes);
@@ -127,7 +128,7 @@ int64_t hd_cache_spec_reach(const struct hd_cache_spec *spec, int64_t n, int64_t
         const struct hd_cache_part *p = &spec->part[i];
 
         /* the ring holds the last window + slack of the positions written so far */
-        if (p->kind == HD_PART_STATE || (p->kind == HD_PART_WINDOW && high > p->window + p->slack && len - p->window < high - (p->window + p->slack)))
+        if (!p->hint && (p->kind == HD_PART_STATE || (p->kind == HD_PART_WINDOW && high > p->window + p->slack && len - p->window < high - (p->window + p->slack))))
             return 0;
     }
     return len;

@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/model_tokenizer.h"
+#include "engine/speculate.h"
 #include "token/token.h"
 
 enum hd_opt_kind { HD_OPT_FLAG, HD_OPT_INT, HD_OPT_REAL, HD_OPT_TEXT, HD_OPT_LIST };     /* LIST: text, may be repeated */
@@ -76,11 +77,20 @@ int hd_out_flush(struct hd_err *err);
 /* --exact, --threads, --cpu, --ctx, --kv, --chunk as engine options. */
 int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_err *err);
 
+/* --draft; then o says whether the draft module is to be loaded. */
+int hd_draft_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_speculate_options *out, struct hd_err *err);
+
+/* bench_draft.c: what checking guesses costs, and what they bring, behind depth tokens; lines, or a JSON member "draft" with a comma before it. */
+int hd_bench_draft(struct hd_engine *e, const struct hd_speculate_options *how, int64_t depth, int64_t n_gen, bool json, struct hd_err *err);
+
 /* Ids from "1,2,3" or "@FILE". */
 int hd_cli_ids(const char *text, struct hd_ids *out, struct hd_err *err);
 
 /* Seconds, monotonic. */
 double hd_now(void);
+
+#define HD_OPT_DRAFT                                                                                                       \
+    {"draft", 0, HD_OPT_TEXT, "HOW", 0, 0, "guess tokens and check several at once, which changes no answer: auto (default: with the checkpoint's draft module, if it has one, as many as pay), N of them, ngram (from earlier text, any model), ngram:N, or off"}
 
 #define HD_OPT_MODEL_COMMON                                                                                               \
     {"exact", 0, HD_OPT_TEXT, "MODE", 0, 0, "f32: weights dequantised, all arithmetic float32 or wider; official: the reference's rounding points"},           \

@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/plot.h"
@@ -13,6 +15,7 @@
 #include "engine/synthetic.h"
 
 #define REPEAT 3
+#define LONG_S 20.0                   /* after so many seconds a measurement is not repeated */
 #define MAX_LIST 16
 
 static int parse_list(const char *s, int64_t lo, int64_t *out, struct hd_err *err)
@@ -35,88 +38,135 @@ struct result {
     bool decode;
     int64_t tokens, depth, batch;
     double tps, share;
+    double cpu_ms;                    /* a token, of all cores */
+    double fed_s, fed_cpu_s;          /* decode: what feeding the tokens before took */
 };
 
-static int median3(const void *a, const void *b)
+static int by_size(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
 
-    return x < y ? -1 : x > y;
+    return (x > y) - (x < y);
 }
 
-/* Tokens that mean nothing but differ. */
-static void fill_ids(int32_t *ids, int64_t n, int64_t n_vocab)
+static int by_depth(const void *a, const void *b)
 {
-    for (int64_t i = 0; i < n; i++)
-        ids[i] = (int32_t)((i * 7919 + 13) % n_vocab);
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
 }
 
-static int prefill(struct hd_engine *e, const struct hd_roofline *r, int64_t n, struct result *out, struct hd_err *err)
+/* Tokens first .. first + n of a text that means nothing but whose tokens differ. */
+static int32_t *make_ids(int64_t first, int64_t n, int64_t n_vocab, struct hd_err *err)
 {
     int32_t *ids = hd_malloc((size_t)n * sizeof *ids);
-    double sec[REPEAT], ideal = 0;
-    int rc = ids ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for %lld ids", (long long)n);
 
-    if (ids)
-        fill_ids(ids, n, e->model.hp.n_vocab);
-    for (int rep = 0; rep < REPEAT && rc == HD_OK; rep++) {
-        struct hd_session ss;
+    if (!ids)
+        hd_err_set(err, HD_ERR_MEMORY, "no memory for %lld ids", (long long)n);
+    for (int64_t i = 0; i < n && ids; i++)
+        ids[i] = (int32_t)(((first + i) * 7919 + 13) % n_vocab);
+    return ids;
+}
+
+static int interrupted(struct hd_err *err)
+{
+    return hd_err_set(err, HD_ERR_CANCELLED, "interrupted");
+}
+
+/* From an empty cache, once; *ideal is what the roofline allows. */
+static int prefill_once(struct hd_engine *e, const struct hd_roofline *r, const int32_t *ids, int64_t n, double *ideal, struct hd_err *err)
+{
+    struct hd_session ss;
+    int rc = hd_session_open(&ss, e, err);
+
+    if (rc < 0)
+        return rc;
+    *ideal = 0;
+    for (int64_t done = 0; done < n && rc == HD_OK;) {
+        int64_t k = n - done < e->opt.chunk ? n - done : e->opt.chunk;
+        struct hd_step_item it = {.session = &ss, .ids = ids + done, .n_tok = k, .want = done + k == n ? HD_WANT_LAST : HD_WANT_NONE};
+
+        rc = hd_interrupted ? interrupted(err) : hd_engine_step(e, &it, 1, err);
+        *ideal += hd_roofline_seconds(r, &e->last);
+        done += k;
+    }
+    hd_session_close(&ss);
+    return rc;
+}
+
+/* The median of a few, or of one that takes long. */
+static int prefill(struct hd_engine *e, const struct hd_roofline *r, int64_t n, struct result *out, struct hd_err *err)
+{
+    int32_t *ids = make_ids(0, n, e->model.hp.n_vocab, err);
+    double sec[REPEAT], ideal = 0, total = 0, cpu0 = hd_cpu_seconds();
+    int rep = 0, rc = ids ? HD_OK : HD_ERR_MEMORY;
+
+    for (; rep < REPEAT && total < LONG_S && rc == HD_OK; rep++) {
         double t0 = hd_now();
 
-        if ((rc = hd_session_open(&ss, e, err)) < 0)
-            break;
-        ideal = 0;
-        for (int64_t done = 0; done < n && rc == HD_OK;) {
-            int64_t k = n - done < e->opt.chunk ? n - done : e->opt.chunk;
-            struct hd_step_item it = {.session = &ss, .ids = ids + done, .n_tok = k, .want = done + k == n ? HD_WANT_LAST : HD_WANT_NONE};
-
-            rc = hd_engine_step(e, &it, 1, err);
-            ideal += hd_roofline_seconds(r, &e->last);
-            done += k;
-        }
-        sec[rep] = hd_now() - t0;
-        hd_session_close(&ss);
+        rc = prefill_once(e, r, ids, n, &ideal, err);
+        total += sec[rep] = hd_now() - t0;
     }
     hd_free(ids);
     if (rc < 0)
         return rc;
-    qsort(sec, REPEAT, sizeof *sec, median3);
-    *out = (struct result){.tokens = n, .batch = 1, .tps = (double)n / sec[REPEAT / 2], .share = ideal / sec[REPEAT / 2]};
+    qsort(sec, (size_t)rep, sizeof *sec, by_size);
+    *out = (struct result){.tokens = n, .batch = 1, .tps = (double)n / sec[rep / 2], .share = ideal / sec[rep / 2],
+                           .cpu_ms = 1e3 * (hd_cpu_seconds() - cpu0) / ((double)rep * (double)n)};
     return HD_OK;
 }
 
-static int decode(struct hd_engine *e, const struct hd_roofline *r, int64_t depth, int64_t batch, int64_t n_gen, struct result *out, struct hd_err *err)
+static bool keep_on(void *arg, int64_t done, int64_t n)
 {
+    return !hd_interrupted;
+}
+
+/* The session that others are forked from, fed up to depth. */
+static int deepen(struct hd_session *ss, int64_t depth, struct hd_err *err)
+{
+    int64_t n = depth - (int64_t)ss->n;
+    int32_t *ids;
+    int rc;
+
+    if (n <= 0)
+        return HD_OK;
+    if (!(ids = make_ids((int64_t)ss->n, n, ss->engine->model.hp.n_vocab, err)))
+        return HD_ERR_MEMORY;
+    rc = hd_session_feed(ss, ids, n, keep_on, NULL, NULL, err);
+    hd_free(ids);
+    return rc;
+}
+
+static int decode(struct hd_session *base, const struct hd_roofline *r, int64_t batch, int64_t n_gen, struct result *out, struct hd_err *err)
+{
+    struct hd_engine *e = base->engine;
     struct hd_session *ss = hd_calloc((size_t)batch, sizeof *ss);
     struct hd_step_item *it = hd_calloc((size_t)batch, sizeof *it);
-    int32_t *ids = hd_malloc((size_t)(depth + batch) * sizeof *ids);
-    double *sec = hd_malloc((size_t)n_gen * sizeof *sec), ideal = 0;
+    int32_t *ids = make_ids((int64_t)base->n, batch, e->model.hp.n_vocab, err);
+    double *sec = hd_malloc((size_t)n_gen * sizeof *sec), ideal = 0, cpu0;
     int64_t opened = 0;
     int rc = ss && it && ids && sec ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld", (long long)batch);
 
-    if (rc == HD_OK)
-        fill_ids(ids, depth + batch, e->model.hp.n_vocab);
-    for (; opened < batch && rc == HD_OK; opened++) {
-        rc = opened ? hd_session_fork(&ss[opened], &ss[0], err) : hd_session_open(&ss[0], e, err);
-        if (rc < 0)
+    for (; opened < batch && rc == HD_OK; opened++)
+        if ((rc = hd_session_fork(&ss[opened], base, err)) < 0)
             break;
-        if (opened == 0 && depth > 0)
-            rc = hd_session_feed(&ss[0], ids, depth, NULL, NULL, NULL, err);
-    }
+    cpu0 = hd_cpu_seconds();
     for (int64_t g = 0; g < n_gen && rc == HD_OK; g++) {
         double t0 = hd_now();
 
         for (int64_t i = 0; i < batch; i++)
-            it[i] = (struct hd_step_item){.session = &ss[i], .ids = &ids[depth + i], .n_tok = 1, .want = HD_WANT_LAST};
-        rc = hd_engine_step(e, it, (int)batch, err);
+            it[i] = (struct hd_step_item){.session = &ss[i], .ids = &ids[i], .n_tok = 1, .want = HD_WANT_LAST};
+        rc = hd_interrupted ? interrupted(err) : hd_engine_step(e, it, (int)batch, err);
         sec[g] = hd_now() - t0;
         ideal = hd_roofline_seconds(r, &e->last);
     }
+    cpu0 = hd_cpu_seconds() - cpu0;
     for (int64_t i = 0; i < opened; i++)
         hd_session_close(&ss[i]);
     if (rc == HD_OK) {
-        qsort(sec, (size_t)n_gen, sizeof *sec, median3);
-        *out = (struct result){.decode = true, .depth = depth, .batch = batch, .tps = (double)batch / sec[n_gen / 2], .share = ideal / sec[n_gen / 2]};
+        qsort(sec, (size_t)n_gen, sizeof *sec, by_size);
+        *out = (struct result){.decode = true, .depth = (int64_t)base->n, .batch = batch, .tps = (double)batch / sec[n_gen / 2], .share = ideal / sec[n_gen / 2],
+                               .cpu_ms = 1e3 * cpu0 / (double)(n_gen * batch)};
     }
     hd_free(ss);
     hd_free(it);
@@ -145,12 +195,14 @@ static void print_probes(const struct bench *b, bool json)
 static void print_result(const struct result *x, bool json, bool first)
 {
     if (x->decode)
-        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f}"
-                           : "%sdecode  depth %6lld, batch %3lld  %9.1f tok/s   %.2f of the roofline\n",
-                      json && !first ? ", " : "", (long long)x->depth, (long long)x->batch, x->tps, x->share);
+        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f, \"fed_s\": %.3f, \"fed_cpu_s\": %.3f}"
+                           : "%sdecode  depth %7lld, batch %3lld  %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token   (fed in %.1f s, %.1f cpu s)\n",
+                      json && !first ? ", " : "", (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms, x->fed_s, x->fed_cpu_s);
     else
-        hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f}" : "%sprefill %6lld tokens            %9.1f tok/s   %.2f of the roofline\n",
-                      json && !first ? ", " : "", (long long)x->tokens, x->tps, x->share);
+        hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f}"
+                           : "%sprefill %7lld tokens            %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token\n",
+                      json && !first ? ", " : "", (long long)x->tokens, x->tps, x->share, x->cpu_ms);
+    fflush(stdout);
 }
 
 static int write_text(const char *path, const struct hd_str *text, struct hd_err *err)
@@ -170,15 +222,15 @@ static int write_csv(const char *path, const struct bench *b, struct hd_err *err
     int rc;
 
     hd_str_init(&s, 0);
-    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share\n");
+    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,cpu_ms\n");
     for (int i = 0; i < b->n; i++) {
         const struct result *x = &b->res[i];
 
         hd_str_putc(&s, '"');
         for (const char *c = b->name; *c; c++)
             hd_str_puts(&s, *c == '"' ? "\"\"" : (char[]){*c, 0});
-        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
-                      x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share);
+        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.4f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
+                      x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms);
     }
     rc = write_text(path, &s, err);
     hd_str_release(&s);
@@ -214,9 +266,53 @@ static int write_svg(const char *path, const struct bench *b, const int64_t *bat
 
 /* ---- the command ---- */
 
+/* One session grows from depth to depth; what decodes are its forks. */
+static int measure_decode(struct hd_engine *e, struct bench *b, int64_t *depth, int n_depth, const int64_t *batch, int n_batch, int64_t n_gen, bool json, struct hd_err *err)
+{
+    struct hd_session base;
+    int rc = hd_session_open(&base, e, err), first = b->n;
+    double fed = 0, fed_cpu = 0;
+
+    if (rc < 0)
+        return rc;
+    qsort(depth, (size_t)n_depth, sizeof *depth, by_depth);
+    for (int i = 0; i < n_depth && rc == HD_OK; i++) {
+        double t0 = hd_now(), cpu0 = hd_cpu_seconds();
+
+        rc = deepen(&base, depth[i], err);
+        fed += hd_now() - t0;
+        fed_cpu += hd_cpu_seconds() - cpu0;
+        for (int k = 0; k < n_batch && rc == HD_OK; k++)
+            if ((rc = decode(&base, &b->r, batch[k], n_gen, &b->res[b->n], err)) == HD_OK) {
+                b->res[b->n].fed_s = fed;
+                b->res[b->n].fed_cpu_s = fed_cpu;
+                print_result(&b->res[b->n], json, b->n == first);
+                b->n++;
+            }
+    }
+    hd_session_close(&base);
+    return rc;
+}
+
+static void print_memory(const struct hd_engine *e, bool json)
+{
+    double token = hd_cache_spec_token_bytes(&e->model.spec);
+    struct rusage use;
+    char c[32], s[32], p[32];
+
+    getrusage(RUSAGE_SELF, &use);
+    if (json)
+        hd_out_printf("],\n \"memory\": {\"cache_token_bytes\": %.2f, \"cache_bytes\": %lld, \"step_bytes\": %lld, \"peak_bytes\": %lld}", token,
+                      (long long)e->plan.cache_bytes, (long long)e->plan.step_bytes, (long long)use.ru_maxrss * 1024);
+    else
+        hd_out_printf("cache %.1f bytes a token: %s for %lld tokens; steps %s; %s of memory at most\n", token, hd_fmt_bytes(c, e->plan.cache_bytes), (long long)e->opt.n_ctx,
+                      hd_fmt_bytes(s, e->plan.step_bytes), hd_fmt_bytes(p, (int64_t)use.ru_maxrss * 1024));
+}
+
 static int measure(struct hd_args *a, const char *model, struct hd_err *err)
 {
     int64_t tokens[MAX_LIST], depth[MAX_LIST], batch[MAX_LIST], need = 1, n_gen = hd_args_int(a, "n-predict", 32);
+    struct hd_speculate_options so = {.kind = HD_DRAFT_OFF};
     struct hd_engine_options o;
     struct hd_engine e;
     struct bench b = {.name = hd_args_text(a, "synthetic", model)};
@@ -227,11 +323,15 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
     HD_TRY(n_depth = parse_list(hd_args_text(a, "depth", "16,512"), 0, depth, err));
     HD_TRY(n_batch = parse_list(hd_args_text(a, "batch", "1,4"), 1, batch, err));
     HD_TRY(hd_engine_args(a, &o, err));
+    if (hd_args_has(a, "draft"))
+        HD_TRY(hd_draft_args(a, &o, &so, err));
     for (int i = 0; i < n_tok; i++)
         need = tokens[i] > need ? tokens[i] : need;
     for (int i = 0; i < n_depth; i++)
         for (int k = 0; k < n_batch; k++)
             need = depth[i] + batch[k] * (n_gen + 128) > need ? depth[i] + batch[k] * (n_gen + 128) : need;
+    if (so.kind != HD_DRAFT_OFF && need < depth[n_depth - 1] + 4 * n_gen + 128)
+        need = depth[n_depth - 1] + 4 * n_gen + 128;
     if (!o.n_ctx)
         o.n_ctx = need;
     HD_TRY(hd_engine_open(&e, model, &o, err));
@@ -244,18 +344,18 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
             print_result(&b.res[b.n++], json, i == 0);
     if (json)
         hd_out_printf("],\n \"decode\": [");
-    for (int i = 0; i < n_depth && rc == HD_OK; i++)
-        for (int k = 0; k < n_batch && rc == HD_OK && !hd_interrupted; k++)
-            if ((rc = decode(&e, &b.r, depth[i], batch[k], n_gen, &b.res[b.n], err)) == HD_OK)
-                print_result(&b.res[b.n++], json, !i && !k);
-    if (json)
-        hd_out_printf("]}\n");
+    if (rc == HD_OK)
+        rc = measure_decode(&e, &b, depth, n_depth, batch, n_batch, n_gen, json, err);
+    if (rc == HD_OK)
+        print_memory(&e, json);
+    if (so.kind != HD_DRAFT_OFF && rc == HD_OK && !hd_interrupted)
+        rc = hd_bench_draft(&e, &so, depth[n_depth - 1], 4 * n_gen, json, err);
+    if (json && rc == HD_OK)
+        hd_out_printf("}\n");
     if (rc == HD_OK && hd_args_has(a, "csv"))
         rc = write_csv(hd_args_text(a, "csv", NULL), &b, err);
     if (rc == HD_OK && hd_args_has(a, "svg"))
         rc = write_svg(hd_args_text(a, "svg", NULL), &b, batch, n_batch, err);
-    if (rc == HD_OK && hd_interrupted)
-        rc = hd_err_set(err, HD_ERR_IO, "interrupted");
 out:
     hd_engine_close(&e);
     return rc;
@@ -350,6 +450,7 @@ static const struct hd_opt opts[] = {
     {"kernels", 0, HD_OPT_FLAG, NULL, 0, 0, "no model: matrix products alone, in every format that matters, at V4-Flash's shapes"},
     {"grammar", 0, HD_OPT_TEXT, "MODEL", 0, 0, "only what constrained decoding costs a token with this model's vocabulary (its tokenizer is all that is needed)"},
     {"keep", 0, HD_OPT_TEXT, "DIR", 0, 0, "leave those weights in DIR, which must not exist yet (default: removed at the end)"},
+    {"draft", 0, HD_OPT_TEXT, "HOW", 0, 0, "measure guesses too, as hadal run makes them: auto, N, ngram, ngram:N (at the last depth, four times as many tokens; default off)"},
     {"csv", 0, HD_OPT_TEXT, "FILE", 0, 0, "the results as a table"},
     {"svg", 0, HD_OPT_TEXT, "FILE", 0, 0, "share of the roofline over the length, as a picture"},
     HD_OPT_MODEL_COMMON,

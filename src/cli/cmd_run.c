@@ -18,6 +18,7 @@ struct job {
     struct hd_session session;
     struct hd_tokenizer *tok;
     struct hd_sampler sampler;
+    struct hd_speculate speculate;
     struct hd_roofline roof;
     struct hd_str answer, reasoning;  /* of this turn */
     bool quiet, json, show_progress, failed;
@@ -114,13 +115,17 @@ static bool on_cancelled(void *arg)
 static void closing_line(struct job *j, const struct hd_generate *g)
 {
     static const char *const why[] = {"length", "end", "stop", "interrupted", "context full"};
-    double tps = g->decode_s > 0 ? (double)g->n_step / g->decode_s : 0;
+    double tps = g->decode_s > 0 ? (double)g->n_decoded / g->decode_s : 0;
+    char drafts[120] = "";
 
     if (j->quiet || j->json)
         return;
-    fprintf(stderr, "%s[prompt %lld tokens at %.0f tok/s; answer %lld tokens at %.1f tok/s, %.2f of the roofline; %s]\n",
+    if (g->n_drafted)
+        snprintf(drafts, sizeof drafts, "; %lld of %lld guesses stood, %.2f tokens a step", (long long)g->n_accepted, (long long)g->n_drafted,
+                 (double)g->n_decoded / (double)g->n_step);
+    fprintf(stderr, "%s[prompt %lld tokens at %.0f tok/s; answer %lld tokens at %.1f tok/s, %.2f of the roofline%s; %s]\n",
             j->answer.n && j->answer.s[j->answer.n - 1] == '\n' ? "" : "\n", (long long)g->n_prompt, g->prefill_s > 0 ? (double)g->n_prompt / g->prefill_s : 0,
-            (long long)g->n_generated, tps, g->n_step ? hd_roofline_seconds(&j->roof, &g->decode_cost) / g->decode_s : 0, why[g->finish]);
+            (long long)g->n_generated, tps, g->n_step ? hd_roofline_seconds(&j->roof, &g->decode_cost) / g->decode_s : 0, drafts, why[g->finish]);
 }
 
 static int answer(struct job *j, const struct hd_ids *ids, struct hd_generate *g, struct hd_err *err)
@@ -138,10 +143,10 @@ static int answer(struct job *j, const struct hd_ids *ids, struct hd_generate *g
                               .progress = on_progress,
                               .text = on_text,
                               .cancelled = on_cancelled,
+                              .speculate = &j->speculate,
                               .arg = j};
     hd_str_reset(&j->answer);
     hd_str_reset(&j->reasoning);
-    hd_interrupted = 0;
     if (j->family == HD_PARSE_PLAIN)
         return hd_generate(g, err);
     hd_parse_init(&j->parse, &(struct hd_parse_options){.family = j->family, .start = j->start, .no_tools = true, .tok = j->tok, .event = on_event, .arg = j});
@@ -185,9 +190,9 @@ static void print_json(const struct job *j, const struct hd_generate *g)
         hd_str_puts(&s, ", \"reasoning\": ");
         hd_str_json(&s, hd_str_get(&j->reasoning), j->reasoning.n);
     }
-    hd_str_printf(&s, ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"tokens\": %lld, \"prefill_tps\": %.2f, \"decode_tps\": %.2f, \"ids\": [", why[g->finish],
+    hd_str_printf(&s, ", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"tokens\": %lld, \"prefill_tps\": %.2f, \"decode_tps\": %.2f, \"steps\": %lld, \"drafted\": %lld, \"accepted\": %lld, \"ids\": [", why[g->finish],
                   (long long)g->n_prompt, (long long)g->n_generated, (double)g->n_prompt / (g->prefill_s > 0 ? g->prefill_s : 1),
-                  (double)g->n_step / (g->decode_s > 0 ? g->decode_s : 1));
+                  (double)g->n_decoded / (g->decode_s > 0 ? g->decode_s : 1), (long long)g->n_step, (long long)g->n_drafted, (long long)g->n_accepted);
     for (size_t i = (size_t)g->n_prompt; i < j->session.n; i++)
         hd_str_printf(&s, "%s%d", i > (size_t)g->n_prompt ? "," : "", j->session.ids[i]);
     hd_str_puts(&s, "]}\n");
@@ -372,6 +377,7 @@ static int run(struct hd_args *a, struct hd_err *err)
 {
     struct hd_logit_bias bias[64];
     struct job j = {.args = a, .quiet = hd_args_has(a, "quiet"), .json = hd_args_has(a, "json")};
+    struct hd_speculate_options so;
     struct hd_engine_options o;
     const char *text;
     char *data = NULL;
@@ -382,6 +388,7 @@ static int run(struct hd_args *a, struct hd_err *err)
     hd_str_init(&j.reasoning, 0);
     j.show_progress = !j.quiet && isatty(2);
     HD_TRY(hd_engine_args(a, &o, err));
+    HD_TRY(hd_draft_args(a, &o, &so, err));
     HD_TRY(read_prompt(a, &data, &text, &n, err));
     if (!text && hd_args_has(a, "raw")) {
         rc = hd_err_set(err, HD_ERR_USAGE, "--raw needs a prompt (-p or -f)");
@@ -403,6 +410,8 @@ static int run(struct hd_args *a, struct hd_err *err)
     if (rc == HD_OK && hd_tokenizer_size(j.tok) > j.engine.model.hp.n_vocab)
         rc = hd_err_set(err, HD_ERR_FORMAT, "%s: the tokenizer has %lld tokens, the model %lld", a->positional[0], (long long)hd_tokenizer_size(j.tok),
                         (long long)j.engine.model.hp.n_vocab);
+    if (rc == HD_OK)
+        rc = hd_speculate_init(&j.speculate, &j.engine, &so, err);
     if (rc == HD_OK)
         rc = open_sampler(&j, bias, err);
     if (rc == HD_OK)
@@ -439,6 +448,7 @@ static const struct hd_opt opts[] = {
     {"frequency-penalty", 0, HD_OPT_REAL, "F", -2, 2, "subtract for each occurrence (default 0)"},
     {"logit-bias", 0, HD_OPT_TEXT, "ID:B,...", 0, 0, "add B to a token's logit"},
     {"seed", 0, HD_OPT_INT, "N", 0, 9e15, "random seed: the same seed gives the same answer"},
+    HD_OPT_DRAFT,
     {"stop", 0, HD_OPT_LIST, "TEXT", 0, 0, "end the answer before this text; may be repeated"},
     HD_OPT_MODEL_COMMON,
 };

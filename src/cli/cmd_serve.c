@@ -50,6 +50,7 @@ static int open_engine(struct model *m, const struct hd_args *a, struct hd_err *
     struct hd_engine_options o;
 
     HD_TRY(hd_engine_args(a, &o, err));
+    HD_TRY(hd_draft_args(a, &o, &so.draft, err));
     o.cache_share = 0.25;
     if (!hd_args_has(a, "quiet"))
         fprintf(stderr, "loading %s\n", hd_path_base(a->positional[0]));
@@ -209,6 +210,7 @@ static const struct hd_opt opts[] = {
     {"queue-tokens", 0, HD_OPT_INT, "N", 0, (int64_t)1 << 40, "tokens of waiting prompts (default 1048576)"},
     {"kv-disk-dir", 0, HD_OPT_TEXT, "DIR", 0, 0, "keep prefixes of finished requests in files here, over restarts too"},
     {"kv-disk-mib", 0, HD_OPT_INT, "MIB", 0, (int64_t)1 << 40, "of all those files (default 16384)"},
+    HD_OPT_DRAFT,
     {"max-idle", 0, HD_OPT_INT, "N", 0, 100000, "connections of one address that may wait without a request (default 256; 0: no limit)"},
     {"max-body", 0, HD_OPT_INT, "MIB", 1, 1024, "largest request in MiB (default 48)"},
     {"keep-alive", 0, HD_OPT_REAL, "S", 0, 3600, "seconds without output until a comment is sent, three times that between tokens (default 5; 0: never)"},

@@ -29,6 +29,31 @@ int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct 
     return HD_OK;
 }
 
+int hd_draft_args(const struct hd_args *a, struct hd_engine_options *o, struct hd_speculate_options *out, struct hd_err *err)
+{
+    const char *how = hd_args_text(a, "draft", "auto"), *n = how;
+    char *end = NULL;
+
+    *out = (struct hd_speculate_options){.kind = HD_DRAFT_AUTO};
+    if (!strcmp(how, "off")) {
+        out->kind = HD_DRAFT_OFF;
+    } else if (!strncmp(how, "ngram", 5)) {
+        out->kind = HD_DRAFT_LOOKUP;
+        n = how[5] == ':' ? how + 6 : how + 5;
+        if (how[5] && how[5] != ':')
+            n = "?";
+    } else if (strcmp(how, "auto")) {
+        out->kind = HD_DRAFT_MODULE;
+    }
+    if (out->kind == HD_DRAFT_MODULE || (out->kind == HD_DRAFT_LOOKUP && how[5])) {
+        out->depth = strtoll(n, &end, 10);
+        if (end == n || *end || out->depth < 1 || out->depth > HD_DRAFT_MAX)
+            return hd_err_set(err, HD_ERR_USAGE, "--draft: found \"%.40s\"; expected auto, off, ngram, or 1 to %d tokens (N or ngram:N)", how, HD_DRAFT_MAX);
+    }
+    o->draft = out->kind == HD_DRAFT_AUTO || out->kind == HD_DRAFT_MODULE;
+    return HD_OK;
+}
+
 int hd_cli_ids(const char *text, struct hd_ids *out, struct hd_err *err)
 {
     char *file = NULL;

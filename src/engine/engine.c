@@ -74,6 +74,39 @@ static int dry_run(const struct hd_model *m, enum hd_exact exact, int64_t pos0, 
     return rc;
 }
 
+/* The draft module over n_row rows of as many sequences as take them; packs as above. */
+static int dry_draft(const struct hd_model *m, enum hd_exact exact, int64_t pos0, int64_t n_row, struct hd_cost *cost, struct hd_packs *packs, struct hd_err *err)
+{
+    int64_t block = m->draft.block, n_seq = n_row / block > 0 ? n_row / block : 1;
+    struct hd_span *span = hd_malloc((size_t)n_seq * sizeof *span);
+    struct hd_ragged b = {.n_tok = n_seq * block, .n_seq = n_seq, .span = span, .n_part = m->spec.n_part, .max_pos = pos0 + block}, prev = b;
+    struct hd_tensor *confidence;
+    struct hd_draft_out out;
+    struct hd_arena arena;
+    struct hd_stream s;
+    int rc;
+
+    if (!span)
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for a plan of %lld sequences", (long long)n_seq);
+    for (int64_t i = 0; i < n_seq; i++)
+        span[i] = (struct hd_span){.tok0 = i * block, .n_tok = block, .pos0 = pos0};
+    prev.n_tok = n_seq;
+    hd_arena_init(&arena, 0);
+    hd_stream_init(&s, NULL, &arena, exact);
+    if (packs) {
+        s.weight = hd_packs_gather;
+        s.weight_arg = packs;
+    }
+    m->arch->draft(m, &s, &b, &out);
+    if (!m->draft.chain)
+        m->arch->next(m, &s, &prev, NULL, &out, &confidence);
+    rc = hd_stream_end(&s, err);
+    *cost = s.cost;
+    hd_arena_release(&arena);
+    hd_free(span);
+    return rc;
+}
+
 static void add_weight_bytes(void *arg, const struct hd_tensor *w)
 {
     *(int64_t *)arg += hd_tensor_bytes(w) + (w->scale.n_row ? w->scale.n_row * hd_row_bytes(w->scale.type, w->scale.n_col) : 0);
@@ -91,6 +124,11 @@ int hd_engine_plan(const struct hd_model *m, const struct hd_engine_options *opt
     HD_TRY(dry_run(m, o.exact, 0, o.chunk, 1, &plan->prefill, NULL, err));
     HD_TRY(dry_run(m, o.exact, 0, o.chunk, o.chunk, &all, NULL, err));
     plan->step_bytes = all.arena_peak > plan->prefill.arena_peak ? all.arena_peak : plan->prefill.arena_peak;
+    if (m->draft.depth) {
+        m->arch->each_draft(m, add_weight_bytes, &plan->weight_bytes);
+        HD_TRY(dry_draft(m, o.exact, o.n_ctx, o.chunk, &plan->draft, NULL, err));
+        plan->step_bytes = plan->draft.arena_peak > plan->step_bytes ? plan->draft.arena_peak : plan->step_bytes;
+    }
     plan->cache_bytes = hd_cache_spec_bytes(&m->spec, o.n_ctx, n_seq);
     plan->available_bytes = hd_mem_available();
     return HD_OK;
@@ -117,6 +155,8 @@ static int pack(struct hd_engine *e, struct hd_err *err)
     if (e->opt.exact != HD_EXACT_NONE)
         return HD_OK;
     HD_TRY(dry_run(&e->model, e->opt.exact, 0, 1, 1, &cost, &e->packs, err));
+    if (e->model.draft.depth)
+        HD_TRY(dry_draft(&e->model, e->opt.exact, 1, 1, &cost, &e->packs, err));
     HD_TRY(hd_packs_make(&e->packs, e->pool, e->opt.loading, e->opt.loading_arg, err));
     hd_store_cool(&e->model.store);
     return HD_OK;
@@ -131,7 +171,7 @@ int hd_engine_open(struct hd_engine *e, const char *path, const struct hd_engine
     hd_arena_init(&e->step, 0);
     hd_arena_init(&e->batch, 0);
     HD_TRY(hd_backend_cpu_init(opt->cpu, err));
-    HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, 0, err));
+    HD_TRY(hd_model_open(&e->model, path, opt->exact ? HD_KV_F32 : opt->kv, opt->draft ? HD_MODEL_DRAFT : 0, err));
     defaults(&e->opt, &e->model);
     if ((rc = give_classes(&e->model, path, err)) < 0 || (rc = hd_engine_plan(&e->model, &e->opt, 1, &e->plan, err)) < 0 || (rc = check_memory(e, err)) < 0 ||
         (rc = hd_pool_create(&e->pool, opt->n_thread, err)) < 0 || (rc = hd_backend_cpu_create(&e->backend, e->pool, err)) < 0 ||

@@ -23,6 +23,7 @@ struct hd_engine_options {
     enum hd_kv kv;                    /* exact modes: F32 whatever it says */
     bool shortcut;                    /* hd_session_feed() runs all but a prompt's last tokens through the encoder half only, where a model
                                          has halves (DeepSeek-V4.1): faster, and not quite the same logits */
+    bool draft;                       /* bring the draft module too, where the checkpoint has one (draft.h) */
     hd_progress_fn loading;           /* bytes of weights brought into the kernels' order; may be NULL */
     void *loading_arg;
 };
@@ -30,6 +31,7 @@ struct hd_engine_options {
 struct hd_plan {
     int64_t weight_bytes, cache_bytes, step_bytes, available_bytes;
     struct hd_cost decode, prefill;   /* one token at full context; one chunk from position 0 */
+    struct hd_cost draft;             /* draft module: as many rows as a chunk has; zero without */
 };
 
 struct hd_engine {

@@ -22,7 +22,7 @@ static bool same_tenant(const char *a, const char *b)
 bool hd_prefix_rewinds(const struct hd_engine *e)
 {
     for (int i = 0; i < e->model.spec.n_part; i++)
-        if (e->model.spec.part[i].kind != HD_PART_PAGED)
+        if (e->model.spec.part[i].kind != HD_PART_PAGED && !e->model.spec.part[i].hint)
             return false;
     return true;
 }

@@ -85,7 +85,7 @@ void hd_request_tell_pick(const struct hd_request *r, enum hd_run_kind kind, con
 void hd_request_tell_end(const struct hd_request *r, enum hd_finish finish, const struct hd_err *err)
 {
     double now = hd_now(), admitted = r->admitted ? r->admitted : now, first = r->first ? r->first : now;
-    struct hd_run_event e = {.kind = HD_RUN_END, .finish = finish, .err = err, .n_generated = r->n_generated};
+    struct hd_run_event e = {.kind = HD_RUN_END, .finish = finish, .err = err, .n_generated = r->n_generated, .n_drafted = r->n_drafted, .n_accepted = r->n_accepted};
 
     e.done = fed(r);
     e.total = r->n_prompt;

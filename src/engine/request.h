@@ -35,9 +35,10 @@ struct hd_request {
     struct hd_user *user;             /* NULL in the inbox */
     struct hd_session session;        /* open unless waiting; holds ids[0 .. session.n) */
     int64_t raw0;                     /* tokens of the prompt that the encoder half alone sees */
-    int64_t planned;                  /* tokens of the step in the making */
+    int64_t planned;                  /* tokens of the step in the making, proposals too */
+    int64_t n_draft;                  /* proposals of that step: they lie at ids + n */
     int64_t passed;                   /* tokens that younger ones got while this one waited for some */
-    int64_t n_generated, n_scored, n_cached;
+    int64_t n_generated, n_scored, n_cached, n_drafted, n_accepted;
     int64_t n_told;                   /* progress told so far; -1: not yet */
     uint64_t refused;                 /* the last plan that had no room for it */
     uint64_t ended_before;            /* preempted: how many requests had ended then */

@@ -25,6 +25,7 @@ struct hd_schedule_options {
     int64_t disk_bytes;               /* of all files; 0: 16 GiB */
     int64_t disk_tokens_min;          /* shorter ones do not; 0: 512 */
     const struct hd_tokenizer *tok;   /* whose end tokens end an answer; read while creating only; NULL: none */
+    struct hd_speculate_options draft;        /* what proposes tokens; answers are the same with and without */
     bool manual;
 };
 

@@ -73,10 +73,13 @@ int hd_turns_init(struct hd_turns *t, struct hd_engine *e, const struct hd_sched
     t->running = hd_calloc(n, sizeof *t->running);
     t->item = hd_calloc(n, sizeof *t->item);
     t->of_item = hd_calloc(n, sizeof *t->of_item);
+    t->draft = hd_calloc(n, sizeof *t->draft);
     t->masked = hd_malloc((size_t)e->model.hp.n_vocab * sizeof *t->masked);
-    rc = t->running && t->item && t->of_item && t->masked ? find_ends(t, opt->tok, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a scheduler of %zu requests", n);
+    rc = t->running && t->item && t->of_item && t->draft && t->masked ? find_ends(t, opt->tok, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a scheduler of %zu requests", n);
     if (rc == HD_OK)
         rc = hd_sampler_init(&t->sampler, &greedy, e->model.hp.n_vocab, err);
+    if (rc == HD_OK)
+        rc = hd_speculate_init(&t->speculate, e, &opt->draft, err);
     if (rc == HD_OK && opt->disk_dir)
         rc = open_disk(t, wake, arg, err);
     if (rc < 0)
@@ -92,6 +95,7 @@ void hd_turns_release(struct hd_turns *t)
     hd_free(t->running);
     hd_free(t->item);
     hd_free(t->of_item);
+    hd_free(t->draft);
     hd_free(t->masked);
     hd_free(t->end);
     memset(t, 0, sizeof *t);
@@ -119,7 +123,7 @@ static void stop_running(struct hd_turns *t, struct hd_request *r)
         i++;
     memmove(&t->running[i], &t->running[i + 1], (size_t)(--t->n_running - i) * sizeof *t->running);
     r->user->n_running--;
-    r->planned = 0;
+    r->planned = r->n_draft = 0;
 }
 
 void hd_turns_end(struct hd_turns *t, struct hd_request *r, enum hd_finish finish, const struct hd_err *err)
@@ -240,14 +244,32 @@ static bool all_fit(const struct hd_turns *t, int first, int n)
     return true;
 }
 
-/* Kept prefixes go as long as the step finds no room. */
+/* Nobody loses anything for the sake of guesses: they go first. false: there are none. */
+static bool drop_drafts(struct hd_turns *t, int first, int n)
+{
+    bool any = false;
+
+    for (int i = first; i < first + n; i++) {
+        struct hd_request *r = t->of_item[i];
+
+        if (!r->n_draft)
+            continue;
+        hd_fair_charge(&t->fair, r->user, -r->n_draft);
+        t->item[i].n_tok -= r->n_draft;
+        r->n_draft = 0;
+        any = true;
+    }
+    return any;
+}
+
+/* Proposals, then kept prefixes, go as long as the step finds no room. */
 static int attempt(struct hd_turns *t, int first, int n, struct hd_err *err)
 {
     int rc;
 
     do
         rc = hd_engine_step(t->engine, &t->item[first], n, err);
-    while ((rc == HD_ERR_LIMIT || rc == HD_ERR_MEMORY) && all_fit(t, first, n) && hd_prefix_evict(&t->prefix));
+    while ((rc == HD_ERR_LIMIT || rc == HD_ERR_MEMORY) && all_fit(t, first, n) && (drop_drafts(t, first, n) || hd_prefix_evict(&t->prefix)));
     return rc;
 }
 
@@ -261,6 +283,7 @@ static void run_apart(struct hd_turns *t, int n_item)
 
         if (!still_fits(t, i)) {
             r->state = HD_REQUEST_FEEDING;    /* again, what was lost */
+            r->n_draft = 0;
             continue;
         }
         rc = attempt(t, i, 1, &err);
@@ -278,8 +301,10 @@ static void account(struct hd_turns *t, int n_item, double s)
 
     for (int i = 0; i < n_item; i++) {
         n_tok += t->item[i].n_tok;
-        n_decode += t->of_item[i]->state == HD_REQUEST_DECODING;
+        n_decode += t->of_item[i]->state == HD_REQUEST_DECODING ? t->item[i].n_tok : 0;
     }
+    if (n_decode == n_tok)
+        hd_speculate_timed(&t->speculate, n_tok, s);
     t->stats.n_step++;
     t->stats.decode_s += s * (double)n_decode / (double)n_tok;
     t->stats.prefill_s += s * (double)(n_tok - n_decode) / (double)n_tok;

@@ -1,6 +1,6 @@
 /* turns.h: the scheduler's own half: requests in, steps of the engine, events out. schedule.h is the half with doors and locks.
  *
- * A turn is one step: a token of every request that decodes, then pieces of prompts up to a budget, shared between users by fair.h. Within a user
+ * A turn is one step: a token of every request that decodes, with what is proposed behind it, then pieces of prompts up to a budget, shared between users by fair.h. Within a user
  * the prompt with least left goes first, until a longer one has been passed too often.
  *
  * When the cache is full, kept prefixes go, then the youngest request goes back to waiting: what it generated becomes part of what it feeds
@@ -22,6 +22,8 @@ struct hd_turns {
     int64_t n_ctx;                    /* longest prompt and answer together */
     struct hd_fair fair;
     struct hd_prefix_store prefix;
+    struct hd_speculate speculate;
+    struct hd_draft_item *draft;      /* [opt.max_running], of the step in the making */
     struct hd_request **running;      /* [opt.max_running], the longest admitted first */
     int n_running;
     bool encode;                      /* the last step was one of the encoder half */

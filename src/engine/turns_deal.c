@@ -40,31 +40,25 @@ static int pick(struct hd_turns *t, struct hd_request *r, const float *logits, s
     return rc;
 }
 
-/* The next token of r, whose session holds everything before it; the last one ends it. */
-static void take_token(struct hd_turns *t, struct hd_request *r, const float *logits)
+enum outcome { GOES_ON, ENDS, FAILS };
+
+/* The next token of r, by logits; finish or err say why it was the last, or is none. */
+static enum outcome take_token(struct hd_turns *t, struct hd_request *r, const float *logits, enum hd_finish *finish, struct hd_err *err)
 {
     struct hd_pick p;
-    struct hd_err err;
 
-    r->state = HD_REQUEST_DECODING;
-    if (!r->first)
-        r->first = hd_now();
-    if (r->n_generated == r->n_max) {
-        hd_turns_end(t, r, HD_FINISH_LENGTH, NULL);
-        return;
-    }
+    *finish = HD_FINISH_LENGTH;
+    if (r->n_generated == r->n_max)
+        return ENDS;
     if (!HD_GROW(r->ids, r->cap, r->n + 1, (size_t)1 << 31)) {
-        hd_err_set(&err, HD_ERR_MEMORY, "no memory for token %zu", r->n);
-        hd_turns_end(t, r, HD_FINISH_CANCELLED, &err);
-        return;
+        hd_err_set(err, HD_ERR_MEMORY, "no memory for token %zu", r->n);
+        return FAILS;
     }
-    if (pick(t, r, logits, &p, &err) < 0) {
-        hd_turns_end(t, r, HD_FINISH_CANCELLED, &err);
-        return;
-    }
+    if (pick(t, r, logits, &p, err) < 0)
+        return FAILS;
     if (!r->ignore_end && is_end(t, p.id)) {
-        hd_turns_end(t, r, HD_FINISH_END, NULL);
-        return;
+        *finish = HD_FINISH_END;
+        return ENDS;
     }
     r->ids[r->n++] = p.id;
     r->n_generated++;
@@ -73,9 +67,42 @@ static void take_token(struct hd_turns *t, struct hd_request *r, const float *lo
         r->constraint.take(r->constraint.self, p.id);
     hd_request_tell_pick(r, HD_RUN_TOKEN, &p);
     if (r->n_generated == r->n_max)
-        hd_turns_end(t, r, HD_FINISH_LENGTH, NULL);
-    else if ((int64_t)r->n > t->n_ctx)
-        hd_turns_end(t, r, HD_FINISH_CONTEXT, NULL);
+        return ENDS;
+    *finish = HD_FINISH_CONTEXT;
+    return (int64_t)r->n > t->n_ctx ? ENDS : GOES_ON;
+}
+
+/* The tokens that rows of logits give, one behind what was there before and one behind every proposal that stood. The session then holds what counts,
+ * everything before the newest token. */
+static void take_tokens(struct hd_turns *t, struct hd_request *r, const float *logits)
+{
+    int64_t n_draft = r->n_draft, base = (int64_t)r->session.n - n_draft, row = 0;
+    enum outcome o;
+    enum hd_finish finish;
+    struct hd_err err;
+
+    r->state = HD_REQUEST_DECODING;
+    r->n_draft = 0;
+    if (!r->first)
+        r->first = hd_now();
+    for (;; row++) {
+        int32_t guess = row < n_draft ? r->ids[r->n] : -1;
+
+        o = take_token(t, r, logits + row * t->sampler.n_vocab, &finish, &err);
+        if (o != GOES_ON || r->ids[r->n - 1] != guess || atomic_load(&r->cancel))
+            break;
+    }
+    if (n_draft) {
+        r->n_drafted += n_draft;
+        r->n_accepted += row;
+        t->stats.n_drafted += (uint64_t)n_draft;
+        t->stats.n_accepted += (uint64_t)row;
+        hd_speculate_learn(&t->speculate, o == GOES_ON ? n_draft : row, row);
+        if (hd_session_rewind(&r->session, base + row, &err) < 0)
+            o = FAILS;
+    }
+    if (o != GOES_ON)
+        hd_turns_end(t, r, o == FAILS ? HD_FINISH_CANCELLED : finish, o == FAILS ? &err : NULL);
 }
 
 /* Row k of logits tells of the token behind the k-th that was fed. */
@@ -132,7 +159,7 @@ void hd_turns_deal(struct hd_turns *t, const struct hd_step_item *it, struct hd_
         checkpoint(t, r);
         hd_request_tell_progress(r);
     }
-    if (!hd_request_left(r))
-        take_token(t, r, it->want == HD_WANT_ALL ? it->logits + (it->n_tok - 1) * t->sampler.n_vocab : it->logits);
+    if (r->n_draft || !hd_request_left(r))
+        take_tokens(t, r, it->want == HD_WANT_ALL ? it->logits + (it->n_tok - 1 - r->n_draft) * t->sampler.n_vocab : it->logits);
 }
 

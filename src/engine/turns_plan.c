@@ -309,9 +309,38 @@ static void choose_kind(struct hd_turns *t)
     t->encode = encode && (!whole || !t->encode);
 }
 
+/* Proposals for everybody whose turn it is, as far as a busy step has room. */
+static int64_t plan_drafts(struct hd_turns *t, int64_t n_decode)
+{
+    int64_t depth = hd_speculate_depth(&t->speculate, n_decode), room = n_decode ? (t->opt.chunk_busy - PROMPT_MIN) / n_decode - 1 : 0, all = 0;
+    int n = 0;
+
+    depth = depth < room ? depth : room;
+    for (int i = 0; i < t->n_running && depth > 0; i++) {
+        struct hd_request *r = t->running[i];
+        int64_t left = r->n_max < 0 ? INT64_MAX : r->n_max - r->n_generated - 1, k = t->n_ctx - (int64_t)r->n;
+
+        k = k < left ? k : left;
+        k = k < depth ? k : depth;
+        if (!r->planned || k <= 0 || !HD_GROW(r->ids, r->cap, r->n + 1 + (size_t)k, (size_t)1 << 31))
+            continue;
+        t->of_item[n] = r;
+        t->draft[n++] = (struct hd_draft_item){.session = &r->session, .ids = r->ids, .n = (int64_t)r->n, .depth = k, .sample = &r->sample, .rng = r->rng};
+    }
+    if (n)
+        hd_speculate_propose(&t->speculate, &t->sampler, t->draft, n);
+    for (int i = 0; i < n; i++) {
+        t->of_item[i]->n_draft = t->draft[i].n_draft;
+        t->of_item[i]->planned += t->draft[i].n_draft;
+        all += t->draft[i].n_draft;
+        hd_fair_charge(&t->fair, t->of_item[i]->user, t->draft[i].n_draft);
+    }
+    return all;
+}
+
 static enum hd_want wants(const struct hd_request *r)
 {
-    if (!hd_turns_may_reuse(r))
+    if (!hd_turns_may_reuse(r) || r->n_draft)
         return HD_WANT_ALL;
     return r->planned == hd_request_left(r) ? HD_WANT_LAST : HD_WANT_NONE;
 }
@@ -344,10 +373,12 @@ int hd_turns_plan(struct hd_turns *t)
         struct hd_request *r = t->running[i];
 
         busy |= decodes(t, r);
+        r->n_draft = 0;
         r->planned = !t->encode && decodes(t, r);
         n_decode += r->planned;
         hd_fair_charge(&t->fair, r->user, r->planned);
     }
+    n_decode += plan_drafts(t, n_decode);
     budget = busy ? t->opt.chunk_busy : t->engine->opt.chunk;
     rest = budget - n_decode > PROMPT_MIN ? budget - n_decode : PROMPT_MIN;
     share(t, rest < t->engine->opt.chunk - n_decode ? rest : t->engine->opt.chunk - n_decode);

@@ -8,7 +8,7 @@
 
 struct hd_kernels hd_k;
 
-static const char *const isa_names[HD_N_ISA] = {"scalar", "avx2", "avx512", "avx512vnni", "neon"};
+static const char *const isa_names[HD_N_ISA] = {"scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon"};
 
 const char *hd_isa_name(enum hd_isa isa)
 {
@@ -30,6 +30,8 @@ bool hd_isa_available(enum hd_isa isa)
     case HD_ISA_AVX2: return avx2;
     case HD_ISA_AVX512: return avx512;
     case HD_ISA_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
+    case HD_ISA_AVX512BF16:
+        return avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
     default: return false;
     }
 #elif HD_HAVE_ARM
@@ -55,27 +57,33 @@ bool hd_kernels_init(const char *level)
     hd_fill_gemm_scalar(&hd_k);
     hd_fill_vec_scalar(&hd_k);
     hd_fill_panel_scalar(&hd_k);
+    hd_fill_sparse_scalar(&hd_k);
 #if HD_HAVE_X86
-    if (want >= HD_ISA_AVX2 && want <= HD_ISA_AVX512VNNI) {
+    if (want >= HD_ISA_AVX2 && want <= HD_ISA_AVX512BF16) {
         hd_fill_matmul_f32_avx2(&hd_k);
         hd_fill_matmul_q16_avx2(&hd_k);
         hd_fill_gemm_avx2(&hd_k);
         hd_fill_vec_avx2(&hd_k);
         hd_fill_panel_avx2(&hd_k);
+        hd_fill_sparse_avx2(&hd_k);
     }
-    if (want >= HD_ISA_AVX512 && want <= HD_ISA_AVX512VNNI) {
+    if (want >= HD_ISA_AVX512 && want <= HD_ISA_AVX512BF16) {
         hd_fill_matmul_f32_avx512(&hd_k);
         hd_fill_gemm_avx512(&hd_k);
         hd_fill_matmul_q16_avx512(&hd_k);
         hd_fill_panel_avx512(&hd_k);
+        hd_fill_sparse_avx512(&hd_k);
+        hd_fill_vec_avx512(&hd_k);
     }
-    if (want == HD_ISA_AVX512VNNI) {
+    if (want >= HD_ISA_AVX512VNNI && want <= HD_ISA_AVX512BF16) {
         hd_fill_matmul_q16_avx512vnni(&hd_k);
         hd_fill_panel_avx512vnni(&hd_k);
     }
+    if (want == HD_ISA_AVX512BF16)
+        hd_fill_panel_avx512bf16(&hd_k);
     if (want == HD_ISA_AVX2)
         hd_fill_matmul_few_avx2(&hd_k);
-    else if (want > HD_ISA_AVX2 && want <= HD_ISA_AVX512VNNI)
+    else if (want > HD_ISA_AVX2 && want <= HD_ISA_AVX512BF16)
         hd_fill_matmul_few_avx512(&hd_k);
 #elif HD_HAVE_ARM
     if (want == HD_ISA_NEON) {

@@ -10,12 +10,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tensor/act_bf16.h"
 #include "tensor/kv_row.h"
 #include "tensor/panel.h"
 #include "tensor/quant_q16.h"
 #include "tensor/quant_q8.h"
 
-enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_NEON, HD_N_ISA };
+enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_AVX512BF16, HD_ISA_NEON, HD_N_ISA };
 
 /* Rows row0 .. of a weight matrix. */
 struct hd_wrows {
@@ -29,7 +30,8 @@ struct hd_wrows {
  * format's block length (and of 32 for q16). x rows lie x_bytes apart: f32 or struct hd_q16[n / 32]. */
 typedef void (*hd_matmul_fn)(int64_t n, const struct hd_wrows *w, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out);
 
-/* The same for weights in panels; row0 a multiple of 16. x: struct hd_q8[n / 32] where hd_panel_by_q8(kind), else f32. The definition in
+/* The same for weights in panels; row0 a multiple of 16. x: struct hd_q8[n / 32] where hd_panel_by_q8(kind), else bf16[n]
+ * as bf16_encode makes them. The definition in
  * panel_scalar.c fixes every rounding: all levels give the same bits. (Not for what no checkpoint has: NaN codes among fp8 weights and
  * ue8m0 scales count as the numbers next to them.) */
 typedef void (*hd_panel_fn)(const struct hd_panels *w, int64_t row0, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out);
@@ -71,6 +73,7 @@ struct hd_kernels {
     int gemm_mr, gemm_nr;
     void (*q16_encode)(const float *x, int64_t n, struct hd_q16 *out);
     void (*q8_encode)(const float *x, int64_t n, struct hd_q8 *out);
+    void (*bf16_encode)(const float *x, int64_t n, uint16_t *out);      /* act_bf16.h */
 
     /* out[i] = x[i] * rsqrt(mean(x^2) + eps) * w[i]; w f32; the sum of squares in double or 8+ lanes of f32. out may be x. */
     void (*rmsnorm)(int64_t n, const float *x, const float *w, float eps, float *out);
@@ -85,6 +88,12 @@ struct hd_kernels {
      * p[h][i] = scale row[i] . q[h]; out[h] += sum_i p[h][i] row[i], in the order of i. q and out rows lie d apart. */
     void (*rows_dot)(int64_t d, int64_t n, const void *const *row, bool f16, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
     void (*rows_mix)(int64_t d, int64_t n, const void *const *row, bool f16, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out);
+    /* Sixteen rows of n words side by side, as panels have them: out[k * 16 + r] = word k of row[r]. */
+    void (*interleave16)(int64_t n, const void *const row[16], void *out);
+    /* Cached rows that lie so, 16 after 16: p[h][i] = scale sum_k row i [k] q[h][k], k ascending, fused; i up to n rounded up to 16. */
+    void (*rows16_dot)(int64_t d, int64_t n, const float *rows, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
+    /* Every x[i] > least goes behind value, first + i behind idx; how many. */
+    int64_t (*above)(int64_t n, const float *x, float least, int32_t first, float *value, int32_t *idx);
     /* out[i] += sum_h max(p[h][i], 0) w[h], n <= HD_ROWS_MAX, in the order of h, fused. */
     void (*relu_mix)(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out);
     /* x[k] = post[k] a + sum_j comb[j][k] x[j], in the order of j: n_hc <= HD_HC_MAX streams of n values. */
@@ -99,7 +108,7 @@ struct hd_kernels {
 
 extern struct hd_kernels hd_k;
 
-/* level: "scalar" "avx2" "avx512" "avx512vnni" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
+/* level: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
  * the name is unknown. Call before any thread uses hd_k. */
 bool hd_kernels_init(const char *level);
 bool hd_isa_available(enum hd_isa isa);

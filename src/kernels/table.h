@@ -16,6 +16,7 @@ void hd_fill_matmul_q16_scalar(struct hd_kernels *k);
 void hd_fill_gemm_scalar(struct hd_kernels *k);
 void hd_fill_vec_scalar(struct hd_kernels *k);
 void hd_fill_panel_scalar(struct hd_kernels *k);
+void hd_fill_sparse_scalar(struct hd_kernels *k);
 #if HD_HAVE_X86
 void hd_fill_matmul_f32_avx2(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx2(struct hd_kernels *k);
@@ -23,9 +24,13 @@ void hd_fill_matmul_few_avx2(struct hd_kernels *k);        /* after the f32 ones
 void hd_fill_gemm_avx2(struct hd_kernels *k);
 void hd_fill_gemm_avx512(struct hd_kernels *k);
 void hd_fill_vec_avx2(struct hd_kernels *k);
+void hd_fill_vec_avx512(struct hd_kernels *k);
 void hd_fill_panel_avx2(struct hd_kernels *k);
+void hd_fill_sparse_avx2(struct hd_kernels *k);
+void hd_fill_sparse_avx512(struct hd_kernels *k);           /* after AVX2's vec */
 void hd_fill_panel_avx512(struct hd_kernels *k);
 void hd_fill_panel_avx512vnni(struct hd_kernels *k);
+void hd_fill_panel_avx512bf16(struct hd_kernels *k);
 void hd_fill_matmul_few_avx512(struct hd_kernels *k);
 void hd_fill_matmul_f32_avx512(struct hd_kernels *k);
 void hd_fill_matmul_q16_avx512(struct hd_kernels *k);

@@ -41,6 +41,18 @@ static inline __m512i _mm512_cvtepu8_epi32(__m128i a)
 {
     return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtepu8_epi32(a)), _mm256_cvtepu8_epi32(_mm_srli_si128(a, 8)), 1);
 }
+#undef _mm512_cvtepi8_epi32
+static inline __m512i _mm512_cvtepi8_epi32(__m128i a)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtepi8_epi32(a)), _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8)), 1);
+}
+#undef _mm512_cvtps_epi32
+static inline __m512i _mm512_cvtps_epi32(__m512 a)
+{
+    __m256 hi = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_cvtps_epi32(_mm512_castps512_ps256(a))), _mm256_cvtps_epi32(hi), 1);
+}
 #undef _mm512_cvtph_ps
 static inline __m512 _mm512_cvtph_ps(__m256i a)
 {
@@ -65,6 +77,22 @@ static inline float _cvtsh_ss(unsigned short h)
 }
 #else
 #include <immintrin.h>
+#endif
+
+/* vdpbf16ps: acc and the products of the pairs of bf16 in each lane, the second of a pair first. For files compiled with AVX512_BF16. */
+#if defined(HD_EMULATE)
+static inline __m512 hd_dpbf16(__m512 acc, __m512i a, __m512i b)
+{
+    const __m512i high = _mm512_set1_epi32((int)0xFFFF0000);
+
+    acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(a, high)), _mm512_castsi512_ps(_mm512_and_si512(b, high)), acc);
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), acc);
+}
+#elif defined(__AVX512BF16__)
+static inline __m512 hd_dpbf16(__m512 acc, __m512i a, __m512i b)
+{
+    return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+}
 #endif
 
 #endif

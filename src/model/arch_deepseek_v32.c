@@ -30,5 +30,5 @@ static int load(struct hd_model *m, struct hd_err *err)
     return hd_latent_bind(m, d, err);
 }
 
-const struct hd_arch hd_arch_deepseek_v32 = {
-    .name = "deepseek_v32", .gguf_name = "deepseek32", .load = load, .forward = hd_latent_forward, .each_weight = hd_latent_each_weight, .n_idle = hd_latent_idle};
+const struct hd_arch hd_arch_deepseek_v32 = {.name = "deepseek_v32", .gguf_name = "deepseek32", .load = load, .forward = hd_latent_forward, .each_weight = hd_latent_each_weight,
+                                            .n_idle = hd_latent_idle, .each_draft = hd_latent_each_draft, .draft = hd_latent_draft};

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/attn_csa.h"
+#include "model/dspark.h"
 #include "model/mhc.h"
 #include "model/model.h"
 #include "model/moe.h"
@@ -16,6 +17,7 @@
 
 #define LAYER_MAX 1024
 #define DIM_MAX ((int64_t)1 << 24)
+#define MTP_DEPTH 8                   /* tokens that one module proposes, fed with its own streams behind the first */
 
 struct layer {
     struct hd_tensor attn_norm, ffn_norm;
@@ -40,6 +42,8 @@ struct v4 {
     struct hd_rope_hp rope, rope_comp;
     float norm_eps;
     bool fused, dspark;
+    struct hd_dspark spark;
+    int part_stream;                                  /* MTP: the window with the streams of the newest tokens */
     struct hd_tensor embed, norm, head;
     struct hd_mhc_weights hc_head;
     struct hd_tensor inv_freq, inv_freq_comp;
@@ -320,6 +324,10 @@ static int find_draft(struct hd_model *m, struct v4 *d, struct hd_err *err)
         d->dspark = json_object_get(m->store.config, "dspark_target_layer_ids") != NULL;
         HD_TRY(hd_json_int_or(m->store.config, "num_nextn_predict_layers", 0, 16, 0, &d->n_mtp, m->store.config_path, err));
     }
+    HD_TRY(hd_dspark_config(&d->spark, m->store.config, d->n_layer, d->n_vocab, d->dspark && d->n_mtp && m->wants_draft, m->store.config_path, err));
+    if (d->n_mtp && m->wants_draft)
+        m->draft = d->dspark ? (struct hd_draft){d->spark.block, d->spark.block, (int32_t)d->spark.noise, false} : (struct hd_draft){MTP_DEPTH, 1, 0, true};
+    m->draft_learns = d->n_mtp && !d->dspark;
     for (int i = 0; i < HD_LEN(fused); i++)
         d->fused = d->fused || hd_store_find(&m->store, fused[i]);
     if (d->n_mtp && !(d->mtp = hd_arena_zalloc(&m->arena, (size_t)d->n_mtp * sizeof *d->mtp)))
@@ -366,17 +374,13 @@ static int check_tables(const struct hd_model *m, const struct v4 *d, struct hd_
 
 static int bind(struct hd_model *m, struct v4 *d, struct hd_err *err)
 {
-    const json_t *taps = json_object_get(m->store.config, "dspark_target_layer_ids");
-    int64_t rank, n_tap = json_is_array(taps) && json_array_size(taps) ? (int64_t)json_array_size(taps) : 3;
     struct hd_csa_hp *a = &d->attn;
-
-    HD_TRY(hd_json_int_or(m->store.config, "dspark_markov_rank", 1, DIM_MAX, 256, &rank, m->store.config_path, err));
 
     struct hd_symbol sym[] = {{"V", d->n_vocab},       {"D", d->d_model},       {"F", d->d_expert},   {"E", d->moe.gate.n_expert}, {"k", d->moe.gate.n_used},
                               {"Es", d->n_shared},     {"H", a->n_head},        {"Dh", a->head_dim},  {"Rq", a->q_rank},           {"Or", a->o_rank},
                               {"Og", a->o_groups},     {"Oc", a->n_head / a->o_groups * a->head_dim}, {"Ih", a->index_heads},      {"Id", a->index_dim},
-                              {"C", d->mhc.n_hc},      {"Cm", d->mhc.n_hc * (2 + d->mhc.n_hc)},       {"Tap", n_tap},              {"Mr", rank},
-                              {"Cf", d->d_model + rank}};
+                              {"C", d->mhc.n_hc},      {"Cm", d->mhc.n_hc * (2 + d->mhc.n_hc)},       {"Tap", d->spark.n_tap},     {"Mr", d->spark.rank},
+                              {"Cf", d->d_model + d->spark.rank}};
 
     _Static_assert(sizeof sym <= sizeof d->sym, "room for every symbol");
     memcpy(d->sym, sym, sizeof sym);
@@ -404,7 +408,7 @@ static int bind(struct hd_model *m, struct v4 *d, struct hd_err *err)
 
 static int set_cache(struct hd_model *m, struct v4 *d, struct hd_err *err)
 {
-    struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(HD_CSA_PARTS * d->n_layer) * sizeof *part);
+    struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(HD_CSA_PARTS * d->n_layer + d->n_mtp + 1) * sizeof *part);
     int n = 0;
 
     if (!part)
@@ -412,6 +416,18 @@ static int set_cache(struct hd_model *m, struct v4 *d, struct hd_err *err)
     for (int64_t i = 0; i < d->n_layer; i++) {
         d->layer[i].part0 = n;
         n += hd_csa_parts(&d->attn, d->layer[i].ratio, (int)i, part + n);
+    }
+    for (int64_t i = 0; i < d->n_mtp; i++)
+        d->mtp[i].part0 = -1;                         /* learns from whole sequences */
+    for (int64_t i = 0; m->draft.depth && i < (d->dspark ? d->n_mtp : 1); i++) {
+        d->mtp[i].part0 = n;
+        hd_csa_parts(&d->attn, 0, (int)(d->n_layer + i), part + n);
+        part[n++].hint = true;
+    }
+    if (m->draft.depth && !d->dspark) {
+        d->part_stream = n;
+        part[n++] = (struct hd_cache_part){.name = "streams", .layer = (int)d->n_layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = d->mhc.n_hc * d->d_model, .ratio = 1,
+                                           .window = 1, .slack = 2 * MTP_DEPTH, .hint = true};
     }
     m->spec = (struct hd_cache_spec){n, part};
     return HD_OK;
@@ -443,7 +459,7 @@ static void prepare(struct hd_stream *s, const struct v4 *d, const struct hd_rag
 {
     int64_t rd = d->attn.rope_dim;
 
-    st->b = b;
+    *st = (struct hd_csa_step){.b = b};
     st->e4 = hd_entries(s, b, 4);
     st->e128 = hd_entries(s, b, 128);
     st->rope = hd_new(s, HD_F32, b->n_tok, rd);
@@ -456,131 +472,254 @@ static void prepare(struct hd_stream *s, const struct v4 *d, const struct hd_rag
     hd_rope_table(s, st->rope_e128, st->e128, &d->inv_freq_comp, 1);
 }
 
-/* Descriptors of the step: the tape looks at them later. */
-static struct hd_tensor *keep(struct hd_stream *s, const struct hd_tensor *t, int n)
-{
-    struct hd_tensor *out = hd_stream_ok(s) ? hd_arena_alloc(s->step, (size_t)n * sizeof *t) : NULL;
+/* What the layers of a step work on. */
+struct work {
+    struct hd_tensor *x, *mix, *u, *y;                /* streams [T, C D], their mix, a half-layer's input and output [T, D] */
+    struct hd_csa_step st;
+};
 
-    s->used += (n * (int64_t)sizeof *t + 63) / 64 * 64;
-    if (s->used > s->cost.arena_peak)
-        s->cost.arena_peak = s->used;
-    if (out)
-        memcpy(out, t, (size_t)n * sizeof *t);
-    else
-        hd_stream_fail(s, HD_ERR_MEMORY, "step: no memory for %d descriptors", n);
-    return out;
+static void work_new(struct hd_stream *s, const struct v4 *d, int64_t n, struct work *k)
+{
+    int64_t hc = d->mhc.n_hc;
+
+    k->x = hd_new(s, HD_F32, n, hc * d->d_model);
+    k->u = hd_new(s, HD_F32, n, d->d_model);
+    k->y = hd_new(s, HD_F32, n, d->d_model);
+    k->mix = hd_new(s, HD_F32, n, hc * (2 + hc));
 }
 
-/* The streams behind one half-layer each. */
-static void half_attn(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct hd_csa_step *st, struct hd_tensor *x, int64_t hc)
+/* Before a half-layer: its input in u. */
+static void enter(struct hd_stream *s, const struct v4 *d, const struct hd_mhc_weights *hc, const struct hd_tensor *norm, const char *name, int layer, struct work *k)
 {
-    struct hd_tensor *mix = hd_new(s, HD_F32, hd_rows(x), hc * (2 + hc)), *u = hd_new(s, HD_F32, hd_rows(x), d->d_model), *y = hd_new(s, HD_F32, hd_rows(x), d->d_model);
-
-    hd_mhc_mix(s, mix, x, &l->hc_attn.fn, &l->hc_attn.base, &l->hc_attn.scale, &d->mhc);
-    hd_mhc_pre(s, u, x, mix, hc);
-    hd_rmsnorm(s, u, u, &l->attn_norm, d->norm_eps);
-    hd_attn_csa(s, &d->attn, &l->attn, 0, -1, st, u, y, -1);
-    hd_mhc_post(s, x, y, mix, hc);
+    hd_mhc_mix(s, k->mix, k->x, &hc->fn, &hc->base, &hc->scale, &d->mhc);
+    hd_mhc_pre(s, k->u, k->x, k->mix, d->mhc.n_hc);
+    hd_bf16(s, k->u);
+    hd_trace(s, k->u, "layers.%d.%s_in", layer, name);
+    hd_rmsnorm(s, k->u, k->u, norm, d->norm_eps);
+    hd_bf16(s, k->u);
+    hd_trace(s, k->u, "layers.%d.%s_norm", layer, name);
 }
 
-static void half_ffn(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct hd_ragged *b, struct hd_tensor *x, int64_t hc)
+static void layer_run(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct hd_ragged *b, int layer, struct work *k)
 {
-    struct hd_tensor *mix = hd_new(s, HD_F32, hd_rows(x), hc * (2 + hc)), *u = hd_new(s, HD_F32, hd_rows(x), d->d_model), *y = hd_new(s, HD_F32, hd_rows(x), d->d_model);
+    enter(s, d, &l->hc_attn, &l->attn_norm, "attn", layer, k);
+    hd_attn_csa(s, &d->attn, &l->attn, l->ratio, l->part0, &k->st, k->u, k->y, layer);
+    hd_mhc_post(s, k->x, k->y, k->mix, d->mhc.n_hc);
+    hd_bf16(s, k->x);
+    hd_trace(s, k->x, "layers.%d.stream_attn", layer);
+    enter(s, d, &l->hc_ffn, &l->ffn_norm, "ffn", layer, k);
+    hd_moe_block(s, &d->moe, &l->ffn, b, k->u, k->y, layer);
+    hd_mhc_post(s, k->x, k->y, k->mix, d->mhc.n_hc);
+    hd_bf16(s, k->x);
+    hd_trace(s, k->x, "layers.%d.stream", layer);
+}
 
-    hd_mhc_mix(s, mix, x, &l->hc_ffn.fn, &l->hc_ffn.base, &l->hc_ffn.scale, &d->mhc);
-    hd_mhc_pre(s, u, x, mix, hc);
-    hd_rmsnorm(s, u, u, &l->ffn_norm, d->norm_eps);
-    hd_moe_block(s, &d->moe, &l->ffn, b, u, y, -1);
-    hd_mhc_post(s, x, y, mix, hc);
+/* u[n, D] = the streams of x collapsed for the head; then logits. */
+static struct hd_tensor *collapse(struct hd_stream *s, const struct v4 *d, const struct hd_mhc_weights *w, const struct hd_tensor *x)
+{
+    struct hd_tensor *pre = hd_new(s, HD_F32, hd_rows(x), d->mhc.n_hc), *u = hd_new(s, HD_F32, hd_rows(x), d->d_model);
+
+    hd_mhc_mix(s, pre, x, &w->fn, &w->base, &w->scale, &d->mhc);
+    hd_mhc_pre(s, u, x, pre, d->mhc.n_hc);
+    hd_bf16(s, u);
+    return u;
+}
+
+static void head(struct hd_stream *s, const struct v4 *d, const struct hd_tensor *norm, struct hd_tensor *u, struct hd_tensor *logits)
+{
+    hd_rmsnorm(s, u, u, norm, d->norm_eps);
+    hd_bf16(s, u);
+    hd_trace(s, u, "final.norm");
+    hd_logits(s, logits, u, &d->head);
+}
+
+/* ---- draft modules ---- */
+
+/* Positions of a draft batch, or of one whose latents are kept. */
+static void draft_begin(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, bool block, struct hd_csa_step *st)
+{
+    *st = (struct hd_csa_step){.b = b, .rope = hd_new(s, HD_F32, b->n_tok, d->attn.rope_dim), .block = block};
+    hd_rope_table(s, st->rope, b, &d->inv_freq, 1);
+}
+
+/* The streams of x[T, C D] as rows: [T C, D]. */
+static struct hd_tensor *streams(struct hd_stream *s, const struct hd_tensor *x, int64_t hc)
+{
+    struct hd_tensor *v = hd_slice(s, x, 0, hd_cols(x) / hc);
+
+    if (hd_stream_ok(s))
+        *v = hd_view2(x->type, x->data, hd_rows(x) * hc, hd_cols(x) / hc);
+    return v;
+}
+
+/* z[T, C D] of the streams of the tokens before, before[T, C D], and the tokens themselves. */
+static void mtp_input(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct hd_ragged *b, const struct hd_tensor *before, struct hd_tensor *z)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
+    struct hd_tensor *e = hd_new(s, HD_F32, n, D), *pe = hd_new(s, HD_F32, n, D), *all = hd_new(s, HD_F32, n, hc * D);
+
+    hd_embed(s, e, &d->embed, b);
+    hd_rmsnorm(s, e, e, &l->enorm, d->norm_eps);
+    hd_bf16(s, e);
+    hd_linear(s, pe, e, &l->e_proj, d->attn.act_block);
+    hd_rmsnorm(s, all, before, &l->hnorm, d->norm_eps);
+    hd_bf16(s, all);
+    hd_linear(s, streams(s, z, hc), streams(s, all, hc), &l->h_proj, d->attn.act_block);
+    all = hd_new(s, HD_F32, n, hc * D);
+    hd_copies(s, all, pe);
+    hd_add(s, z, z, all);
+    hd_bf16(s, z);
+    hd_stream_rewind(s, mark);
+}
+
+/* MTP: after the last layer. Its window has at i what the streams of token i and the token behind it make of each other: with every token, the row of
+ * the one before is complete. */
+static void mtp_keep(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, const struct hd_tensor *x)
+{
+    const struct layer *l = &d->mtp[0];
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *before = hd_new(s, HD_F32, b->n_tok, hd_cols(x));
+    struct work k;
+
+    work_new(s, d, b->n_tok, &k);
+    hd_shift(s, before, x, b, d->part_stream);
+    hd_ring_put(s, x, b, d->part_stream);
+    mtp_input(s, d, l, b, before, k.x);
+    draft_begin(s, d, hd_before(s, b), false, &k.st);
+    enter(s, d, &l->hc_attn, &l->attn_norm, "attn", (int)d->n_layer, &k);
+    hd_csa_keep(s, &d->attn, &l->attn, l->part0, &k.st, k.u, (int)d->n_layer);
+    hd_stream_rewind(s, mark);
+}
+
+static void mtp_draft(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, struct hd_draft_out *out)
+{
+    const struct layer *l = &d->mtp[0];
+    const struct hd_ragged *slots = hd_before(s, b);
+    struct hd_tensor *before = hd_new(s, HD_F32, b->n_tok, d->mhc.n_hc * d->d_model);
+    struct work k;
+
+    *out = (struct hd_draft_out){.logits = hd_new(s, HD_F32, b->n_tok, d->n_vocab)};
+    work_new(s, d, b->n_tok, &k);
+    hd_shift(s, before, NULL, b, d->part_stream);
+    mtp_input(s, d, l, b, before, k.x);
+    draft_begin(s, d, slots, false, &k.st);
+    layer_run(s, d, l, slots, (int)d->n_layer, &k);
+    hd_ring_put(s, k.x, b, d->part_stream);           /* stands for the token's own streams until the model has seen it */
+    head(s, d, &l->norm, collapse(s, d, &l->hc_head, k.x), out->logits);
+    hd_trace(s, out->logits, "draft.logits");
 }
 
 /* MTP while it learns: module k sees the streams behind module k - 1 (the model's, for the first) and the token k + 1 places on, and is asked for the one after it.
  * Embedding and head are the model's and learn from it too, as in V3. */
-static void learn_mtp(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, const struct hd_csa_step *st, const struct hd_tensor *x)
+static void mtp_learn(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, const struct hd_tensor *x)
 {
-    int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
-
-    for (int64_t k = 0; k < d->n_mtp; k++) {
-        const struct layer *l = &d->mtp[k];
+    for (int i = 0; i < d->n_mtp && hd_stream_ok(s); i++) {
+        const struct layer *l = &d->mtp[i];
         const int32_t *target = NULL;
-        const struct hd_ragged *next = hd_ahead(s, b, k + 1, &target);
-        struct hd_tensor *e = hd_new(s, HD_F32, n, D), *ep = hd_new(s, HD_F32, n, D), *z = hd_new(s, HD_F32, n, hc * D), *hp = hd_new(s, HD_F32, n, hc * D), *xn = hd_new(s, HD_F32, n, hc * D);
-        struct hd_tensor flat[3] = {hd_view2(HD_F32, x->data, n * hc, D), hd_view2(HD_F32, xn->data, n * hc, D), hd_view2(HD_F32, hp->data, n * hc, D)}, *view = keep(s, flat, 3);
-        struct hd_tensor *pre = hd_new(s, HD_F32, n, hc), *y = hd_new(s, HD_F32, n, D), *loss = hd_new(s, HD_F32, n, 1);
+        const struct hd_ragged *next = hd_ahead(s, b, i + 1, &target);
+        struct hd_tensor *loss = hd_new(s, HD_F32, b->n_tok, 1), *u;
+        struct work k;
 
-        if (!hd_stream_ok(s))
-            return;
-        hd_embed(s, e, &d->embed, next);
-        hd_rmsnorm(s, e, e, &l->enorm, d->norm_eps);
-        hd_linear(s, ep, e, &l->e_proj, d->attn.act_block);
-        hd_copies(s, z, ep);
-        hd_rmsnorm(s, &view[1], &view[0], &l->hnorm, d->norm_eps);
-        hd_linear(s, &view[2], &view[1], &l->h_proj, d->attn.act_block);
-        hd_add(s, z, z, hp);
-        half_attn(s, d, l, st, z, hc);
-        half_ffn(s, d, l, b, z, hc);
-        hd_mhc_mix(s, pre, z, &l->hc_head.fn, &l->hc_head.base, &l->hc_head.scale, &d->mhc);
-        hd_mhc_pre(s, y, z, pre, hc);
-        hd_rmsnorm(s, y, y, &l->norm, d->norm_eps);
-        hd_token_loss(s, loss, y, &d->head, target);
+        work_new(s, d, b->n_tok, &k);
+        mtp_input(s, d, l, next, x, k.x);
+        draft_begin(s, d, b, false, &k.st);
+        layer_run(s, d, l, b, (int)d->n_layer + i, &k);
+        u = collapse(s, d, &l->hc_head, k.x);
+        hd_rmsnorm(s, u, u, &l->norm, d->norm_eps);
+        hd_bf16(s, u);
+        hd_token_loss(s, loss, u, &d->head, target);
         hd_learn_loss(s, HD_LEARN_DRAFT, loss, target);
-        x = z;
+        x = k.x;
     }
 }
+
+/* DSpark: the latents of all stages, from the taps. */
+static void spark_keep(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, const struct hd_tensor *taps)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *main = hd_new(s, HD_F32, b->n_tok, d->d_model);
+    struct hd_csa_step st;
+
+    hd_dspark_main(s, main, taps, &d->mtp[0].main_proj, &d->mtp[0].main_norm, d->attn.act_block, d->norm_eps);
+    draft_begin(s, d, b, false, &st);
+    for (int i = 0; i < d->n_mtp; i++)
+        hd_csa_keep(s, &d->attn, &d->mtp[i].attn, d->mtp[i].part0, &st, main, (int)d->n_layer + i);
+    hd_stream_rewind(s, mark);
+}
+
+static void spark_draft(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, struct hd_draft_out *out)
+{
+    const struct layer *last = &d->mtp[d->n_mtp - 1];
+    struct hd_tensor *u;
+    struct work k;
+
+    *out = (struct hd_draft_out){.logits = hd_new(s, HD_F32, b->n_tok, d->n_vocab), .y = hd_new(s, HD_F32, b->n_tok, d->d_model)};
+    work_new(s, d, b->n_tok, &k);
+    hd_embed(s, k.u, &d->embed, b);
+    hd_copies(s, k.x, k.u);
+    draft_begin(s, d, b, true, &k.st);
+    for (int i = 0; i < d->n_mtp; i++) {
+        layer_run(s, d, &d->mtp[i], b, (int)d->n_layer + i, &k);
+        hd_trace(s, k.x, "draft.stage.%d", i);
+    }
+    u = collapse(s, d, &last->hc_head, k.x);
+    hd_copies(s, out->y, u);
+    head(s, d, &last->norm, u, out->logits);
+}
+
+static void draft(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out)
+{
+    const struct v4 *d = m->impl;
+
+    if (d->dspark)
+        spark_draft(s, d, b, out);
+    else
+        mtp_draft(s, d, b, out);
+}
+
+static struct hd_tensor *draft_next(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *prev, const int32_t *which, const struct hd_draft_out *of,
+                                    struct hd_tensor **confidence)
+{
+    const struct v4 *d = m->impl;
+    const struct layer *last = &d->mtp[d->n_mtp - 1];
+
+    return hd_dspark_next(s, &last->markov_w1, &last->markov_w2, &last->confidence, prev, which, of, confidence);
+}
+
+/* ---- the model ---- */
 
 static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)
 {
     const struct v4 *d = m->impl;
-    int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
-    struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *x = hd_new(s, HD_F32, n, hc * D), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D);
-    struct hd_tensor *mix = hd_new(s, HD_F32, n, hc * (2 + hc)), *last, *pre;
-    struct hd_csa_step st;
+    bool spark = m->draft.depth && d->dspark, mtp = m->draft.depth && !d->dspark;
+    int64_t n = b->n_tok, D = d->d_model;
+    struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *taps = spark ? hd_new(s, HD_F32, n, d->spark.n_tap * D) : NULL, *last, *u;
+    struct work k;
 
-    hd_embed(s, u, &d->embed, b);
-    hd_trace(s, u, "embed");
-    hd_copies(s, x, u);
-    prepare(s, d, b, &st);
+    work_new(s, d, n, &k);
+    hd_embed(s, k.u, &d->embed, b);
+    hd_trace(s, k.u, "embed");
+    hd_copies(s, k.x, k.u);
+    prepare(s, d, b, &k.st);
     for (int64_t i = 0; i < d->n_layer; i++) {
-        const struct layer *l = &d->layer[i];
-
-        hd_mhc_mix(s, mix, x, &l->hc_attn.fn, &l->hc_attn.base, &l->hc_attn.scale, &d->mhc);
-        hd_mhc_pre(s, u, x, mix, hc);
-        hd_bf16(s, u);
-        hd_trace(s, u, "layers.%d.attn_in", (int)i);
-        hd_rmsnorm(s, u, u, &l->attn_norm, d->norm_eps);
-        hd_bf16(s, u);
-        hd_trace(s, u, "layers.%d.attn_norm", (int)i);
-        hd_attn_csa(s, &d->attn, &l->attn, l->ratio, l->part0, &st, u, y, (int)i);
-        hd_mhc_post(s, x, y, mix, hc);
-        hd_bf16(s, x);
-        hd_trace(s, x, "layers.%d.stream_attn", (int)i);
-        hd_mhc_mix(s, mix, x, &l->hc_ffn.fn, &l->hc_ffn.base, &l->hc_ffn.scale, &d->mhc);
-        hd_mhc_pre(s, u, x, mix, hc);
-        hd_bf16(s, u);
-        hd_rmsnorm(s, u, u, &l->ffn_norm, d->norm_eps);
-        hd_bf16(s, u);
-        hd_trace(s, u, "layers.%d.ffn_norm", (int)i);
-        hd_moe_block(s, &d->moe, &l->ffn, b, u, y, (int)i);
-        hd_mhc_post(s, x, y, mix, hc);
-        hd_bf16(s, x);
-        hd_trace(s, x, "layers.%d.stream", (int)i);
+        layer_run(s, d, &d->layer[i], b, (int)i, &k);
+        if (spark && hd_dspark_tap(&d->spark, i) >= 0)
+            hd_mhc_mean(s, hd_slice(s, taps, hd_dspark_tap(&d->spark, i) * D, D), k.x, d->mhc.n_hc);
     }
-    if (!d->dspark && hd_learns(s, HD_LEARN_DRAFT))
-        learn_mtp(s, d, b, &st, x);
+    if (spark)
+        spark_keep(s, d, b, taps);
+    if (mtp)
+        mtp_keep(s, d, b, k.x);
+    if (m->draft_learns && hd_learns(s, HD_LEARN_DRAFT))
+        mtp_learn(s, d, b, k.x);
     if (n_out == 0)
         return logits;
-    last = hd_new(s, HD_F32, n_out, hc * D);
-    pre = hd_new(s, HD_F32, n_out, hc);
-    u = hd_new(s, HD_F32, n_out, D);
-    hd_gather(s, last, x, out_rows);
-    hd_mhc_mix(s, pre, last, &d->hc_head.fn, &d->hc_head.base, &d->hc_head.scale, &d->mhc);
-    hd_mhc_pre(s, u, last, pre, hc);
-    hd_bf16(s, u);
+    last = hd_new(s, HD_F32, n_out, d->mhc.n_hc * D);
+    hd_gather(s, last, k.x, out_rows);
+    u = collapse(s, d, &d->hc_head, last);
     hd_trace(s, u, "final.y");
-    hd_rmsnorm(s, u, u, &d->norm, d->norm_eps);
-    hd_bf16(s, u);
-    hd_trace(s, u, "final.norm");
-    hd_logits(s, logits, u, &d->head);
+    head(s, d, &d->norm, u, logits);
     hd_trace(s, logits, "logits");
     return logits;
 }
@@ -600,13 +739,9 @@ static void each_aside(const struct hd_model *m, void (*fn)(void *arg, const str
     hd_bind_each(&d->list[2], fn, arg);
 }
 
-/* DSpark in V4's form is read and kept aside, and does not learn. */
 static void each_draft(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
 {
-    const struct v4 *d = m->impl;
-
-    if (!d->dspark)
-        hd_bind_each(&d->list[1], fn, arg);
+    hd_bind_each(&((const struct v4 *)m->impl)->list[1], fn, arg);
 }
 
 static int64_t n_idle(const struct hd_model *m)
@@ -616,4 +751,5 @@ static int64_t n_idle(const struct hd_model *m)
     return (d->n_vocab - 1) * d->d_model + d->n_layer * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
 }
 
-const struct hd_arch hd_arch_deepseek_v4 = {.name = "deepseek_v4", .gguf_name = "deepseek4", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .each_draft = each_draft, .n_idle = n_idle};
+const struct hd_arch hd_arch_deepseek_v4 = {.name = "deepseek_v4", .gguf_name = "deepseek4", .load = load, .forward = forward, .each_weight = each_weight,
+                                            .each_aside = each_aside, .each_draft = each_draft, .draft = draft, .next = draft_next, .n_idle = n_idle};

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "model/attn_csa2.h"
 #include "model/draft_learn.h"
+#include "model/dspark.h"
 #include "model/engram.h"
 #include "model/mhc.h"
 #include "model/model.h"
@@ -19,6 +20,7 @@
 
 #define LAYER_MAX 1024
 #define DIM_MAX ((int64_t)1 << 24)
+#define DRAFT_MAX 16                  /* stages of DSpark */
 
 struct layer {
     struct hd_tensor attn_norm, ffn_norm, bias_vl;
@@ -36,16 +38,18 @@ struct v41 {
     struct hd_mhc_hp mhc;
     struct hd_rope_hp rope, rope_comp;
     float norm_eps;
+    bool norm_topk;
     int64_t image_token;
     struct hd_engram engram;
     struct hd_tensor embed, norm, head;
     struct hd_tensor inv_freq, inv_freq_comp;
     struct layer *layer;
-    struct hd_csa2_layer *plan;                       /* who owns, who chooses */
+    struct hd_csa2_layer *plan;                       /* who owns, who chooses; the draft's stages behind the layers */
     int64_t ratios[2];                                /* of the owners, at most two */
     int64_t n_draft;                                  /* stages of DSpark; 0: none */
     struct layer *draft;
-    struct hd_draft_learn learn;
+    struct hd_dspark spark;
+    struct hd_moe_block_hp draft_moe;
     struct hd_vit vit;
     struct hd_weight_list list[3];                    /* the model, the draft module, vision */
 };
@@ -185,6 +189,7 @@ static int read_config(struct hd_model *m, struct v41 *d, struct hd_err *err)
     d->mhc.norm_eps = (float)eps;
     d->mhc.eps = (float)hc_eps;
     d->moe.gate.fn = HD_GATE_SQRTSOFTPLUS;
+    d->norm_topk = norm;
     d->moe.gate.norm = norm && d->moe.gate.n_used > 1;
     d->moe.gate.norm_eps = 1e-20f;
     d->moe.gate.scale = (float)scale;
@@ -193,7 +198,7 @@ static int read_config(struct hd_model *m, struct v41 *d, struct hd_err *err)
     d->moe.moe.limit = (float)limit;
     d->moe.moe.weight_first = true;
     d->layer = hd_arena_zalloc(&m->arena, (size_t)d->n_layer * sizeof *d->layer);
-    d->plan = hd_arena_zalloc(&m->arena, (size_t)d->n_layer * sizeof *d->plan);
+    d->plan = hd_arena_zalloc(&m->arena, (size_t)(d->n_layer + DRAFT_MAX) * sizeof *d->plan);
     if (!d->layer || !d->plan)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld layers", f, (long long)d->n_layer);
     HD_TRY(hd_csa2_config(&d->attn, d->plan, d->ratios, c, d->n_layer, f, err));
@@ -223,13 +228,17 @@ static int find_draft(struct hd_model *m, struct v41 *d, const json_t *c, struct
     char name[64];
 
     if (m->planned)
-        HD_TRY(hd_json_int_or(c, "num_nextn_predict_layers", 0, 16, 0, &d->n_draft, m->store.config_path, err));
+        HD_TRY(hd_json_int_or(c, "num_nextn_predict_layers", 0, DRAFT_MAX, 0, &d->n_draft, m->store.config_path, err));
     else
-        for (; d->n_draft < 16; d->n_draft++) {
+        for (; d->n_draft < DRAFT_MAX; d->n_draft++) {
             snprintf(name, sizeof name, "mtp.%d.attn_norm.weight", (int)d->n_draft);
             if (!hd_store_find(&m->store, name))
                 break;
         }
+    HD_TRY(hd_dspark_config(&d->spark, c, d->n_layer, d->n_vocab, d->n_draft && (m->wants_draft || m->planned), m->store.config_path, err));
+    m->draft_learns = d->n_draft && d->spark.block > 0;
+    if (d->n_draft && m->wants_draft)
+        m->draft = (struct hd_draft){d->spark.block, d->spark.block, (int32_t)d->spark.noise, false};
     if (d->n_draft && !(d->draft = hd_arena_zalloc(&m->arena, (size_t)d->n_draft * sizeof *d->draft)))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld draft stages", m->store.path, (long long)d->n_draft);
     return HD_OK;
@@ -248,61 +257,32 @@ static struct hd_weight_row *join(struct hd_arena *arena, const struct hd_weight
     return out;
 }
 
-/* What training the module needs to know of it. */
-static int learn_draft(struct hd_model *m, struct v41 *d, const json_t *c, struct hd_err *err)
-{
-    struct hd_draft_learn *k = &d->learn;
-    struct hd_draft_stage *stage = hd_arena_alloc(&m->arena, (size_t)(d->n_draft + 1) * sizeof *stage);
-    const struct layer *first = d->draft, *last = d->draft + d->n_draft - 1;
-
-    if (!d->n_draft)
-        return HD_OK;
-    if (!stage)
-        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld draft stages", m->store.path, (long long)d->n_draft);
-    HD_TRY(hd_draft_learn_config(k, &d->moe, c, d->n_layer, d->n_vocab, m->store.config_path, err));
-    for (int64_t i = 0; i < d->n_draft; i++) {
-        const struct layer *l = &d->draft[i];
-
-        stage[i] = (struct hd_draft_stage){&l->attn_norm, &l->ffn_norm, &l->hc_attn, &l->hc_ffn, &l->attn, &l->ffn};
-    }
-    k->attn = &d->attn;
-    k->mhc = &d->mhc;
-    k->norm_eps = d->norm_eps;
-    k->inv_freq = &d->inv_freq;
-    k->embed = &d->embed;
-    k->head = &d->head;
-    k->main_proj = &first->main_proj;
-    k->main_norm = &first->main_norm;
-    k->norm = &last->norm;
-    k->markov_embed = &last->markov_embed;
-    k->markov_head = &last->markov_head;
-    k->confidence = &last->confidence;
-    k->stage = stage;
-    k->n_stage = d->n_draft;
-    return HD_OK;
-}
-
 static int bind(struct hd_model *m, struct v41 *d, struct hd_err *err)
 {
-    const json_t *c = json_object_get(m->store.config, "text_config"), *taps;
+    const json_t *c = json_object_get(m->store.config, "text_config");
     struct hd_csa2_hp *a = &d->attn;
     struct hd_symbol *sym = hd_arena_zalloc(&m->arena, 64 * sizeof *sym), *sym_draft = sym + 32;
-    int64_t rank, n_expert;
+    int64_t n_expert, n_used;
     int n = 0;
 
     if (!json_is_object(c))
         c = m->store.config;
-    taps = json_object_get(c, "dspark_target_layer_ids");
-    HD_TRY(hd_json_int_or(c, "dspark_markov_rank", 1, DIM_MAX, 256, &rank, m->store.config_path, err));
     HD_TRY(hd_json_int_or(c, "dspark_n_routed_experts", 1, 4096, d->moe.gate.n_expert, &n_expert, m->store.config_path, err));
+    HD_TRY(hd_json_int_or(c, "dspark_num_experts_per_tok", 1, 64, d->moe.gate.n_used < n_expert ? d->moe.gate.n_used : n_expert, &n_used, m->store.config_path, err));
+    if (n_used > n_expert)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: dspark_num_experts_per_tok: found %lld of %lld experts", m->store.config_path, (long long)n_used, (long long)n_expert);
+    d->draft_moe = d->moe;
+    d->draft_moe.gate.n_used = n_used;
+    d->draft_moe.gate.n_expert = d->draft_moe.moe.n_expert = n_expert;
+    d->draft_moe.gate.norm = d->norm_topk && n_used > 1;
     HD_TRY(find_draft(m, d, c, err));
     if (!sym)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", m->store.path);
     const struct hd_symbol known[] = {{"V", d->n_vocab}, {"D", d->d_model}, {"F", d->d_expert}, {"Es", d->n_shared}, {"H", a->n_head}, {"Dh", a->head_dim},
                                       {"Rq", a->q_rank}, {"Or", a->o_rank}, {"Og", a->o_groups}, {"Oc", a->n_head / a->o_groups * a->head_dim},
                                       {"Ih", a->index_heads}, {"Id", a->index_dim}, {"C", d->mhc.n_hc}, {"Cm", d->mhc.n_hc * (2 + d->mhc.n_hc)},
-                                      {"Ckv", d->mhc.n_hc + 1}, {"Ne", d->engram.n_order * d->engram.n_head}, {"De", d->engram.dim}, {"Mr", rank},
-                                      {"Cf", d->d_model + rank}, {"Tap", json_array_size(taps) ? (int64_t)json_array_size(taps) : 3}};
+                                      {"Ckv", d->mhc.n_hc + 1}, {"Ne", d->engram.n_order * d->engram.n_head}, {"De", d->engram.dim}, {"Mr", d->spark.rank},
+                                      {"Cf", d->d_model + d->spark.rank}, {"Tap", d->spark.n_tap}};
     static const char *const sizes[] = {"N0", "N1", "N2", "N3", "N4", "N5", "N6", "N7"};
 
     for (; n < HD_LEN(known); n++)
@@ -326,13 +306,12 @@ static int bind(struct hd_model *m, struct v41 *d, struct hd_err *err)
     if (!d->list[0].row || !d->list[1].row)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", m->store.path);
     HD_TRY(hd_vit_list(m, &d->vit, d->d_model, &d->list[2], err));
-    HD_TRY(hd_bind_lists(&m->store, d->list, 3, &m->arena, m->planned, err));
-    return learn_draft(m, d, c, err);
+    return hd_bind_lists(&m->store, d->list, 3, &m->arena, m->planned, err);
 }
 
 static int set_cache(struct hd_model *m, struct v41 *d, struct hd_err *err)
 {
-    struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(HD_CSA2_PARTS * d->n_layer + 1) * sizeof *part);
+    struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(HD_CSA2_PARTS * d->n_layer + 1 + d->n_draft) * sizeof *part);
     int n = 0;
 
     if (!part)
@@ -342,6 +321,11 @@ static int set_cache(struct hd_model *m, struct v41 *d, struct hd_err *err)
         n += hd_csa2_parts(&d->attn, &d->plan[i], (int)i, part + n);
     }
     n += hd_engram_parts(&d->engram, d->mhc.n_hc * d->d_model, n, part + n);
+    for (int64_t i = d->n_layer; m->draft.depth && i < d->n_layer + d->n_draft; i++) {
+        d->plan[i] = (struct hd_csa2_layer){.owner = -1, .source = -1, .part0 = n};
+        hd_csa2_parts(&d->attn, &d->plan[i], (int)i, part + n);
+        part[n++].hint = true;
+    }
     m->spec = (struct hd_cache_spec){n, part};
     return HD_OK;
 }
@@ -371,65 +355,187 @@ static int load(struct hd_model *m, struct hd_err *err)
 
 /* ---- forward ---- */
 
+/* What the layers of a step work on. */
+struct work {
+    struct hd_tensor *x, *mix_a, *mix_f, *u, *y;      /* streams [T, C D], the mixes of both half-layers, a half-layer's input and output [T, D] */
+    struct hd_csa2_step st;
+};
+
+static void work_new(struct hd_stream *s, const struct v41 *d, int64_t n, struct work *k)
+{
+    int64_t hc = d->mhc.n_hc;
+
+    k->x = hd_new(s, HD_F32, n, hc * d->d_model);
+    k->u = hd_new(s, HD_F32, n, d->d_model);
+    k->y = hd_new(s, HD_F32, n, d->d_model);
+    k->mix_a = hd_new(s, HD_F32, n, hc * (2 + hc));
+    k->mix_f = hd_new(s, HD_F32, n, hc * (2 + hc));
+}
+
+/* Before a half-layer: its mix, and its input in u by the mix of the half-layer before (NULL: there is none). */
+static void enter(struct hd_stream *s, const struct v41 *d, const struct hd_mhc_weights *hc, const struct hd_tensor *norm, const char *name, int layer, struct hd_tensor *mix,
+                  const struct hd_tensor *before, struct work *k)
+{
+    hd_mhc_mix(s, mix, k->x, &hc->fn, &hc->base, &hc->scale, &d->mhc);
+    hd_mhc_pre(s, k->u, k->x, before, d->mhc.n_hc);
+    hd_bf16(s, k->u);
+    hd_trace(s, k->u, "layers.%d.%s_in", layer, name);
+    hd_rmsnorm(s, k->u, k->u, norm, d->norm_eps);
+    hd_bf16(s, k->u);
+    hd_trace(s, k->u, "layers.%d.%s_norm", layer, name);
+}
+
+/* From attention's input in u to the end of the layer. */
+static void layer_run(struct hd_stream *s, const struct v41 *d, const struct layer *l, const struct hd_moe_block_hp *moe, const struct hd_ragged *b, int layer, struct work *k)
+{
+    hd_attn_csa2(s, &d->attn, &l->attn, d->plan, layer, &k->st, k->u, k->y);
+    hd_mhc_post(s, k->x, k->y, k->mix_a, d->mhc.n_hc);
+    hd_bf16(s, k->x);
+    hd_trace(s, k->x, "layers.%d.stream_attn", layer);
+    enter(s, d, &l->hc_ffn, &l->ffn_norm, "ffn", layer, k->mix_f, k->mix_a, k);
+    hd_moe_block(s, moe, &l->ffn, b, k->u, k->y, layer);
+    hd_mhc_post(s, k->x, k->y, k->mix_f, d->mhc.n_hc);
+    hd_bf16(s, k->x);
+    hd_trace(s, k->x, "layers.%d.stream", layer);
+}
+
+static void head(struct hd_stream *s, const struct v41 *d, const struct hd_tensor *norm, struct hd_tensor *y, struct hd_tensor *logits)
+{
+    hd_rmsnorm(s, y, y, norm, d->norm_eps);
+    hd_bf16(s, y);
+    hd_trace(s, y, "final.norm");
+    hd_logits(s, logits, y, &d->head);
+}
+
+/* ---- the draft module ---- */
+
+static void draft_begin(struct hd_stream *s, const struct v41 *d, const struct hd_ragged *b, bool block, struct hd_csa2_step *st)
+{
+    *st = (struct hd_csa2_step){.b = b, .rope = hd_new(s, HD_F32, b->n_tok, d->attn.rope_dim), .block = block};
+    hd_rope_table(s, st->rope, b, &d->inv_freq, 1);
+}
+
+/* The latents of all stages, from the taps. */
+static void draft_keep(struct hd_stream *s, const struct v41 *d, const struct hd_ragged *b, const struct hd_tensor *taps)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *main = hd_new(s, HD_F32, b->n_tok, d->d_model);
+    struct hd_csa2_step st;
+
+    hd_dspark_main(s, main, taps, &d->draft[0].main_proj, &d->draft[0].main_norm, d->attn.act_block, d->norm_eps);
+    draft_begin(s, d, b, false, &st);
+    for (int i = 0; i < d->n_draft; i++)
+        hd_csa2_keep(s, &d->attn, &d->draft[i].attn, &d->plan[d->n_layer + i], &st, main, (int)d->n_layer + i);
+    hd_stream_rewind(s, mark);
+}
+
+/* All stages on the tokens in k->u; the collapsed stream behind them into y. */
+static void draft_stages(struct hd_stream *s, const struct v41 *d, const struct hd_ragged *b, struct work *k, struct hd_tensor *y)
+{
+    hd_copies(s, k->x, k->u);
+    for (int i = 0; i < d->n_draft; i++) {
+        const struct layer *l = &d->draft[i];
+
+        enter(s, d, &l->hc_attn, &l->attn_norm, "attn", (int)d->n_layer + i, k->mix_a, i ? k->mix_f : NULL, k);
+        layer_run(s, d, l, &d->draft_moe, b, (int)d->n_layer + i, k);
+        hd_trace(s, k->x, "draft.stage.%d", i);
+    }
+    hd_mhc_pre(s, y, k->x, k->mix_f, d->mhc.n_hc);
+    hd_bf16(s, y);
+}
+
+static void draft(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out)
+{
+    const struct v41 *d = m->impl;
+    struct hd_tensor *y = hd_new(s, HD_F32, b->n_tok, d->d_model);
+    struct work k;
+
+    *out = (struct hd_draft_out){.logits = hd_new(s, HD_F32, b->n_tok, d->n_vocab), .y = hd_new(s, HD_F32, b->n_tok, d->d_model)};
+    work_new(s, d, b->n_tok, &k);
+    hd_embed(s, k.u, &d->embed, b);
+    draft_begin(s, d, b, true, &k.st);
+    draft_stages(s, d, b, &k, out->y);
+    hd_copies(s, y, out->y);
+    head(s, d, &d->draft[d->n_draft - 1].norm, y, out->logits);
+}
+
+/* The module's losses on blocks all over the batch. rope: the batch's table of the plain window. */
+static void draft_learn(struct hd_stream *s, const struct v41 *d, const struct hd_ragged *b, const struct hd_tensor *taps, const struct hd_tensor *rope)
+{
+    const struct layer *last = &d->draft[d->n_draft - 1];
+    struct hd_tensor *seen = hd_new(s, HD_F32, b->n_tok, hd_cols(taps)), *main = hd_new(s, HD_F32, b->n_tok, d->d_model), *e, *y;
+    struct hd_draft_blocks blocks;
+    struct hd_csa_blocks window;
+    struct work k;
+
+    if (!hd_draft_blocks(s, &d->spark, b, &blocks))
+        return;
+    hd_detach(s, seen, taps);
+    hd_dspark_main(s, main, seen, &d->draft[0].main_proj, &d->draft[0].main_norm, d->attn.act_block, d->norm_eps);
+    window = (struct hd_csa_blocks){b, main, rope, blocks.anchor, d->spark.block};
+    work_new(s, d, blocks.b->n_tok, &k);
+    e = hd_new(s, HD_F32, blocks.b->n_tok, d->d_model);
+    y = hd_new(s, HD_F32, blocks.b->n_tok, d->d_model);
+    hd_embed(s, e, &d->embed, blocks.b);
+    hd_detach(s, k.u, e);
+    draft_begin(s, d, blocks.b, true, &k.st);
+    k.st.learn = &window;
+    draft_stages(s, d, blocks.b, &k, y);
+    hd_draft_losses(s, &blocks, y, &(struct hd_draft_head){&last->norm, &d->head, &last->markov_embed, &last->markov_head, &last->confidence, d->norm_eps});
+}
+
+static struct hd_tensor *draft_next(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *prev, const int32_t *which, const struct hd_draft_out *of,
+                                    struct hd_tensor **confidence)
+{
+    const struct v41 *d = m->impl;
+    const struct layer *last = &d->draft[d->n_draft - 1];
+
+    return hd_dspark_next(s, &last->markov_embed, &last->markov_head, &last->confidence, prev, which, of, confidence);
+}
+
+/* ---- the model ---- */
+
 static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)
 {
     const struct v41 *d = m->impl;
     int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
-    struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *x = hd_new(s, HD_F32, n, hc * D), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D);
-    struct hd_tensor *mix_a = hd_new(s, HD_F32, n, hc * (2 + hc)), *mix_f = hd_new(s, HD_F32, n, hc * (2 + hc)), *class = hd_new(s, HD_I32, n, 1), *last;
-    struct hd_tensor *learnt = d->n_draft && hd_learns(s, HD_LEARN_DRAFT) ? hd_new(s, HD_F32, n, d->learn.n_tap * D) : NULL;
-    struct hd_csa2_step st;
+    bool learn = m->draft_learns && hd_learns(s, HD_LEARN_DRAFT);
+    struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *class = hd_new(s, HD_I32, n, 1), *last;
+    struct hd_tensor *taps = (m->draft.depth && !b->encode) || learn ? hd_new(s, HD_F32, n, d->spark.n_tap * D) : NULL;
+    struct work k;
 
-    hd_embed(s, u, &d->embed, b);
-    hd_trace(s, u, "embed");
-    hd_copies(s, x, u);
-    hd_csa2_begin(s, &d->attn, d->ratios, b, &d->inv_freq, &d->inv_freq_comp, &st);
+    work_new(s, d, n, &k);
+    hd_embed(s, k.u, &d->embed, b);
+    hd_trace(s, k.u, "embed");
+    hd_copies(s, k.x, k.u);
+    hd_csa2_begin(s, &d->attn, d->ratios, b, &d->inv_freq, &d->inv_freq_comp, &k.st);
     for (int64_t i = 0; i < d->n_layer; i++) {
         const struct layer *l = &d->layer[i];
 
         if (hd_engram_index(&d->engram, i) >= 0)
-            hd_engram_add(s, &d->engram, &l->engram, hd_engram_index(&d->engram, i), b, hc, d->norm_eps, d->attn.act_block, x, class);
-        if (learnt)
-            hd_draft_learn_tap(s, &d->learn, learnt, x, i);
-        hd_mhc_mix(s, mix_a, x, &l->hc_attn.fn, &l->hc_attn.base, &l->hc_attn.scale, &d->mhc);
-        hd_mhc_pre(s, u, x, i ? mix_f : NULL, hc);
-        hd_bf16(s, u);
-        hd_trace(s, u, "layers.%d.attn_in", (int)i);
-        hd_rmsnorm(s, u, u, &l->attn_norm, d->norm_eps);
-        hd_bf16(s, u);
+            hd_engram_add(s, &d->engram, &l->engram, hd_engram_index(&d->engram, i), b, hc, d->norm_eps, d->attn.act_block, k.x, class);
+        if (taps && hd_dspark_tap(&d->spark, i) >= 0)
+            hd_mhc_mean(s, hd_slice(s, taps, hd_dspark_tap(&d->spark, i) * D, D), k.x, hc);
+        enter(s, d, &l->hc_attn, &l->attn_norm, "attn", (int)i, k.mix_a, i ? k.mix_f : NULL, &k);
         if (b->encode && i == d->attn.decoder) {
-            hd_csa2_encode(s, &d->attn, &l->attn, d->plan, (int)i, &st, u);
+            hd_csa2_encode(s, &d->attn, &l->attn, d->plan, (int)i, &k.st, k.u);
             break;
         }
-        hd_attn_csa2(s, &d->attn, &l->attn, d->plan, (int)i, &st, u, y);
-        hd_mhc_post(s, x, y, mix_a, hc);
-        hd_bf16(s, x);
-        hd_trace(s, x, "layers.%d.stream_attn", (int)i);
-        hd_mhc_mix(s, mix_f, x, &l->hc_ffn.fn, &l->hc_ffn.base, &l->hc_ffn.scale, &d->mhc);
-        hd_mhc_pre(s, u, x, mix_a, hc);
-        hd_bf16(s, u);
-        hd_rmsnorm(s, u, u, &l->ffn_norm, d->norm_eps);
-        hd_bf16(s, u);
-        hd_trace(s, u, "layers.%d.ffn_norm", (int)i);
-        hd_moe_block(s, &d->moe, &l->ffn, b, u, y, (int)i);
-        hd_mhc_post(s, x, y, mix_f, hc);
-        hd_bf16(s, x);
-        hd_trace(s, x, "layers.%d.stream", (int)i);
+        layer_run(s, d, l, &d->moe, b, (int)i, &k);
     }
     hd_engram_done(s, &d->engram, b, class, b->encode ? d->attn.decoder + 1 : d->n_layer);
-    if (learnt)
-        hd_draft_learn(s, &d->learn, b, learnt, st.rope);
+    if (learn && hd_stream_ok(s))
+        draft_learn(s, d, b, taps, k.st.rope);
+    else if (taps)
+        draft_keep(s, d, b, taps);
     if (n_out == 0 || b->encode)
         return logits;
-    hd_mhc_pre(s, u, x, mix_f, hc);
+    hd_mhc_pre(s, k.u, k.x, k.mix_f, hc);
     last = hd_new(s, HD_F32, n_out, D);
-    hd_gather(s, last, u, out_rows);
+    hd_gather(s, last, k.u, out_rows);
     hd_bf16(s, last);
     hd_trace(s, last, "final.y");
-    hd_rmsnorm(s, last, last, &d->norm, d->norm_eps);
-    hd_bf16(s, last);
-    hd_trace(s, last, "final.norm");
-    hd_logits(s, logits, last, &d->head);
+    head(s, d, &d->norm, last, logits);
     hd_trace(s, logits, "logits");
     return logits;
 }
@@ -459,5 +565,5 @@ static int64_t n_idle(const struct hd_model *m)
     return (d->n_vocab - 1) * d->d_model + d->n_layer * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert + hd_engram_idle(&d->engram);
 }
 
-const struct hd_arch hd_arch_deepseek_v41 = {
-    .name = "deepseek_v41", .gguf_name = "", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .each_draft = each_draft, .n_idle = n_idle, .take_classes = take_classes};
+const struct hd_arch hd_arch_deepseek_v41 = {.name = "deepseek_v41", .gguf_name = "", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside,
+                                             .each_draft = each_draft, .draft = draft, .next = draft_next, .n_idle = n_idle, .take_classes = take_classes};

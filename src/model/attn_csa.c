@@ -81,7 +81,7 @@ static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa
                                         const struct hd_tensor *u, const struct hd_tensor *qr, int layer, struct hd_tensor *index[2])
 {
     int64_t n = hd_rows(u), dim = hp->index_dim;
-    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 4, .top_k = hp->index_top_k, .row_bytes = packed_bytes(key_row(hp))};
+    struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 4, .top_k = hp->index_top_k, .ascending = s->exact != HD_EXACT_OFFICIAL, .row_bytes = packed_bytes(key_row(hp))};
     struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k), *q, *wt, *key;
     struct hd_stream_mark mark = hd_stream_mark(s);
 
@@ -126,6 +126,27 @@ void hd_grouped_out(struct hd_stream *s, const struct hd_tensor *o, const struct
     hd_linear(s, y, r, wo_b, act_block);
 }
 
+/* kv[T, head_dim]: rotated, and rounded to what the cache holds. */
+static void latents(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, const struct hd_tensor *rope, const struct hd_tensor *u,
+                    struct hd_tensor *kv, int layer)
+{
+    hd_linear(s, kv, u, &w->wkv, hp->act_block);
+    norm(s, kv, &w->kv_norm, hp->norm_eps);
+    rotate(s, kv, rope, hp->head_dim, hp->rope_dim, false);
+    hd_sim_kv(s, kv, HD_SIM_FP8, hp->kv_block, hp->head_dim, hp->head_dim - hp->rope_dim, hp->native);
+    hd_trace(s, kv, "layers.%d.attn.kv", layer);
+}
+
+void hd_csa_keep(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int part0, const struct hd_csa_step *st, const struct hd_tensor *u, int layer)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *kv = hd_new(s, HD_F32, hd_rows(u), hp->head_dim);
+
+    latents(s, hp, w, st->rope, u, kv, layer);
+    hd_ring_put(s, kv, st->b, part0 + PART_WINDOW);
+    hd_stream_rewind(s, mark);
+}
+
 void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int64_t ratio, int part0, const struct hd_csa_step *st,
                  const struct hd_tensor *u, struct hd_tensor *out, int layer)
 {
@@ -133,7 +154,8 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o, *sel = NULL, *index[2];
     struct hd_tensor *rope = ratio ? st->rope_comp : st->rope;
-    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 < 0 ? -1 : part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1, (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp)), false};
+    struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 < 0 ? -1 : part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1,
+                                 (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp)), false, st->block};
 
     hd_linear(s, qr, u, &w->wq_a, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);
@@ -142,11 +164,7 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     hd_head_norm(s, q, d, hp->norm_eps);
     rotate(s, q, rope, d, hp->rope_dim, false);
     hd_trace(s, q, "layers.%d.attn.q", layer);
-    hd_linear(s, kv, u, &w->wkv, hp->act_block);
-    norm(s, kv, &w->kv_norm, hp->norm_eps);
-    rotate(s, kv, rope, d, hp->rope_dim, false);
-    hd_sim_kv(s, kv, HD_SIM_FP8, hp->kv_block, d, plain, hp->native);
-    hd_trace(s, kv, "layers.%d.attn.kv", layer);
+    latents(s, hp, w, rope, u, kv, layer);
     if (ratio) {
         struct hd_stream_mark inner = hd_stream_mark(s);
         struct hd_tensor *e = entries(s, hp, &w->comp, ratio, d, part0 + PART_STATE, st, u);
@@ -164,7 +182,7 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     hd_attend_sel(s, o, q, kv, sel, &w->sink, st->b, &ah);
     hd_bf16(s, o);
     hd_trace(s, o, "layers.%d.attn.o_rope", layer);
-    if (part0 >= 0)
+    if (part0 >= 0 && !st->block)
         hd_ring_put(s, kv, st->b, part0 + PART_WINDOW);
     rotate(s, o, rope, d, hp->rope_dim, true);
     hd_grouped_out(s, o, &w->wo_a, &w->wo_b, hp->o_groups, hp->act_block, out, layer);

@@ -41,11 +41,15 @@ int hd_csa_parts(const struct hd_csa_hp *hp, int64_t ratio, int layer, struct hd
 struct hd_csa_step {
     const struct hd_ragged *b, *e4, *e128;            /* the tokens; the groups that they complete */
     struct hd_tensor *rope, *rope_comp, *rope_e4, *rope_e128;
+    bool block;                                       /* the tokens of a sequence are a draft: all see one another, and the window stays as it is */
 };
 
 /* out[T, D] from u[T, D]; parts from part0 on (-1: none, of whole sequences with ratio 0). */
 void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int64_t ratio, int part0, const struct hd_csa_step *st,
                  const struct hd_tensor *u, struct hd_tensor *out, int layer);
+
+/* The latents of u[T, D] into the window at part0, and nothing else: what attention of ratio 0 keeps. */
+void hd_csa_keep(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int part0, const struct hd_csa_step *st, const struct hd_tensor *u, int layer);
 
 /* y[T, D] = wo_b(concat_g wo_a[g] o[g]): o in o_groups column blocks. Shared with attn_csa2.c. */
 void hd_grouped_out(struct hd_stream *s, const struct hd_tensor *o, const struct hd_tensor *wo_a, const struct hd_tensor *wo_b, int64_t n_group, int64_t act_block,

@@ -245,6 +245,40 @@ void hd_csa2_encode(struct hd_stream *s, const struct hd_csa2_hp *hp, const stru
     own_entries(s, hp, w, &all[layer], st, u, layer);
 }
 
+/* kv[T, head_dim]: rotated, and rounded to what the cache holds. */
+static void latents(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_tensor *rope, const struct hd_tensor *u,
+                    struct hd_tensor *kv, int layer)
+{
+    hd_linear(s, kv, u, &w->wkv, hp->act_block);
+    norm(s, kv, &w->kv_norm, hp->norm_eps);
+    rotate(s, kv, rope, hp->head_dim, hp->rope_dim, false);
+    hd_sim_kv(s, kv, HD_SIM_FP8, 32, hp->head_dim, hp->head_dim, hp->native);
+    hd_trace(s, kv, "layers.%d.attn.kv", layer);
+}
+
+void hd_csa2_keep(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *l, const struct hd_csa2_step *st,
+                  const struct hd_tensor *u, int layer)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *kv = hd_new(s, HD_F32, hd_rows(u), hp->head_dim);
+
+    latents(s, hp, w, st->rope, u, kv, layer);
+    hd_ring_put(s, kv, st->b, l->part0 + PART_WINDOW);
+    hd_stream_rewind(s, mark);
+}
+
+/* Draft blocks while they learn: the window is in the batch, not in the cache. */
+static void attend_drafts(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_step *st, const struct hd_tensor *q,
+                          const struct hd_tensor *kv, struct hd_tensor *o, int layer)
+{
+    const struct hd_csa_blocks *k = st->learn;
+    struct hd_attend_block_hp bh = {hp->n_head, hp->head_dim, hp->window, k->block, (float)(1 / sqrt((double)hp->head_dim))};
+    struct hd_tensor *main = hd_new(s, HD_F32, hd_rows(k->main), hp->head_dim);
+
+    latents(s, hp, w, k->rope, k->main, main, layer);
+    hd_attend_block(s, o, q, kv, main, &w->sink, k->b, k->anchor, &bh);
+}
+
 void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
                   const struct hd_tensor *u, struct hd_tensor *out)
 {
@@ -254,18 +288,14 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o;
     struct hd_tensor *rope = l->ratio ? st->rope_comp : st->rope;
     struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, l->ratio, l->part0 + PART_WINDOW, l->ratio ? all[l->owner].part0 + PART_ENTRY : -1,
-                                  (float)(1 / sqrt((double)d)), 0, packed_bytes(row_of(hp, ROW_ENTRY)), layer >= hp->decoder};
+                                  (float)(1 / sqrt((double)d)), 0, packed_bytes(row_of(hp, ROW_ENTRY)), layer >= hp->decoder, st->block};
 
     hd_linear(s, qr, u, &w->wq_a, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);
     hd_linear(s, q, qr, &w->wq_b, hp->act_block);
     rotate(s, q, rope, d, hp->rope_dim, false);
     hd_trace(s, q, "layers.%d.attn.q", layer);
-    hd_linear(s, kv, u, &w->wkv, hp->act_block);
-    norm(s, kv, &w->kv_norm, hp->norm_eps);
-    rotate(s, kv, rope, d, hp->rope_dim, false);
-    hd_sim_kv(s, kv, HD_SIM_FP8, 32, d, d, hp->native);
-    hd_trace(s, kv, "layers.%d.attn.kv", layer);
+    latents(s, hp, w, rope, u, kv, layer);
     if (l->owner == layer)
         own_entries(s, hp, w, l, st, u, layer);
     if (l->source == layer)
@@ -276,10 +306,14 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     if (l->ratio && hd_learns(s, HD_LEARN_INDEX))
         hd_learn_index(s, st->index_q, st->index_w, q, kv, hd_learn_dense(s) ? NULL : st->sel, &w->sink, st->b,
                        &(struct hd_index_loss_hp){ah, hp->index_heads, hp->index_dim, all[l->owner].part0 + PART_KEY});
-    hd_attend_sel(s, o, q, kv, l->ratio && !hd_learn_dense(s) ? st->sel : NULL, &w->sink, st->b, &ah);
+    if (st->learn)
+        attend_drafts(s, hp, w, st, q, kv, o, layer);
+    else
+        hd_attend_sel(s, o, q, kv, l->ratio && !hd_learn_dense(s) ? st->sel : NULL, &w->sink, st->b, &ah);
     hd_bf16(s, o);
     hd_trace(s, o, "layers.%d.attn.o_rope", layer);
-    hd_ring_put(s, kv, st->b, l->part0 + PART_WINDOW);
+    if (!st->block && !st->learn)
+        hd_ring_put(s, kv, st->b, l->part0 + PART_WINDOW);
     rotate(s, o, rope, d, hp->rope_dim, true);
     hd_grouped_out(s, o, &w->wo_a, &w->wo_b, hp->o_groups, hp->act_block, out, layer);
     hd_trace(s, out, "layers.%d.attn.out", layer);

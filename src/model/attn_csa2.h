@@ -43,6 +43,14 @@ int hd_csa2_config(struct hd_csa2_hp *hp, struct hd_csa2_layer *plan, int64_t ra
 #define HD_CSA2_PARTS 4
 int hd_csa2_parts(const struct hd_csa2_hp *hp, const struct hd_csa2_layer *l, int layer, struct hd_cache_part *part);
 
+/* Draft blocks of a batch whose tokens are all known: block rows each, which see the latents of main up to their anchor instead of a cached window. */
+struct hd_csa_blocks {
+    const struct hd_ragged *b;                        /* the batch that they lie in */
+    const struct hd_tensor *main, *rope;              /* [T, D] and its table of the plain window */
+    const int32_t *anchor;                            /* rows of main, one a block */
+    int64_t block;
+};
+
 /* What the layers of a step share. */
 struct hd_csa2_step {
     const struct hd_ragged *b;
@@ -52,6 +60,8 @@ struct hd_csa2_step {
     int64_t ratio[2];
     struct hd_tensor *sel, *cand;                     /* the latest selection; candidate blocks */
     const struct hd_tensor *index_q, *index_w;        /* what it was made with, while the indexer learns */
+    bool block;                                       /* the tokens of a sequence are a draft: all see one another, and the window stays as it is */
+    const struct hd_csa_blocks *learn;                /* drafts all over a batch, while the module learns; NULL: none */
 };
 
 /* Before the first layer: tables, the groups that the batch completes, room for selections. */
@@ -61,6 +71,10 @@ void hd_csa2_begin(struct hd_stream *s, const struct hd_csa2_hp *hp, const int64
 /* What the decoder half needs of tokens that it does not see: the entries of layer (an owner), from u[T, D], its attention's input. */
 void hd_csa2_encode(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer,
                     const struct hd_csa2_step *st, const struct hd_tensor *u);
+
+/* The latents of u[T, D] into a layer's window, and nothing else: what a layer of ratio 0 keeps. */
+void hd_csa2_keep(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *l, const struct hd_csa2_step *st,
+                  const struct hd_tensor *u, int layer);
 
 void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
                   const struct hd_tensor *u, struct hd_tensor *out);

@@ -53,6 +53,44 @@ static void add_bias(struct hd_stream *s, struct hd_tensor *x, const struct hd_t
         hd_add_row(s, x, bias);
 }
 
+static void keep_latents(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part,
+                         const struct hd_tensor *x, int layer)
+{
+    int64_t wide = hp->kv_rank + hp->rope_dim;
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *kv = hd_new(s, HD_F32, hd_rows(x), wide), *c;
+
+    hd_matmul(s, kv, x, &w->kv_a);
+    add_bias(s, kv, &w->kv_a_bias);
+    c = hd_slice(s, kv, 0, hp->kv_rank);
+    hd_rmsnorm(s, c, c, &w->kv_norm, hp->latent_eps);
+    hd_rope_at(s, kv, rope, wide, hp->rope_interleaved, hp->kv_rank, false);
+    hd_trace(s, kv, "layers.%d.attn.kv", layer);
+    hd_kv_put(s, kv, b, part, HD_F32);
+    hd_stream_rewind(s, mark);
+}
+
+static void keep_index_keys(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part,
+                            const struct hd_tensor *x)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *k = hd_new(s, HD_F32, hd_rows(x), hp->index_dim);
+
+    hd_matmul(s, k, x, &w->index_k);
+    hd_layernorm(s, k, k, &w->index_k_norm, &w->index_k_bias, 1e-6f);
+    hd_rope(s, k, rope, hp->index_dim, false);
+    hd_kv_put(s, k, b, part, HD_F32);
+    hd_stream_rewind(s, mark);
+}
+
+void hd_mla_keep(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part0,
+                 const struct hd_tensor *x, int layer)
+{
+    keep_latents(s, hp, w, b, rope, part0, x, layer);
+    if (hp->index_heads)
+        keep_index_keys(s, hp, w, b, rope, part0 + 1, x);
+}
+
 static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope,
                                        int part, const struct hd_tensor *x, const struct hd_tensor *qr, int layer)
 {
@@ -60,14 +98,11 @@ static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_
     struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 1, .top_k = hp->index_top_k, .ascending = true, .row_bytes = hp->native ? 2 * dim : 0};
     struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k);
     struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *k = hd_new(s, HD_F32, n, dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
+    struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
 
     hd_matmul(s, q, qr, &w->index_q_b);
     hd_rope(s, q, rope, dim, false);
-    hd_matmul(s, k, x, &w->index_k);
-    hd_layernorm(s, k, k, &w->index_k_norm, &w->index_k_bias, 1e-6f);
-    hd_rope(s, k, rope, dim, false);
-    hd_kv_put(s, k, b, part, HD_F32);
+    keep_index_keys(s, hp, w, b, rope, part, x);
     hd_matmul(s, wt, x, &w->index_weights);
     hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
     hd_index(s, sel, q, wt, b, part, &ih, NULL, NULL);
@@ -97,7 +132,7 @@ void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct h
 {
     int64_t n = hd_rows(x), H = hp->n_head, qd = hp->nope_dim + hp->rope_dim, wide = hp->kv_rank + hp->rope_dim;
     struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *q = hd_new(s, HD_F32, n, H * qd), *kv = hd_new(s, HD_F32, n, wide), *ql = hd_new(s, HD_F32, n, H * wide), *sel = NULL, *qr = NULL, *u, *o, *c;
+    struct hd_tensor *q = hd_new(s, HD_F32, n, H * qd), *ql = hd_new(s, HD_F32, n, H * wide), *sel = NULL, *qr = NULL, *u, *o;
     struct hd_attend_sel_hp ah = {.n_head = H, .head_dim = wide, .window = 0, .ratio = 1, .part_window = -1, .part_entry = part0, .scale = hp->scale, .value_dim = hp->kv_rank,
                                   .row_bytes = hp->native ? 2 * wide : 0};
 
@@ -111,13 +146,7 @@ void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct h
         hd_matmul(s, q, x, &w->q);
     }
     hd_rope_at(s, q, rope, qd, hp->rope_interleaved, hp->nope_dim, false);
-    hd_matmul(s, kv, x, &w->kv_a);
-    add_bias(s, kv, &w->kv_a_bias);
-    c = hd_slice(s, kv, 0, hp->kv_rank);
-    hd_rmsnorm(s, c, c, &w->kv_norm, hp->latent_eps);
-    hd_rope_at(s, kv, rope, wide, hp->rope_interleaved, hp->kv_rank, false);
-    hd_trace(s, kv, "layers.%d.attn.kv", layer);
-    hd_kv_put(s, kv, b, part0, HD_F32);
+    keep_latents(s, hp, w, b, rope, part0, x, layer);
     if (hp->index_heads)
         sel = select_tokens(s, hp, w, b, rope, part0 + 1, x, qr, layer);
     absorb_keys(s, hp, w, ql, q);

@@ -42,4 +42,8 @@ int hd_mla_parts(const struct hd_mla_hp *hp, int layer, struct hd_cache_part *pa
 void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part0,
                  const struct hd_tensor *x, struct hd_tensor *out, int layer);
 
+/* What attention would keep of x[T, D], and nothing else. */
+void hd_mla_keep(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part0,
+                 const struct hd_tensor *x, int layer);
+
 #endif

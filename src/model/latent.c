@@ -18,6 +18,7 @@
 #define MLP(hf, own) "model.layers.%d.mlp." hf "|layers.%d.ffn." own
 #define BLK(gguf) "blk.%d." gguf
 
+#define N_GLOBAL 3                    /* rows before the layers' */
 static const struct hd_weight_row rows[] = {
     {G(embed), M, HD_W_GLOBAL, "model.embed_tokens.weight|embed.weight", "token_embd.weight", "V,D", NULL},
     {G(norm), V, HD_W_GLOBAL, "model.norm.weight|norm.weight", "output_norm.weight", "D", NULL},
@@ -140,7 +141,7 @@ int hd_latent_config(struct hd_model *m, struct hd_latent **out, struct hd_err *
     HD_TRY(read_config(m, d, &n_ctx, err));
     HD_TRY(hd_json_int_or(m->store.config, "first_k_dense_replace", 0, LAYER_MAX, 0, &first, f, err));
     HD_TRY(hd_json_int_or(m->store.config, "moe_layer_freq", 1, LAYER_MAX, 1, &every, f, err));
-    if (!(d->layer = hd_arena_zalloc(&m->arena, (size_t)d->n_layer * sizeof *d->layer)))
+    if (!(d->layer = hd_arena_zalloc(&m->arena, (size_t)(d->n_layer + 1) * sizeof *d->layer)))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld layers", f, (long long)d->n_layer);
     for (int64_t i = 0; i < d->n_layer; i++) {
         const char *t = json_string_value(json_array_get(types, (size_t)i));
@@ -188,7 +189,7 @@ int hd_latent_bind(struct hd_model *m, struct hd_latent *d, struct hd_err *err)
     struct hd_symbol sym[] = {{"V", d->n_vocab}, {"D", d->d_model}, {"F", d->d_ff}, {"Fe", d->d_expert}, {"Fs", d->n_shared * d->d_expert}, {"E", d->moe.gate.n_expert},
                               {"H", a->n_head}, {"Dq", a->nope_dim + a->rope_dim}, {"Dkv", a->nope_dim + a->v_dim}, {"Dv", a->v_dim}, {"Dn", a->nope_dim}, {"Rq", a->q_rank},
                               {"Rkv", a->kv_rank}, {"Wide", a->kv_rank + a->rope_dim}, {"Ih", a->index_heads}, {"Id", a->index_dim}};
-    struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(HD_MLA_PARTS * d->n_layer) * sizeof *part);
+    struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(HD_MLA_PARTS * d->n_layer + HD_LATENT_MTP_PARTS) * sizeof *part);
     float *f = hd_arena_alloc(&m->arena, (size_t)(a->rope_dim / 2) * sizeof *f);
     char name[96];
     int n = 0;
@@ -202,10 +203,12 @@ int hd_latent_bind(struct hd_model *m, struct hd_latent *d, struct hd_err *err)
         d->fused = hd_store_find(&m->store, name) != NULL;
     }
     d->kv_halves = hd_store_find(&m->store, "blk.0.attn_k_b.weight") != NULL;
-    set_aside(&m->store, d->n_layer);
-    d->list = (struct hd_weight_list){.row = rows, .n_row = HD_LEN(rows), .sym = d->sym, .n_sym = HD_LEN(sym), .n_layer = d->n_layer, .globals = d, .layers = d->layer,
+    d->list[0] = (struct hd_weight_list){.row = rows, .n_row = HD_LEN(rows), .sym = d->sym, .n_sym = HD_LEN(sym), .n_layer = d->n_layer, .globals = d, .layers = d->layer,
                                       .layer_bytes = sizeof *d->layer, .n_expert = d->moe.gate.n_expert, .exists = exists, .arg = d};
-    HD_TRY(hd_bind(&m->store, &d->list, &m->arena, m->planned, err));
+    if (m->wants_draft && hd_latent_has_mtp(m, d->n_layer))
+        HD_TRY(hd_latent_mtp_list(m, d, rows + N_GLOBAL, HD_LEN(rows) - N_GLOBAL, err));
+    set_aside(&m->store, d->n_layer + d->list[1].n_layer);
+    HD_TRY(hd_bind_lists(&m->store, d->list, 2, &m->arena, m->planned, err));
     if (!d->head.n_dim) {
         if (!d->tied && !m->planned)
             return hd_err_set(err, HD_ERR_FORMAT, "%s: lm_head.weight is missing, and tie_word_embeddings is false", m->store.path);
@@ -223,8 +226,27 @@ int hd_latent_bind(struct hd_model *m, struct hd_latent *d, struct hd_err *err)
         d->layer[i].part0 = n;
         n += hd_mla_parts(a, (int)i, part + n);
     }
+    if (m->draft.depth)
+        n += hd_latent_mtp_parts(d, n, part + n);
     m->spec = (struct hd_cache_spec){n, part};
     return HD_OK;
+}
+
+void hd_latent_layer_run(struct hd_stream *s, const struct hd_latent *d, int layer, const struct hd_ragged *b, const struct hd_tensor *rope, struct hd_tensor *z,
+                         struct hd_tensor *u, struct hd_tensor *y)
+{
+    const struct hd_latent_layer *l = &d->layer[layer];
+
+    hd_rmsnorm(s, u, z, &l->attn_norm, d->norm_eps);
+    hd_attn_mla(s, &d->attn, &l->attn, b, rope, l->part0, u, y, layer);
+    hd_add(s, z, z, y);
+    hd_rmsnorm(s, u, z, &l->ffn_norm, d->norm_eps);
+    if (l->dense)
+        hd_ffn(s, &l->ffn, u, y);
+    else
+        hd_moe_block(s, &d->moe, &l->moe, b, u, y, layer);
+    hd_add(s, z, z, y);
+    hd_trace(s, z, "layers.%d.out", layer);
 }
 
 struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)
@@ -237,20 +259,10 @@ struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *
     hd_embed(s, x, &d->embed, b);
     hd_trace(s, x, "embed");
     hd_rope_table(s, rope, b, &d->inv_freq, d->rope_scale);
-    for (int64_t i = 0; i < d->n_layer; i++) {
-        const struct hd_latent_layer *l = &d->layer[i];
-
-        hd_rmsnorm(s, u, x, &l->attn_norm, d->norm_eps);
-        hd_attn_mla(s, &d->attn, &l->attn, b, rope, l->part0, u, y, (int)i);
-        hd_add(s, x, x, y);
-        hd_rmsnorm(s, u, x, &l->ffn_norm, d->norm_eps);
-        if (l->dense)
-            hd_ffn(s, &l->ffn, u, y);
-        else
-            hd_moe_block(s, &d->moe, &l->moe, b, u, y, (int)i);
-        hd_add(s, x, x, y);
-        hd_trace(s, x, "layers.%d.out", (int)i);
-    }
+    for (int64_t i = 0; i < d->n_layer; i++)
+        hd_latent_layer_run(s, d, (int)i, b, rope, x, u, y);
+    if (m->draft.depth)
+        hd_latent_mtp_keep(s, d, b, x);
     if (n_out == 0)
         return logits;
     last = hd_new(s, HD_F32, n_out, D);
@@ -264,7 +276,7 @@ struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *
 
 void hd_latent_each_weight(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
 {
-    hd_bind_each(&((const struct hd_latent *)m->impl)->list, fn, arg);
+    hd_bind_each(&((const struct hd_latent *)m->impl)->list[0], fn, arg);
 }
 
 int64_t hd_latent_idle(const struct hd_model *m)

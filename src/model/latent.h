@@ -19,6 +19,9 @@ struct hd_latent_layer {
     struct hd_tensor gate_up_exps, down_exps;         /* transformers' fused form */
     bool dense;
     int part0;
+    struct {
+        struct hd_tensor enorm, hnorm, eh_proj, norm;
+    } mtp;                                            /* of the layer behind the last only */
 };
 
 struct hd_latent {
@@ -30,9 +33,10 @@ struct hd_latent {
     bool tied, fused, gate_bias, attn_bias;
     bool kv_halves;                                   /* GGUF: k_b and v_b instead of kv_b */
     struct hd_tensor embed, norm, head, inv_freq;
-    struct hd_latent_layer *layer;
+    struct hd_latent_layer *layer;                    /* [n_layer + 1]: the MTP module's behind them */
+    int part_hidden;                                  /* MTP: the window with what the model said of the newest tokens */
     struct hd_symbol sym[24];
-    struct hd_weight_list list;
+    struct hd_weight_list list[2];                    /* the model, the MTP module (n_layer 0: none) */
 };
 
 /* Everything that the three have in common; then the caller adjusts the gate and calls _bind. */
@@ -42,5 +46,21 @@ int hd_latent_bind(struct hd_model *m, struct hd_latent *d, struct hd_err *err);
 struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out);
 void hd_latent_each_weight(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
 int64_t hd_latent_idle(const struct hd_model *m);
+
+/* z[T, D] goes through a layer; u and y[T, D] are scratch. */
+void hd_latent_layer_run(struct hd_stream *s, const struct hd_latent *d, int layer, const struct hd_ragged *b, const struct hd_tensor *rope, struct hd_tensor *z,
+                         struct hd_tensor *u, struct hd_tensor *y);
+
+/* ---- latent_mtp.c ---- */
+
+bool hd_latent_has_mtp(const struct hd_model *m, int64_t n_layer);
+/* The module's list, from the rows that every layer has; says to m that it is there. Errors: MEMORY. */
+int hd_latent_mtp_list(struct hd_model *m, struct hd_latent *d, const struct hd_weight_row *layer_rows, int n_row, struct hd_err *err);
+#define HD_LATENT_MTP_PARTS (HD_MLA_PARTS + 1)
+int hd_latent_mtp_parts(struct hd_latent *d, int first, struct hd_cache_part *part);
+/* What the module keeps of the tokens of a step; x[T, D]: what the last layer gave. */
+void hd_latent_mtp_keep(struct hd_stream *s, const struct hd_latent *d, const struct hd_ragged *b, const struct hd_tensor *x);
+void hd_latent_draft(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out);
+void hd_latent_each_draft(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
 
 #endif

@@ -18,6 +18,20 @@ struct hd_hparams {
 
 struct hd_model;
 
+/* What proposes tokens: an MTP module, one token after another, or DSpark, a block at once. Both read what forward() left in their own parts of the
+ * cache; a token that they propose is only ever a guess, so nothing here changes what a model says. */
+struct hd_draft {
+    int64_t depth;                    /* most tokens it proposes; 0: there is none, or it was not asked for */
+    int64_t block;                    /* rows that a sequence takes in draft(), the noise tokens' included; MTP: 1 */
+    int32_t noise;                    /* the id that a block is filled with */
+    bool chain;                       /* MTP: a call a token, fed with the one before */
+};
+
+struct hd_draft_out {
+    struct hd_tensor *logits;         /* [rows, V], a block's without what next() adds */
+    struct hd_tensor *y;              /* blocks: [rows, D], for next(); NULL otherwise */
+};
+
 struct hd_arch {
     const char *name;                 /* config.json's model_type */
     const char *gguf_name;            /* GGUF's general.architecture; NULL: the same; "": none of its own (see gguf_deepseek.h) */
@@ -29,8 +43,15 @@ struct hd_arch {
     void (*each_weight)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
     /* The same for draft modules and vision towers: parts of the checkpoint that a token's forward pass does not use. NULL: none. */
     void (*each_aside)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
-    /* The draft module's alone. NULL: none, or none that learns. */
+    /* Of those the ones that draft() uses beside the model's own. NULL: none. */
     void (*each_draft)(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
+    /* b: draft.block tokens a sequence, the newest token and noise behind it, at the positions behind what the cache holds. With MTP one token at the
+     * position that it has, whose logits are of the one behind it; calls for the next positions propose further ones, and need rows of the cache. */
+    void (*draft)(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out);
+    /* Blocks: logits[B, V] of rows rows[B] (indices into draft()'s), given the token before each (prev, a token a sequence), and confidence[B, 1],
+     * log odds that the best of them will stand. NULL for MTP. */
+    struct hd_tensor *(*next)(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *prev, const int32_t *rows, const struct hd_draft_out *of,
+                              struct hd_tensor **confidence);
     /* Of the weights that each_weight() names, how many elements a token does not meet (experts, table rows). NULL: none. */
     int64_t (*n_idle)(const struct hd_model *m);
     /* Classes of token ids (token/token_classes.h), for architectures that hash them; called once, after loading, when
@@ -46,12 +67,17 @@ struct hd_model {
     void *impl;                       /* the architecture's own struct, in the arena */
     struct hd_cache_spec spec;
     enum hd_kv kv;                    /* chosen by the caller */
+    struct hd_draft draft;
+    bool wants_draft;                 /* HD_MODEL_DRAFT */
+    bool draft_learns;                /* forward() has losses of the draft module where a stream asks for them (ops/learn.h) */
     int64_t shortcut;                 /* tokens of a prompt's end that need every layer; the others can do with the encoder half. 0: no halves */
     bool planned;                     /* no weights: shapes only */
     bool wants_classes;               /* take_classes() must be called before the first forward pass */
 };
 
-/* flags: of enum hd_store_flags. PLAN: a directory with nothing but a config.json will do; its weights have shapes and no data. */
+enum { HD_MODEL_DRAFT = 1 << 16 };    /* bring the draft module, if there is one */
+
+/* flags: of enum hd_store_flags, and the above. PLAN: a directory with nothing but a config.json will do; its weights have shapes and no data. */
 int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags, struct hd_err *err);
 void hd_model_close(struct hd_model *m);
 

@@ -83,13 +83,13 @@ const struct hd_tensor *hd_quantise(struct hd_stream *s, enum hd_dtype type, con
     return q;
 }
 
-/* A dry run without a backend cannot know which activations a weight will meet, and reserves for both kinds. */
+/* A dry run without a backend cannot know which activations a weight will meet, and reserves for all kinds. */
 static void matmul_at(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w, int64_t row0)
 {
     struct hd_call c = {.op = HD_OP_MATMUL, .n_out = n};
     struct hd_stream_mark mark = hd_stream_mark(s);
     enum hd_dtype act;
-    bool q16 = false, q8 = false, f32 = false;
+    bool q16 = false, q8 = false, bf16 = false, f32 = false;
 
     HD_ASSERT(n >= 1 && n <= 3);
     for (int i = 0; i < n; i++) {
@@ -103,10 +103,11 @@ static void matmul_at(struct hd_stream *s, int n, struct hd_tensor *const *out, 
         act = hd_act_type(s, w[i], row0 < 0 ? 0 : row0);
         q16 |= act == HD_Q16 || !s->be;
         q8 |= act == HD_Q8 || !s->be;
+        bf16 |= act == HD_BF16 || !s->be;
         f32 |= act == HD_F32;
     }
     if (s->exact != HD_EXACT_NONE || hd_cols(x) % 32)
-        q16 = q8 = false;
+        q16 = q8 = bf16 = false;
     c.in[0] = x;
     c.i[0] = f32;
     c.i[1] = row0 < 0 ? 0 : row0;
@@ -114,6 +115,8 @@ static void matmul_at(struct hd_stream *s, int n, struct hd_tensor *const *out, 
         c.in[1] = hd_quantise(s, HD_Q16, x);
     if (q8)
         c.in[5] = hd_quantise(s, HD_Q8, x);
+    if (bf16)
+        c.in[6] = hd_quantise(s, HD_BF16, x);
     hd_dispatch(s, &c);
     hd_stream_rewind(s, mark);
 }

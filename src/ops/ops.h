@@ -108,6 +108,13 @@ const struct hd_ragged *hd_entries(struct hd_stream *s, const struct hd_ragged *
 /* Rows x[T, n] into a WINDOW part (the last ones, when there are more than it holds). */
 void hd_ring_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_ragged *b, int part);
 
+/* out[T, n] f32: for every token x's row of the token before it in its sequence: of this step, or row pos0 - 1 of the WINDOW part for a span's first
+ * one; zeros at position 0. x NULL: no span has a second token. */
+void hd_shift(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_ragged *b, int part);
+
+/* The same tokens, each one position earlier; a sequence's first token is in no span. Lives in the step arena. */
+const struct hd_ragged *hd_before(struct hd_stream *s, const struct hd_ragged *b);
+
 /* e[groups, n] = per channel softmax(g) . z over a group's tokens. z and g [T, n], or [T, 2 n] with overlap: the first half
  * serves the next group, the second its own. ape f32 [ratio, cols] is added to g (may be NULL). part: a WINDOW of rows
  * [2 cols] f32 that carries z and g of the last groups from step to step. */
@@ -121,9 +128,15 @@ struct hd_index_hp {
     int64_t row_bytes;                /* of a cached key, for the cost; 0: f32 */
 };
 
+/* Scratch that choosing k of a stream takes, in words of 32 bits. */
+static inline int64_t hd_choose_words(int64_t k)
+{
+    return 4 * k + 256;
+}
+
 /* sel[T, 2 top_k] i32: in the first half the entries G < (pos + 1) / ratio with the largest sum_h w[h] relu(q[h] . key[G]), -1 behind them; the second half is
- * scratch. cand_out[T, 2 n_block] (likewise; may be NULL): the best blocks by their best entry, the newest always among them. cand_in (may be
- * NULL): entries outside these blocks come last. */
+ * free. cand_out[T, 2 n_block] (likewise, ascending; may be NULL): the best blocks by their best entry, the newest always among them. cand_in (may be
+ * NULL; not with cand_out): entries outside these blocks come last, the earliest first. */
 void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor *q, const struct hd_tensor *w, const struct hd_ragged *b, int part,
               const struct hd_index_hp *hp, struct hd_tensor *cand_out, const struct hd_tensor *cand_in);
 
@@ -134,6 +147,7 @@ struct hd_attend_sel_hp {
     int64_t value_dim;                /* 0: values are whole vectors; otherwise their first value_dim dims */
     int64_t row_bytes;                /* of a cached vector, for the cost; 0: f32 */
     bool from_raw0;                   /* the window begins at the span's raw0 */
+    bool block;                       /* every row of a span sees all of them, and the window before the first */
 };
 
 /* out[T, n_head value_dim]: one vector per token is key and value of all heads: kv[T, head_dim] of this step and the window

@@ -6,6 +6,7 @@
 
 #include "ops/dispatch.h"
 #include "tensor/panel.h"
+#include "tensor/quant_q8.h"
 
 struct hd_tensor *hd_slice(struct hd_stream *s, const struct hd_tensor *x, int64_t col0, int64_t n)
 {
@@ -181,17 +182,17 @@ void hd_pool(struct hd_stream *s, struct hd_tensor *e, struct hd_tensor *z, stru
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_POOL, .n_out = 3, .out = {e, z, g}, .in = {ape}, .batch = b, .i = {part, ratio, overlap}});
 }
 
-#define INDEX_SCRATCH ((int64_t)4 << 20)      /* scores of as many tokens as fit, and of one at least */
+#define INDEX_SCRATCH ((int64_t)4 << 20)      /* scores of as many tokens as fit, and of one at least, are written down */
 
 void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor *q, const struct hd_tensor *w, const struct hd_ragged *b, int part,
               const struct hd_index_hp *hp, struct hd_tensor *cand_out, const struct hd_tensor *cand_in)
 {
     struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *score, *q8 = NULL;
+    struct hd_tensor *score, *q8 = NULL, *best;
     int64_t n_key, rows;
     double seen = 0;
 
-    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(w) == hp->n_head && hd_cols(sel) == 2 * hp->top_k, HD_OP_INDEX, q, w))
+    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(w) == hp->n_head && hd_cols(sel) == 2 * hp->top_k && hp->head_dim <= HD_KV_ROW_MAX && !(cand_in && cand_out), HD_OP_INDEX, q, w))
         return;
     for (int64_t i = 0; i < b->n_seq; i++)
         seen += (double)b->span[i].n_tok * ((double)b->span[i].pos0 + (double)b->span[i].n_tok / 2) / (double)hp->ratio;
@@ -201,11 +202,12 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     rows = INDEX_SCRATCH / n_key < 1 ? 1 : INDEX_SCRATCH / n_key < b->n_tok ? INDEX_SCRATCH / n_key : b->n_tok;
     score = hd_new(s, HD_F32, rows, n_key);
     if (s->exact == HD_EXACT_NONE && hp->head_dim % 32 == 0)
-        q8 = hd_new(s, HD_Q8, rows * hp->n_head, hp->head_dim);
+        q8 = hd_new(s, HD_I32, b->n_tok * hp->n_head, hp->head_dim / 32 * (int64_t)sizeof(struct hd_q8) / 4);    /* without fine parts */
+    best = hd_new(s, HD_I32, b->n_tok, hd_choose_words(hp->top_k) + (cand_out ? hd_choose_words(hp->n_block) : 0));
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_INDEX,
                                      .n_out = 2,
                                      .out = {sel, cand_out},
-                                     .in = {q, w, cand_in, score, q8},
+                                     .in = {q, w, cand_in, score, q8, best},
                                      .batch = b,
                                      .i = {part, hp->n_head, hp->head_dim, hp->ratio, hp->top_k, hp->ascending, hp->block, hp->n_block, s->exact == HD_EXACT_OFFICIAL}});
     hd_stream_rewind(s, mark);
@@ -216,7 +218,7 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
 {
     double seen = 0;
 
-    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && (!kv || hd_cols(kv) == hp->head_dim), HD_OP_ATTEND_SEL, q, kv ? kv : q) ||
+    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hp->head_dim <= HD_KV_ROW_MAX && (!kv || hd_cols(kv) == hp->head_dim), HD_OP_ATTEND_SEL, q, kv ? kv : q) ||
         !hd_require(s, hd_cols(out) == hp->n_head * (hp->value_dim ? hp->value_dim : hp->head_dim) && (!sink || hd_elems(sink) == hp->n_head) && (!sel || hd_rows(sel) == b->n_tok), HD_OP_ATTEND_SEL, out, q))
         return;
     for (int64_t i = 0; i < b->n_seq; i++) {
@@ -233,7 +235,7 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
                                      .out = {out},
                                      .in = {q, kv, sel, sink},
                                      .batch = b,
-                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) / 2 : 0, hp->value_dim ? hp->value_dim : hp->head_dim, hp->from_raw0},
+                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) / 2 : 0, hp->value_dim ? hp->value_dim : hp->head_dim, hp->from_raw0, hp->block},
                                      .f = {hp->scale}});
 }
 

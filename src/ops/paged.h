@@ -26,6 +26,18 @@ static inline void *hd_paged_row(const struct hd_paged *p, int64_t r)
     return (char *)p->page[r / p->page_rows] + p->offset + r % p->page_rows * p->row_bytes;
 }
 
+/* Where rows r .. r + n lie. */
+static inline void hd_paged_rows(const struct hd_paged *p, int64_t r, int64_t n, const void **row)
+{
+    for (int64_t i = 0; i < n;) {
+        int64_t left = p->page ? p->page_rows - (r + i) % p->page_rows : p->ring - (r + i) % p->ring;
+        const char *at = hd_paged_row(p, r + i);
+
+        for (; left > 0 && i < n; left--, i++, at += p->row_bytes)
+            row[i] = at;
+    }
+}
+
 /* The tokens of one sequence in a step: tokens tok0 .. tok0 + n_tok of the batch, at positions pos0 .. */
 struct hd_span {
     int64_t tok0, n_tok, pos0;

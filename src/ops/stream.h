@@ -36,7 +36,7 @@ struct hd_call {
     enum hd_op op;
     int n_out;
     struct hd_tensor *out[3];
-    const struct hd_tensor *in[6];
+    const struct hd_tensor *in[7];
     const struct hd_ragged *batch;
     const int32_t *rows;              /* GATHER */
     const struct hd_tensor *const *list;      /* MOE: x, idx, weight, then scratch */
@@ -66,7 +66,7 @@ struct hd_backend {
     void *self;
     hd_op_fn run[HD_N_OP];
     hd_back_fn back[HD_N_OP];         /* NULL for FLAT and NONE ops */
-    enum hd_dtype (*act_type)(void *self, const struct hd_tensor *w, int64_t row0);      /* what the fast mode multiplies w's rows from row0 on with: F32, Q16 or Q8 */
+    enum hd_dtype (*act_type)(void *self, const struct hd_tensor *w, int64_t row0);      /* what the fast mode multiplies w's rows from row0 on with: F32, BF16, Q16 or Q8 */
 };
 
 enum hd_exact { HD_EXACT_NONE, HD_EXACT_F32, HD_EXACT_OFFICIAL };

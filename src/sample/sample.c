@@ -166,13 +166,43 @@ static int64_t top_p(struct hd_candidate *c, int64_t n, double p, float max)
     return n - left;
 }
 
+/* In (0, 1), the draw's number for a token: splitmix64's mixer. */
+static double noise(uint64_t draw, int32_t id)
+{
+    uint64_t z = draw + ((uint64_t)(uint32_t)id + 1) * 0x9E3779B97F4A7C15u;
+
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return ((double)((z ^ z >> 31) >> 11) + 0.5) * 0x1p-53;
+}
+
+/* The largest of logit - log(-log u), u a token's own number: each is it with its probability among the candidates, whatever their order. Most are out
+ * by bounds that need no logarithm: 1 - u <= -log u, and exp(x) <= 1 / (1 - x) for x <= 0. */
+static int32_t race(const struct hd_candidate *c, int64_t n, uint64_t draw)
+{
+    double best = -INFINITY;
+    int32_t id = c[0].id;
+
+    for (int64_t i = 0; i < n; i++) {
+        double u = noise(draw, c[i].id), behind = (double)c[i].logit - best, score;
+
+        if (behind <= 0 && (1 - u) * (1 - behind) > 1)
+            continue;
+        score = (double)c[i].logit - log(-log(u));
+        if (score > best || (score == best && c[i].id < id)) {
+            best = score;
+            id = c[i].id;
+        }
+    }
+    return id;
+}
+
 static int32_t draw(struct hd_sampler *s)
 {
     const struct hd_sample_params *p = &s->params;
     struct hd_candidate *c = s->cand;
     int64_t n = 0;
     float max = -INFINITY;
-    double total = 0, r;
 
     for (int64_t i = 0; i < s->n_vocab; i++) {
         float x = s->logits[i] / (float)p->temperature;
@@ -200,15 +230,7 @@ static int32_t draw(struct hd_sampler *s)
                 c[k++] = c[i];
         n = k;
     }
-    for (int64_t i = 0; i < n; i++)
-        total += exp((double)c[i].logit - (double)max);
-    r = hd_rng_double(&s->rng) * total;
-    for (int64_t i = 0; i < n; i++) {
-        r -= exp((double)c[i].logit - (double)max);
-        if (r < 0)
-            return c[i].id;
-    }
-    return c[n - 1].id;                       /* rounding left a crumb of r */
+    return race(c, n, hd_rng_next(&s->rng));
 }
 
 static int32_t argmax(const float *x, int64_t n)

@@ -7,6 +7,10 @@
  *   presence     minus p once for each id that occurred; frequency: minus f for each occurrence
  *   top-p        the smallest set of most probable candidates whose mass reaches p;  min-p: at least p times the best
  *
+ * Drawing gives every token a number of its own (Gumbel noise, from one random number a draw) and takes the largest sum with its logit. Two samplers with
+ * the same random numbers and nearly the same logits so draw the same token nearly always: with the chance (1 - d) / (1 + d) at least, d the total
+ * variation distance of their distributions. Guesses of a draft module (engine/draft.h) live on that.
+ *
  * Log-probabilities are those of the raw logits (no penalties, temperature 1), in double.
  */
 #ifndef HD_SAMPLE_SAMPLE_H

@@ -252,8 +252,9 @@ void hd_q16_encode(const float *x, int64_t n, struct hd_q16 *out)
 void hd_q8_encode(const float *x, int64_t n, struct hd_q8 *out)
 {
     int8_t *fine = (int8_t *)(out + n / 32);
+    struct hd_q8_half *half = (struct hd_q8_half *)(fine + n);
 
-    for (int64_t b = 0; b < n / 32; b++, x += 32, out++, fine += 32) {
+    for (int64_t b = 0; b < n / 32; b++, x += 32, out++, fine += 32, half++) {
         float amax = amax_of(x, 32), id = amax > 1e-30f ? 127 / amax : 0;
         int32_t sum = 0, squares = 0, rest = 0;
 
@@ -265,6 +266,8 @@ void hd_q8_encode(const float *x, int64_t n, struct hd_q8 *out)
             sum += out->q[i];
             squares += out->q[i] * out->q[i];
             rest += fine[i];
+            if (i == 15)
+                *half = (struct hd_q8_half){(int16_t)-sum, (int16_t)-rest};
         }
         out->has_fine = squares < HD_Q8_OUTLIER && id > 0;
         out->d = amax / 127;

@@ -4,7 +4,8 @@
  * one: it keeps 254ths of what rounding took away too, x = d (q + fine / 254). On SmolLM2 these are a fifth of all blocks and take the
  * mean KL to exact activations from 3.8e-3 to 3e-4; among normally distributed values they are rare.
  *
- * A row of n values is n / 32 blocks and behind them n / 32 fine parts (hd_q8_fine()), so that the usual ones lie close together.
+ * A row of n values is n / 32 blocks, behind them n / 32 fine parts (hd_q8_fine()), so that the usual ones lie close together, and behind
+ * those sums of halves of blocks (hd_q8_half()), for weights with a scale every 16 columns.
  *
  * Kernels multiply unsigned weights (value plus an offset) by signed activations; what the offset adds is taken off with the sums, kept
  * negated.
@@ -23,7 +24,7 @@ struct hd_q8 {
     int8_t q[32];
 };
 
-_Static_assert(sizeof(struct hd_q8) == 48, "dtype.def says 48 and 32");
+_Static_assert(sizeof(struct hd_q8) == 48, "dtype.def says 48, 32 and 4");
 
 #define HD_Q8_FINE (1.0f / 254)
 /* amax > 4 sqrt(sum(x^2) / 32) is 2 amax^2 > sum(x^2): in q, whose largest is 127, exact. */
@@ -33,6 +34,16 @@ _Static_assert(sizeof(struct hd_q8) == 48, "dtype.def says 48 and 32");
 static inline const int8_t *hd_q8_fine(const struct hd_q8 *row, int64_t n)
 {
     return (const int8_t *)(row + n / 32);
+}
+
+/* Of a block's first sixteen values what neg and fine_neg are of all. */
+struct hd_q8_half {
+    int16_t neg, fine_neg;
+};
+
+static inline const struct hd_q8_half *hd_q8_half(const struct hd_q8 *row, int64_t n)
+{
+    return (const struct hd_q8_half *)(hd_q8_fine(row, n) + n);
 }
 
 void hd_q8_encode(const float *x, int64_t n, struct hd_q8 *out);      /* n % 32 == 0; the scalar definition */

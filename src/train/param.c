@@ -162,7 +162,7 @@ static void take(void *arg, const struct hd_tensor *t)
 void hd_params_each(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
 {
     m->arch->each_weight(m, fn, arg);
-    if (m->arch->each_draft)
+    if (m->draft_learns)
         m->arch->each_draft(m, fn, arg);
 }
 

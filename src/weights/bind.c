@@ -79,7 +79,7 @@ static struct hd_entry *find_entry(const struct hd_store *st, const struct hd_we
         snprintf(pattern, sizeof pattern, "%s%.*s", prefix ? list->prefix : "", (int)n - prefix, alt + prefix);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        snprintf(full, sizeof full, pattern, (int)layer, (int)expert);
+        snprintf(full, sizeof full, pattern, (int)(list->first_layer + layer), (int)expert);
 #pragma GCC diagnostic pop
         if (!name[0])
             memcpy(name, full, sizeof full);
@@ -329,7 +329,7 @@ static int bind_row(struct hd_store *st, const struct hd_weight_row *row, struct
 
 static bool row_exists(const struct hd_weight_list *list, const struct hd_weight_row *row, int64_t layer)
 {
-    return !row->when || (list->exists ? list->exists(list->arg, row->when, layer) : symbol(list, row->when, strlen(row->when)) != 0);
+    return !row->when || (list->exists ? list->exists(list->arg, row->when, list->first_layer + layer) : symbol(list, row->when, strlen(row->when)) != 0);
 }
 
 static struct hd_tensor *row_field(const struct hd_weight_list *list, const struct hd_weight_row *row, int64_t layer)

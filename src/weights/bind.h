@@ -48,7 +48,7 @@ struct hd_weight_list {
     int n_row;
     const struct hd_symbol *sym;
     int n_sym;
-    int64_t n_layer;
+    int64_t n_layer, first_layer;      /* layers are called first_layer, .. in names and to exists(); layers[0] is the first of them */
     void *globals, *layers;   /* layers: n_layer structs, layer_bytes apart; both zeroed before */
     size_t layer_bytes;
     const char *prefix;       /* "layers.%d.": what '@' stands for */

@@ -48,7 +48,7 @@ report $? "answers as one by one"
 # Ctrl-C ends the answer, not with a crash: the process exits by itself, with its closing line
 "$HADAL" run $M -p "Write a very long story about the sea." -n 1000 --temp 0.5 --seed 1 >"$T/long" 2>"$T/err" &
 pid=$!
-for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -s "$T/long" ] && break; sleep 0.2; done
+for i in $(seq 1 100); do [ -s "$T/long" ] && break; sleep 0.2; done
 kill -INT $pid
 wait $pid
 rc=$?

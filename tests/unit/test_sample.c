@@ -199,6 +199,43 @@ static void test_edges(void **state)
     hd_sampler_release(&t);
 }
 
+/* Samplers of different distributions with the same random numbers: alike as often as promised; candidates in any order. */
+static void test_coupled(void **state)
+{
+    struct hd_sampler a, b;
+    struct hd_sample_params p;
+    struct hd_rng rng;
+    double pa = 0, pb = 0, d = 0;
+    float y[N];
+    int same = 0;
+
+    hd_rng_seed(&rng, 4);
+    for (int i = 0; i < N; i++)
+        y[i] = logits[i] + 0.6f * (float)(hd_rng_double(&rng) - 0.5);
+    for (int i = 0; i < N; i++) {
+        pa += exp(logits[i]);
+        pb += exp(y[i]);
+    }
+    for (int i = 0; i < N; i++)
+        d += fabs(exp(logits[i]) / pa - exp(y[i]) / pb) / 2;
+    hd_sample_defaults(&p);
+    p.seed = 8;
+    open_sampler(&a, &p);
+    p.top_k = N - 1;                          /* a selection, which leaves candidates in no order */
+    open_sampler(&b, &p);
+    for (int k = 0; k < DRAWS; k++) {
+        struct hd_pick x, z;
+
+        assert_ok(hd_sampler_pick(&a, logits, NULL, 0, &x, &test_err));
+        assert_ok(hd_sampler_pick(&b, y, NULL, 0, &z, &test_err));
+        same += x.id == z.id;
+    }
+    print_message("# distance %.3f: the same in %.3f; at least %.3f expected, %.3f possible\n", d, (double)same / DRAWS, (1 - d) / (1 + d), 1 - d);
+    assert_true(d > 0.05 && (double)same / DRAWS > (1 - d) / (1 + d) - 0.02);
+    hd_sampler_release(&a);
+    hd_sampler_release(&b);
+}
+
 static void test_refused(void **state)
 {
     static const struct hd_logit_bias outside[] = {{N, 1}};
@@ -230,7 +267,7 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_distributions), cmocka_unit_test(test_greedy), cmocka_unit_test(test_edges),
-                                       cmocka_unit_test(test_refused)};
+                                       cmocka_unit_test(test_coupled), cmocka_unit_test(test_refused)};
 
     return cmocka_run_group_tests_name("sample", tests, NULL, NULL);
 }

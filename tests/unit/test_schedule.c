@@ -1,5 +1,6 @@
 /* test_schedule.c: many requests at once give what each gives alone: the same ids and the same log-probabilities, bit by bit, however steps are
- * cut, wherever a prompt's beginning comes from, whatever is preempted. Nothing here depends on time: most schedulers are stepped by hand. */
+ * cut, wherever a prompt's beginning comes from, whatever is preempted, whoever guesses tokens ahead. Nothing here depends on time: most schedulers
+ * are stepped by hand. */
 #include "support.h"
 
 #include <pthread.h>
@@ -67,10 +68,11 @@ struct bench {
 };
 
 static enum hd_kv bench_kv = HD_KV_F32;
+static struct hd_speculate_options bench_draft;       /* of schedulers that say nothing of their own */
 
 static void open_engine(struct bench *b, const char *model, int64_t n_ctx, int64_t chunk, int n_thread, bool shortcut)
 {
-    struct hd_engine_options o = {.n_thread = n_thread, .n_ctx = n_ctx, .chunk = chunk, .kv = bench_kv, .shortcut = shortcut};
+    struct hd_engine_options o = {.n_thread = n_thread, .n_ctx = n_ctx, .chunk = chunk, .kv = bench_kv, .shortcut = shortcut, .draft = bench_draft.kind != HD_DRAFT_OFF};
     char path[200];
 
     memset(b, 0, sizeof *b);
@@ -82,6 +84,8 @@ static void open_engine(struct bench *b, const char *model, int64_t n_ctx, int64
 static void start(struct bench *b, struct hd_schedule_options o)
 {
     o.tok = b->tok;
+    if (o.draft.kind == HD_DRAFT_OFF)
+        o.draft = bench_draft;
     assert_ok(hd_schedule_create(&b->s, &b->e, &o, &test_err));
     hd_schedule_runner(b->s, &b->runner);
 }
@@ -134,6 +138,32 @@ static struct ask make_ask(const struct bench *b, int64_t n, int64_t n_max, uint
     return a;
 }
 
+/* Who knows the answers guesses well, but not always: answers of alone(), a token in four spoiled. */
+struct known {
+    struct ask ask;
+    int32_t ids[MAX_TOK];
+    int n;
+};
+static struct known known[64];
+static uint64_t n_known, n_guess;
+
+static void guess_one(const struct known *k, struct hd_draft_item *it)
+{
+    int64_t have = it->n - k->ask.n;
+
+    if (have < 0 || have > k->n || memcmp(it->ids, k->ask.ids, (size_t)k->ask.n * sizeof *it->ids) || memcmp(it->ids + k->ask.n, k->ids, (size_t)have * sizeof *it->ids))
+        return;
+    for (it->n_draft = 0; it->n_draft < it->depth && have + it->n_draft < k->n; it->n_draft++, n_guess++)
+        it->ids[it->n + it->n_draft] = k->ids[have + it->n_draft] ^ (n_guess % 4 == 3);
+}
+
+static void guess(void *arg, struct hd_draft_item *it, int n_item)
+{
+    for (int i = 0; i < n_item; i++)
+        for (uint64_t k = n_known; k > 0 && k + HD_LEN(known) > n_known && !it[i].n_draft; k--)      /* the latest first: other models had the same prompts */
+            guess_one(&known[(k - 1) % HD_LEN(known)], &it[i]);
+}
+
 /* The answer without a scheduler. */
 static void alone(struct bench *b, const struct ask *a, struct heard *out)
 {
@@ -168,6 +198,9 @@ static void alone(struct bench *b, const struct ask *a, struct heard *out)
         assert_ok(hd_engine_step(&b->e, &it, 1, &test_err));
         lg = it.logits;
     }
+    known[n_known % HD_LEN(known)].ask = *a;
+    known[n_known % HD_LEN(known)].n = out->n;
+    memcpy(known[n_known++ % HD_LEN(known)].ids, out->ids, (size_t)out->n * sizeof *out->ids);
     hd_sampler_release(&sm);
     hd_session_close(&ss);
 }
@@ -225,11 +258,15 @@ static void check_alone(struct bench *b, const struct ask *a, const struct heard
     struct hd_session ss;
     struct hd_sampler sm;
     struct heard got = {0};
-    struct hd_generate g = {.session = &ss, .tok = b->tok, .sampler = &sm, .prompt = a->ids, .n_prompt = a->n, .n_max = a->n_max, .token = collect, .arg = &got};
+    struct hd_speculate sp;
+    struct hd_generate g = {.session = &ss, .tok = b->tok, .speculate = &sp, .sampler = &sm, .prompt = a->ids, .n_prompt = a->n, .n_max = a->n_max, .token = collect, .arg = &got};
 
     assert_ok(hd_session_open(&ss, &b->e, &test_err));
     assert_ok(hd_sampler_init(&sm, &a->sample, b->e.model.hp.n_vocab, &test_err));
+    assert_ok(hd_speculate_init(&sp, &b->e, &bench_draft, &test_err));
     assert_ok(hd_generate(&g, &test_err));
+    assert_true(g.n_accepted <= g.n_drafted && (g.n_drafted == 0 || bench_draft.kind != HD_DRAFT_OFF));
+    assert_int_equal(g.n_decoded + (g.n_generated > 0), g.n_generated + (g.finish == HD_FINISH_END));
     assert_int_equal(g.finish, want->finish);
     assert_int_equal(got.n, want->n);
     assert_memory_equal(got.ids, want->ids, (size_t)want->n * sizeof *want->ids);
@@ -1486,6 +1523,74 @@ static void test_disk_faults(void **state)
     clear_dir(dir);
 }
 
+static int guessing(void **state)
+{
+    bench_draft = (struct hd_speculate_options){.kind = HD_DRAFT_CALLER, .depth = 5, .propose = guess};
+    return 0;
+}
+
+/* Every kind of guess, in batches: nothing changes, and some stand. */
+static void guesses(const char *model, enum hd_draft_kind kind, int64_t depth, int64_t chunk, int n_thread)
+{
+    struct hd_speculate_options before = bench_draft;
+
+    bench_draft = (struct hd_speculate_options){.kind = kind, .depth = depth, .propose = guess};
+    mixed(model, chunk, n_thread, false, true);
+    bench_draft = before;
+}
+
+static void test_guesses(void **state)
+{
+    static const char *const modules[] = {"v4-f32-a", "v41-f32-dspark-a", "v3-mtp"};
+
+    for (int m = 0; m < HD_LEN(modules); m++)
+        for (int64_t depth = 0; depth < 6; depth += 1 + m % 2)
+            guesses(modules[m], HD_DRAFT_MODULE, depth, depth % 2 ? 512 : 64, 1 + (int)depth % 2);
+    guesses("llama-a", HD_DRAFT_LOOKUP, 0, 512, 2);
+    guesses("v41-f32-a", HD_DRAFT_LOOKUP, 16, 512, 1);
+    guesses("v32-a", HD_DRAFT_CALLER, 16, 512, 2);
+    guesses("qwen2-window", HD_DRAFT_CALLER, 1, 64, 1);
+}
+
+/* What stands is counted, of a request and in all. */
+static void hear_guesses(void *arg, const struct hd_run_event *e)
+{
+    int64_t *n = arg;
+
+    n[0] += e->kind == HD_RUN_TOKEN;
+    if (e->kind == HD_RUN_END) {
+        n[1] = e->n_drafted;
+        n[2] = e->n_accepted;
+    }
+}
+
+static void test_guess_counts(void **state)
+{
+    struct heard want;
+    struct hd_run_request r;
+    int64_t n[3] = {0};
+    struct bench b;
+    struct ask a;
+
+    open_engine(&b, "llama-a", 512, 512, 1, false);
+    a = make_ask(&b, 40, 60, 12);
+    alone(&b, &a, &want);
+    start(&b, (struct hd_schedule_options){.manual = true});
+    r = request(&a, NULL);
+    r.event = hear_guesses;
+    r.arg = n;
+    n_guess = 0;
+    assert_ok(b.runner.submit(b.runner.self, &r, &(uint64_t){0}, NULL, &test_err));
+    run_all(&b);
+    assert_int_equal(n[0], want.n);
+    assert_true(n[1] > n[2] && n[2] > n[0] / 3);
+    assert_int_equal(stats(&b).n_drafted, n[1]);
+    assert_int_equal(stats(&b).n_accepted, n[2]);
+    assert_true(stats(&b).n_step + (uint64_t)n[2] >= (uint64_t)want.n && stats(&b).n_step < (uint64_t)want.n);
+    stop(&b);
+    close_engine(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1498,5 +1603,13 @@ int main(void)
         cmocka_unit_test(test_overtake),    cmocka_unit_test(test_per_user),        cmocka_unit_test(test_prompt_logprobs), cmocka_unit_test(test_constraint),
         cmocka_unit_test(test_end_token),   cmocka_unit_test(test_faults)};
 
-    return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
+    const struct CMUnitTest again[] = {
+        cmocka_unit_test(test_guesses),     cmocka_unit_test(test_guess_counts),    cmocka_unit_test(test_mixed),     cmocka_unit_test(test_thread),
+        cmocka_unit_test(test_shortcut),    cmocka_unit_test(test_prefix),          cmocka_unit_test(test_running_prefix), cmocka_unit_test(test_evict),
+        cmocka_unit_test(test_preempt),     cmocka_unit_test(test_restart),         cmocka_unit_test(test_context),   cmocka_unit_test(test_full_step),
+        cmocka_unit_test(test_cancel),      cmocka_unit_test(test_pause),           cmocka_unit_test(test_prompt_logprobs), cmocka_unit_test(test_constraint),
+        cmocka_unit_test(test_end_token),   cmocka_unit_test(test_faults)};
+    int failed = cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
+
+    return failed + cmocka_run_group_tests_name("schedule, with guesses", again, guessing, NULL);
 }

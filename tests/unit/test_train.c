@@ -23,7 +23,7 @@ static const char v41[] = "{\"architectures\": [\"DeepseekV41ForCausalLM\"], \"m
                           "\"norm_topk_prob\": true, \"routed_scaling_factor\": 1.5, \"sliding_window\": 8, \"compress_ratios\": [0, 2, 1, 1], \"compress_rope_theta\": 160000, "
                           "\"kv_source_layer_ids\": [1, 2], \"index_source_layer_ids\": [1, 2], \"index_n_heads\": 2, \"index_head_dim\": 16, \"index_topk\": 16, \"hc_mult\": 2, "
                           "\"hc_sinkhorn_iters\": 4, \"engram_layer_ids\": [1], \"engram_max_ngram_size\": 3, \"engram_vocab_size\": 200, \"engram_n_heads\": 2, \"engram_head_dim\": 8, "
-                          "\"engram_pad_token_id\": 0, \"num_nextn_predict_layers\": 2, \"dspark_block_size\": 3, \"dspark_target_layer_ids\": [1, 2, 3], \"dspark_markov_rank\": 8, "
+                          "\"engram_pad_token_id\": 0, \"num_nextn_predict_layers\": 2, \"dspark_block_size\": 3, \"dspark_target_layer_ids\": [1, 2, 3], \"dspark_noise_token_id\": 2, \"dspark_markov_rank\": 8, "
                           "\"dspark_n_routed_experts\": 3, \"dspark_num_experts_per_tok\": 2}}";
 
 static const char v4[] = "{\"architectures\": [\"DeepseekV4ForCausalLM\"], \"model_type\": \"deepseek_v4\", \"hidden_size\": 32, \"moe_intermediate_size\": 16, \"num_hidden_layers\": 3, "

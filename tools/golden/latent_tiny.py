@@ -6,6 +6,8 @@ import os
 import sys
 
 import torch
+from safetensors.torch import save_file
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3DecoderLayer
 from transformers import (DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM, DeepseekV32Config, DeepseekV32ForCausalLM)
 
 from common import fresh, randomise, reference, tokens_for, write_config, write_golden, write_weights
@@ -97,11 +99,32 @@ class Choices:
         self.found["layers.%d.attn.selected" % i] = torch.where(idx <= t, idx, -1).to(torch.int32)
 
 
-def make(name, cls, config, seed, dtype=torch.float32, fused=False, n_shard=1, n_tok=90, fp8=False):
-    path = fresh(os.path.join(ROOT, name))
-    config._attn_implementation = "eager"
-    torch.manual_seed(seed)
-    model = cls(config)
+class Mtp(torch.nn.Module):
+    """The module behind the last layer, as DeepSeek-V3's report (2.2) and its README_WEIGHTS.md have it, around transformers' own layer: embedding half
+    first, hidden states after the model's norm."""
+
+    def __init__(self, config, layer):
+        super().__init__()
+        self.layer, norm = layer(config, config.num_hidden_layers), type(layer(config, 0).input_layernorm)
+        self.enorm, self.hnorm, self.norm = (norm(config.hidden_size, config.rms_norm_eps) for _ in range(3))
+        self.eh_proj = torch.nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, model, tokens):
+        body = model.model
+        h = body(tokens[None]).last_hidden_state[:, :-1]
+        z = self.eh_proj(torch.cat([self.enorm(body.embed_tokens(tokens[None, 1:])), self.hnorm(h)], -1))
+        pos = torch.arange(z.shape[1])[None]
+        mask = torch.full((z.shape[1],) * 2, torch.finfo(z.dtype).min).triu(1)[None, None]
+        out = self.layer(z, attention_mask=mask, position_ids=pos, position_embeddings=body.rotary_emb(z, pos))
+        return model.lm_head(self.norm(out[0] if isinstance(out, tuple) else out))[0]
+
+    def names(self, config):
+        """As the released checkpoints name them."""
+        p = "model.layers.%d." % config.num_hidden_layers
+        return {p + (k[len("layer."):] if k.startswith("layer.") else "shared_head.norm.weight" if k == "norm.weight" else k): v for k, v in self.state_dict().items()}
+
+
+def random_weights(model, seed, dtype):
     randomise(model, seed)
     g = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -112,7 +135,20 @@ def make(name, cls, config, seed, dtype=torch.float32, fused=False, n_shard=1, n
                 p.copy_(torch.randn(p.shape, generator=g) * 2 / p.shape[-1] ** 0.5)
             if p.is_floating_point() and "inv_freq" not in k and not k.endswith("correction_bias"):
                 p.copy_(p.to(dtype).float())
-    state = {k: (v if k.endswith("correction_bias") else v.to(dtype)) for k, v in model.state_dict().items()}
+
+
+def make(name, cls, config, seed, dtype=torch.float32, fused=False, n_shard=1, n_tok=90, fp8=False, mtp=None):
+    path = fresh(os.path.join(ROOT, name))
+    config._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    model = cls(config)
+    random_weights(model, seed, dtype)
+    state = dict(model.state_dict())
+    if mtp:
+        mtp = Mtp(config, mtp).eval()
+        random_weights(mtp, seed + 2, dtype)
+        state.update(mtp.names(config))
+    state = {k: (v if k.endswith("correction_bias") else v.to(dtype)) for k, v in state.items()}
     if not fused:
         state = unfuse(state)
     extra = {}
@@ -128,8 +164,11 @@ def make(name, cls, config, seed, dtype=torch.float32, fused=False, n_shard=1, n
         logits, trace = reference(model, tokens)
     trace.update(choices.found)
     if m.gap < 1e-4:
-        return make(name, cls, config, seed + 100, dtype, fused, n_shard, n_tok, fp8)
+        return make(name, cls, config, seed + 100, dtype, fused, n_shard, n_tok, fp8, mtp and type(mtp.layer))
     write_golden(path, tokens, logits, trace)
+    if mtp:
+        with torch.no_grad():
+            save_file({"mtp_logits": mtp(model, torch.as_tensor(tokens)).contiguous()}, os.path.join(path, "mtp.safetensors"))
     print(name, "seed %d, max |logit| %.3f, margin %.2g" % (seed, logits.abs().max(), m.gap))
 
 
@@ -141,6 +180,8 @@ ALL = {
                               torch.bfloat16, fused=True, n_shard=2),
     "v3-a": lambda n: make(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**BASE, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5}, rope_parameters=YARN), 53,
                            torch.bfloat16),
+    "v3-mtp": lambda n: make(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**BASE, "n_group": 4, "topk_group": 2, "num_hidden_layers": 2, "routed_scaling_factor": 2.5},
+                                                                       rope_parameters=YARN), 59, torch.bfloat16, mtp=DeepseekV3DecoderLayer),
     "v3-fp8": lambda n: make(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**BASE, "hidden_size": 144, "n_shared_experts": 1, "n_group": 2, "topk_group": 1,
                                                                            "routed_scaling_factor": 2.5, "num_hidden_layers": 2}), 54, fp8=True),
     "v3-mscale": lambda n: make(n, DeepseekV3ForCausalLM, DeepseekV3Config(**{**BASE, "n_group": 1, "topk_group": 1, "attention_bias": True, "num_hidden_layers": 2},

@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "kernels/kernels.h"
 
-const char *const hd_backend_cpu_levels[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon", NULL};
+const char *const hd_backend_cpu_levels[] = {"scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", NULL};
 
 int hd_backend_cpu_init(const char *level, struct hd_err *err)
 {
@@ -66,6 +66,7 @@ int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd
             [HD_OP_MHC_PRE] = hd_cpu_mhc_pre,
             [HD_OP_MHC_POST] = hd_cpu_mhc_post,
             [HD_OP_RING_PUT] = hd_cpu_ring_put,
+            [HD_OP_SHIFT] = hd_cpu_shift,
             [HD_OP_POOL] = hd_cpu_pool,
             [HD_OP_INDEX] = hd_cpu_index,
             [HD_OP_ATTEND_SEL] = hd_cpu_attend_sel,

@@ -39,6 +39,7 @@ void hd_cpu_mhc_mix(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_mhc_pre(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_mhc_post(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_ring_put(void *self, struct hd_stream *s, const struct hd_call *c);
+void hd_cpu_shift(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_pool(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_index(void *self, struct hd_stream *s, const struct hd_call *c);
 void hd_cpu_attend_sel(void *self, struct hd_stream *s, const struct hd_call *c);
@@ -66,10 +67,17 @@ static inline const struct hd_paged *hd_cpu_part(const struct hd_ragged *b, int6
 /* A cached row as f32: where it lies, or unpacked into buf. */
 const float *hd_cpu_cached(const struct hd_paged *p, int64_t r, float *buf);
 
-/* Activations that x, xq (Q16) and x8 (Q8) are of; NULL where a step has none of that kind. */
+/* A step's activations in the forms that it has; NULL where it has none of that kind. */
 struct hd_acts {
-    const struct hd_tensor *f32, *q16, *q8;
+    const struct hd_tensor *f32, *q16, *q8, *bf16;
 };
+
+/* Adds q, of whichever kind it is; q may be NULL. */
+static inline void hd_acts_add(struct hd_acts *a, const struct hd_tensor *q)
+{
+    if (q)
+        *(q->type == HD_Q8 ? &a->q8 : q->type == HD_BF16 ? &a->bf16 : &a->q16) = q;
+}
 
 /* Rows row0 .. of w times tokens tok0 .. of the activations that suit it. */
 void hd_cpu_mul_rows(const struct hd_tensor *w, int64_t row0, int64_t n_row, const struct hd_acts *x, int64_t tok0, int64_t n_tok, float *out, int64_t ld_out);

@@ -1,65 +1,84 @@
 /* cpu_index.c: the indexer: every key's score for every token, and the best of them.
  *
- * score = sum over heads of relu(q_h . key) w_h. Tokens are taken a few at a time, as many as the scratch has room for the scores of; the team
- * shares the keys in slices, then the tokens. Sixty-four keys are brought into order once for all those tokens: fp4 keys (exact: their codes are
- * integers) as panels that meet int8 queries, others as f32 rows. A score does not depend on who else is in the slice.
+ * score = sum over heads of relu(q_h . key) w_h. Runs of sixty-four keys are brought into order side by side: fp4 keys (exact: their codes are
+ * integers) as panels that meet int8 queries, others as f32. With tokens enough for the team, a task is a group of tokens that go through all
+ * keys together, each run at once through best.h: nothing is kept of a score that loses. With few tokens the team shares the keys in slices
+ * and the scores are written down; so they are when tokens are many but the step has few of each sequence. A token behind candidate
+ * blocks looks at the keys of these blocks alone. A score depends on its token and its key only, a choice on scores only: neither on how the
+ * work was cut.
  *
- * Queries that were rounded to fp4 are exact in int8 with a scale that is a power of two; others keep a fine part, fifteen bits in all.
+ * Queries that were rounded to fp4 are exact in int8, with a scale that is a power of two; others are rounded to 127ths of a block's largest.
  */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/best.h"
 #include "backend/cpu/cpu.h"
 #include "kernels/kernels.h"
 #include "tensor/simulate.h"
 
 #define KEYS HD_ROWS_MAX              /* scored together */
-#define SLICE 1024                    /* keys of a task, at most */
-#define HEADS 64                      /* query heads at once */
+#define GROUP 16                      /* tokens of a group, at most */
+#define DOTS 96                       /* query heads that meet a run of keys at once */
+#define SLICE_MIN 256                 /* keys of a slice, at least */
 
 struct job {
     const struct hd_call *c;
-    const struct hd_paged *keys;
-    int64_t t0, n_tok, len;           /* tokens of the batch; keys that the last of them sees */
-    int64_t slice, n_slice;
-    struct hd_tensor score;           /* [n_tok, ...] */
-    struct hd_tensor q8;              /* [n_tok * H, dim]; data NULL: f32 queries */
+    int64_t per;                      /* tokens of a group */
+    int64_t t0, n_tok;                /* the tokens whose scores are written down */
+    int64_t n_slice;
+    bool fp4;
 };
 
-static int64_t visible(const struct job *j, int64_t k)
+/* What a token looks at: positions 0 .. n_pos are keys, all of them or those of its candidate blocks. */
+struct token {
+    const struct hd_paged *keys;
+    const int32_t *list;              /* candidate blocks, ascending; NULL: all keys */
+    int64_t t, block, n_list, len, n_pos;
+    bool all;                         /* no more keys than may be chosen: no score matters */
+};
+
+struct choice {
+    struct hd_best sel, cand;
+    float top;                        /* of the block of candidates that is not complete */
+};
+
+static int64_t n_block(const struct hd_call *c, int64_t len)
 {
-    return (j->c->batch->pos[j->t0 + k] + 1) / j->c->i[3];
+    return (len + c->i[6] - 1) / c->i[6];
 }
 
-static const int32_t *candidates(const struct hd_call *c, int64_t t, int64_t *n)
+static void look(const struct hd_call *c, int64_t t, int64_t seq, struct token *k)
 {
-    *n = c->in[2] ? hd_cols(c->in[2]) / 2 : 0;
-    return c->in[2] ? (const int32_t *)hd_cpu_row(c->in[2], t) : NULL;
-}
+    int64_t last;
 
-static bool listed(const int32_t *list, int64_t n, int32_t x)
-{
-    int64_t lo = 0, hi = n;                   /* ascending, -1 behind */
-
-    while (lo < hi) {
-        int64_t mid = (lo + hi) / 2;
-
-        if (list[mid] >= 0 && list[mid] < x)
-            lo = mid + 1;
-        else
-            hi = mid;
+    *k = (struct token){.keys = hd_cpu_part(c->batch, seq, c->i[0]), .t = t, .block = c->i[6], .len = (c->batch->pos[t] + 1) / c->i[3]};
+    k->n_pos = k->len;
+    if (c->in[2]) {
+        k->list = (const int32_t *)hd_cpu_row(c->in[2], t);
+        while (k->n_list < hd_cols(c->in[2]) / 2 && k->list[k->n_list] >= 0)
+            k->n_list++;
+        last = k->n_list ? (k->list[k->n_list - 1] + 1) * k->block : 0;
+        k->n_pos = k->n_list * k->block - (last > k->len ? last - k->len : 0);
     }
-    return lo < n && list[lo] == x;
+    k->all = k->len <= c->i[4] && c->i[5] && (!c->out[1] || n_block(c, k->len) <= c->i[7]);
+}
+
+static int64_t key_at(const struct token *k, int64_t p)
+{
+    return k->list ? k->list[p / k->block] * k->block + p % k->block : p;
 }
 
 /* ---- queries ---- */
 
 /* In the order of fp4 codes as they lie in a row: even columns of a block, then odd ones. */
-static void encode_block(const float *x, struct hd_q8 *out, int8_t *fine)
+static void encode_block(const float *x, struct hd_q8 *out)
 {
     const float magic = 12582912;     /* 1.5 * 2^23: adding it rounds to the nearest integer */
-    float amax = 0, d, id, q[32], rest[32];
-    int32_t sum = 0, fine_sum = 0;
+    float amax = 0, d, id;
+    int32_t sum = 0;
+    bool same = true;
     int e;
 
     for (int i = 0; i < 32; i++)
@@ -70,59 +89,48 @@ static void encode_block(const float *x, struct hd_q8 *out, int8_t *fine)
         e++;
     d = ldexpf(1, e);
     id = ldexpf(1, -e);
-    for (int i = 0; i < 32; i++) {
-        float t = x[2 * i % 32 + i / 16] * id;
-
-        q[i] = (t + magic) - magic;
-        rest[i] = ((t - q[i]) * 254 + magic) - magic;
+    for (int i = 0; i < 32; i++)
+        same &= (x[i] * id + magic) - magic == x[i] * id;
+    if (!same) {
+        d = amax / 127;
+        id = amax > 1e-30f ? 127 / amax : 0;
     }
     for (int i = 0; i < 32; i++) {
-        out->q[i] = (int8_t)q[i];
-        fine[i] = (int8_t)rest[i];
+        out->q[i] = (int8_t)((x[2 * i % 32 + i / 16] * id + magic) - magic);
         sum += out->q[i];
-        fine_sum += fine[i];
-        out->has_fine |= fine[i] != 0;
     }
     out->d = d;
-    out->sum = d * ((float)sum + (float)fine_sum * HD_Q8_FINE);
+    out->sum = d * (float)sum;
     out->neg = -sum;
-    out->fine_neg = (int16_t)-fine_sum;
+    out->fine_neg = 0;
+    out->has_fine = 0;
+}
+
+static struct hd_q8 *query(const struct hd_call *c, int64_t t, int64_t h)
+{
+    return (struct hd_q8 *)hd_cpu_row(c->in[4], t * c->i[1] + h);
 }
 
 static void encode_range(void *arg, int64_t begin, int64_t end)
 {
-    const struct job *j = arg;
-    int64_t n_head = j->c->i[1], dim = j->c->i[2];
+    const struct hd_call *c = arg;
+    int64_t n_head = c->i[1], dim = c->i[2];
 
-    for (int64_t k = begin; k < end; k++)
-        for (int64_t h = 0; h < n_head; h++) {
-            struct hd_q8 *row = (struct hd_q8 *)hd_cpu_row(&j->q8, k * n_head + h);
-            const float *x = hd_cpu_row(j->c->in[0], j->t0 + k) + h * dim;
-
-            for (int64_t b = 0; b < dim / 32; b++) {
-                row[b].has_fine = 0;
-                encode_block(x + 32 * b, &row[b], (int8_t *)hd_q8_fine(row, dim) + 32 * b);
-            }
-        }
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t h = 0; h < n_head; h++)
+            for (int64_t b = 0; b < dim / 32; b++)
+                encode_block(hd_cpu_row(c->in[0], t) + h * dim + 32 * b, query(c, t, h) + b);
 }
 
 /* ---- scores ---- */
 
-/* fp4 keys g .. g + n as panels of raw codes. */
-static void pack_keys(const struct hd_paged *keys, int64_t dim, int64_t g, int64_t n, const struct hd_panels *p, uint8_t *out)
-{
-    memset(out, 0, (size_t)(hd_panel_count(p) * p->bytes));
-    for (int64_t i = 0; i < n; i++) {
-        const uint8_t *row = hd_paged_row(keys, g + i);
-        uint8_t *panel = out + i / HD_PANEL_ROWS * p->bytes;
-        int64_t lane = i % HD_PANEL_ROWS;
-
-        for (int64_t k = 0; k < dim / 8; k++)
-            memcpy(panel + (k * HD_PANEL_ROWS + lane) * 4, row + 4 * k, 4);
-        for (int64_t b = 0; b < dim / 32; b++)
-            panel[p->scale_at + b * HD_PANEL_ROWS + lane] = row[dim / 2 + b];
-    }
-}
+/* A run of keys, brought into order. */
+struct run {
+    int64_t n;                        /* keys, rounded up to sixteen */
+    struct hd_panels panels;
+    _Alignas(64) uint8_t packed[KEYS / HD_PANEL_ROWS * (HD_KV_ROW_MAX / 32 * (256 + 16) + 64)];
+    _Alignas(64) float rows[KEYS * HD_KV_ROW_MAX];
+};
 
 static struct hd_panels key_panels(int64_t dim)
 {
@@ -132,6 +140,44 @@ static struct hd_panels key_panels(int64_t dim)
     p.min_at = p.scale_at + dim / 32 * HD_PANEL_ROWS;
     p.bytes = (p.min_at + 63) & ~(int64_t)63;
     return p;
+}
+
+/* Sixteen fp4 keys as a panel of raw codes. */
+static void pack_fp4(const void *const row[HD_PANEL_ROWS], int64_t dim, const struct hd_panels *p, uint8_t *panel)
+{
+    hd_k.interleave16(dim / 8, row, panel);
+    for (int lane = 0; lane < HD_PANEL_ROWS; lane++)
+        for (int64_t b = 0; b < dim / 32; b++)
+            panel[p->scale_at + b * HD_PANEL_ROWS + lane] = ((const uint8_t *)row[lane])[dim / 2 + b];
+}
+
+/* The keys at positions g .. g + n of a token. */
+static void pack_run(const struct job *j, const struct token *k, int64_t g, int64_t n, struct run *r)
+{
+    float unpacked[HD_PANEL_ROWS * (HD_KV_ROW_MAX + 16)];
+    int64_t dim = j->c->i[2];
+    const void *row[KEYS];
+
+    if (k->list)
+        for (int64_t i = 0; i < n; i++)
+            row[i] = hd_paged_row(k->keys, key_at(k, g + i));
+    else
+        hd_paged_rows(k->keys, g, n, row);
+    for (r->n = n; r->n % HD_PANEL_ROWS; r->n++)
+        row[r->n] = row[n - 1];
+    r->panels = key_panels(dim);
+    r->panels.data = r->packed;
+    for (int64_t i = 0; i < r->n; i += HD_PANEL_ROWS) {
+        if (j->fp4) {
+            pack_fp4(row + i, dim, &r->panels, r->packed + i / HD_PANEL_ROWS * r->panels.bytes);
+            continue;
+        }
+        for (int64_t lane = 0; lane < HD_PANEL_ROWS && k->keys->pack; lane++) {
+            hd_k.kv_decode(k->keys->pack, row[i + lane], unpacked + lane * (dim + 16));
+            row[i + lane] = unpacked + lane * (dim + 16);
+        }
+        hd_k.interleave16(dim, row + i, r->rows + i * dim);
+    }
 }
 
 /* p[h][i] added up over n_head heads; official: with DeepSeek's rounding points. */
@@ -149,212 +195,275 @@ static void add_up(const struct hd_call *c, int64_t n_head, int64_t n, float (*p
         }
 }
 
-/* Is any block of keys g .. g + n among what the token may choose? */
-static bool wanted(const struct hd_call *c, int64_t t, int64_t g, int64_t n)
-{
-    int64_t n_in, block = c->i[6];
-    const int32_t *list = candidates(c, t, &n_in);
-    bool any = !list;
-
-    for (int64_t b = g / block; list && b <= (g + n - 1) / block; b++)
-        any |= listed(list, n_in, (int32_t)b);
-    return any;
-}
-
-static void score_keys(const struct job *j, int64_t g, int64_t n)
+/* Heads h .. h + n_head of n tokens from t on: all heads of each, or some of one. */
+static void dots(const struct job *j, const struct run *r, int64_t t, int64_t n, int64_t h, int64_t n_head, float (*p)[KEYS])
 {
     const struct hd_call *c = j->c;
-    int64_t n_head = c->i[1], dim = c->i[2];
-    _Alignas(64) uint8_t packed[KEYS / HD_PANEL_ROWS * (HD_KV_ROW_MAX / 32 * (256 + 16) + 64)];
-    _Alignas(64) float p[HEADS][KEYS], unpacked[KEYS * (HD_KV_ROW_MAX + 16)];
-    struct hd_panels panels = key_panels(dim);
-    const void *row[KEYS];
 
-    panels.data = packed;
-    if (j->q8.data)
-        pack_keys(j->keys, dim, g, n, &panels, packed);
-    for (int64_t i = 0; i < n && !j->q8.data; i++)
-        row[i] = hd_cpu_cached(j->keys, g + i, unpacked + i * (dim + 16));
-    for (int64_t k = 0; k < j->n_tok; k++) {
-        const float *q = hd_cpu_row(c->in[0], j->t0 + k), *w = hd_cpu_row(c->in[1], j->t0 + k);
-        float *out = hd_cpu_row(&j->score, k) + g;
-
-        if (g >= visible(j, k) || (c->in[2] && !wanted(c, j->t0 + k, g, n)))
-            continue;
-        memset(out, 0, (size_t)n * sizeof *out);
-        for (int64_t h = 0; h < n_head; h += HEADS) {
-            int64_t m = n_head - h < HEADS ? n_head - h : HEADS;
-
-            if (j->q8.data)
-                hd_k.matmul_panel[HD_F4_E2M1](&panels, 0, KEYS, hd_cpu_row(&j->q8, k * n_head + h), j->q8.row_bytes, m, p[0], KEYS);
-            else
-                hd_k.rows_dot(dim, n, row, false, 1, q + h * dim, m, p);
-            add_up(c, m, n, p, w + h, out);
-        }
-        for (int64_t i = 0; c->i[8] && i < n; i++)
-            out[i] = hd_round_bf16(out[i]);
+    if (j->fp4) {
+        hd_k.matmul_panel[HD_F4_E2M1](&r->panels, 0, r->n, query(c, t, h), c->in[4]->row_bytes, n * n_head, p[0], KEYS);
+        return;
     }
+    for (int64_t k = 0; k < n; k++)
+        hd_k.rows16_dot(c->i[2], r->n, r->rows, 1, hd_cpu_row(c->in[0], t + k) + h * c->i[2], n_head, p + k * n_head);
 }
 
-static void score_range(void *arg, int64_t begin, int64_t end)
+/* The scores of a run's first n keys for n_tok tokens from t on; rows of out lie ld floats apart. */
+static void score_run(const struct job *j, const struct run *r, int64_t t, int64_t n_tok, int64_t n, float *out, int64_t ld)
 {
-    const struct job *j = arg;
+    const struct hd_call *c = j->c;
+    int64_t n_head = c->i[1], at_once = n_head < DOTS ? DOTS / n_head : 1;
+    _Alignas(64) float p[DOTS][KEYS];
 
-    for (int64_t s = begin; s < end; s++)
-        for (int64_t g = s * j->slice; g < (s + 1) * j->slice && g < j->len; g += KEYS)
-            score_keys(j, g, j->len - g < KEYS ? j->len - g : KEYS);
+    for (int64_t k = 0; k < n_tok; k += at_once) {
+        int64_t m = n_tok - k < at_once ? n_tok - k : at_once;
+
+        for (int64_t i = k; i < k + m; i++)
+            memset(out + i * ld, 0, (size_t)n * sizeof *out);
+        for (int64_t h = 0; h < n_head; h += DOTS) {
+            int64_t heads = n_head - h < DOTS ? n_head - h : DOTS;
+
+            dots(j, r, t + k, m, h, heads, p);
+            for (int64_t i = 0; i < m; i++)
+                add_up(c, heads, n, p + i * heads, hd_cpu_row(c->in[1], t + k + i) + h, out + (k + i) * ld);
+        }
+        for (int64_t i = k; i < k + m && c->i[8]; i++)
+            for (int64_t x = 0; x < n; x++)
+                out[i * ld + x] = hd_round_bf16(out[i * ld + x]);
+    }
 }
 
 /* ---- the best ---- */
 
-/* The k best of a stream of scores: a heap with the worst on top; among equals the earlier index is better. */
-struct best {
-    float *score;
-    int32_t *idx;
-    int64_t n, k;
-};
-
-static bool worse(const struct best *h, int64_t a, int64_t b)
+static void begin(const struct hd_call *c, const struct token *k, struct choice *ch)
 {
-    return h->score[a] < h->score[b] || (h->score[a] == h->score[b] && h->idx[a] > h->idx[b]);
+    int32_t *mem = (int32_t *)hd_cpu_row(c->in[5], k->t);
+
+    hd_best_begin(&ch->sel, c->i[4], mem);
+    ch->top = -INFINITY;
+    if (c->out[1])
+        hd_best_begin(&ch->cand, c->i[7], mem + hd_choose_words(c->i[4]));
 }
 
-static void swap(struct best *h, int64_t a, int64_t b)
+/* Blocks count by their best entry; the newest is always among them. */
+static void offer_blocks(const struct token *k, struct choice *ch, int64_t g, int64_t n, const float *score)
 {
-    float s = h->score[a];
-    int32_t i = h->idx[a];
+    float top[KEYS];
+    int64_t first = g / k->block, n_top = 0;
 
-    h->score[a] = h->score[b];
-    h->idx[a] = h->idx[b];
-    h->score[b] = s;
-    h->idx[b] = i;
-}
+    for (int64_t i = 0; i < n;) {
+        int64_t end = (first + n_top + 1) * k->block - g;
+        bool newest = g + n == k->len && end >= n, whole = end <= n;
 
-static void sift(struct best *h, int64_t i, int64_t n)
-{
-    for (;;) {
-        int64_t l = 2 * i + 1, m = i;
-
-        if (l < n && worse(h, l, m))
-            m = l;
-        if (l + 1 < n && worse(h, l + 1, m))
-            m = l + 1;
-        if (m == i)
-            return;
-        swap(h, i, m);
-        i = m;
+        for (end = whole ? end : n; i < end; i++)
+            ch->top = score[i] > ch->top ? score[i] : ch->top;
+        if (!whole && !newest)
+            break;
+        top[n_top++] = newest ? INFINITY : ch->top;
+        ch->top = -INFINITY;
     }
+    hd_best_offer(&ch->cand, n_top, top, (int32_t)first);
 }
 
-static void offer(struct best *h, float score, int32_t idx)
+static void offer(const struct hd_call *c, const struct token *k, struct choice *ch, int64_t g, int64_t n, const float *score)
 {
-    if (h->n < h->k) {
-        int64_t i = h->n++;
-
-        h->score[i] = score;
-        h->idx[i] = idx;
-        for (; i > 0 && worse(h, i, (i - 1) / 2); i = (i - 1) / 2)
-            swap(h, i, (i - 1) / 2);
-        return;
-    }
-    if (score <= h->score[0])                 /* later ones lose against equals */
-        return;
-    h->score[0] = score;
-    h->idx[0] = idx;
-    sift(h, 0, h->n);
+    hd_best_offer(&ch->sel, n, score, (int32_t)g);
+    if (c->out[1])
+        offer_blocks(k, ch, g, n, score);
 }
 
-/* Best first. */
-static void sort_best(struct best *h)
+static void put(const struct hd_tensor *out, int64_t t, const int32_t *idx, int64_t n, int64_t k)
 {
-    for (int64_t n = h->n; n > 1; n--) {
-        swap(h, 0, n - 1);
-        sift(h, 0, n - 1);
-    }
+    int32_t *row = (int32_t *)hd_cpu_row(out, t);
+
+    for (int64_t i = 0; i < k; i++)
+        row[i] = i >= n ? -1 : idx ? idx[i] : (int32_t)i;
 }
 
-static void sort_ascending(int32_t *v, int64_t n)
+static bool listed(const int32_t *list, int64_t n, int64_t x)
 {
-    for (int64_t gap = n / 2; gap > 0; gap /= 2)
-        for (int64_t i = gap; i < n; i++) {
-            int32_t x = v[i];
-            int64_t j = i;
+    int64_t lo = 0, hi = n;
 
-            for (; j >= gap && v[j - gap] > x; j -= gap)
-                v[j] = v[j - gap];
-            v[j] = x;
-        }
+    while (lo < hi) {
+        int64_t mid = (lo + hi) / 2;
+
+        if (list[mid] < x)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < n && list[lo] == x;
 }
 
-static void choose_token(const struct job *j, int64_t k)
+static int by_index(const void *a, const void *b)
 {
-    const struct hd_call *c = j->c;
-    const float *score = hd_cpu_row(&j->score, k);
-    int64_t t = j->t0 + k, len = visible(j, k), n_in, block = c->i[6] > 0 ? c->i[6] : len + 1;
-    const int32_t *list = candidates(c, t, &n_in);
-    /* scores live behind the indices: sel has 2 top_k columns, cand 2 n_block */
-    struct best sel = {.idx = (int32_t *)hd_cpu_row(c->out[0], t), .k = c->i[4]};
-    struct best cand = {0};
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
 
-    sel.score = (float *)(sel.idx + sel.k);
-    if (c->out[1]) {
-        cand = (struct best){.idx = (int32_t *)hd_cpu_row(c->out[1], t), .k = c->i[7]};
-        cand.score = (float *)(cand.idx + cand.k);
-    }
-    for (int64_t g = 0; g < len; g += block) {
-        int64_t end = g + block < len ? g + block : len;
-        bool open = !list || listed(list, n_in, (int32_t)(g / block));
-        float top = -INFINITY;
+    return (x > y) - (x < y);
+}
 
-        for (int64_t i = g; i < end && cand.k; i++)
-            top = score[i] > top ? score[i] : top;
-        if (cand.k)
-            offer(&cand, end == len ? INFINITY : top, (int32_t)(g / block));
-        for (int64_t i = g; i < end; i++)
-            offer(&sel, open ? score[i] : -INFINITY, (int32_t)i);
-    }
+/* Where candidate blocks hold fewer than may be chosen, the earliest of the others follow. */
+static void fill_up(const struct hd_call *c, const struct token *k, struct hd_best *sel)
+{
+    for (int64_t key = 0; key < k->len && sel->n < sel->k; key++)
+        if (!listed(k->list, k->n_list, key / k->block))
+            sel->idx[sel->n++] = (int32_t)key;
     if (c->i[5])
-        sort_ascending(sel.idx, sel.n);
-    else
-        sort_best(&sel);
-    for (int64_t i = sel.n; i < sel.k; i++)
-        sel.idx[i] = -1;
-    sort_ascending(cand.idx, cand.n);
-    for (int64_t i = cand.n; i < cand.k; i++)
-        cand.idx[i] = -1;
+        qsort(sel->idx, (size_t)sel->n, sizeof *sel->idx, by_index);
 }
 
-static void choose_range(void *arg, int64_t begin, int64_t end)
+static void finish(const struct hd_call *c, const struct token *k, struct choice *ch)
 {
-    for (int64_t k = begin; k < end; k++)
-        choose_token(arg, k);
+    if (k->all) {
+        put(c->out[0], k->t, NULL, k->len, c->i[4]);
+        if (c->out[1])
+            put(c->out[1], k->t, NULL, n_block(c, k->len), c->i[7]);
+        return;
+    }
+    hd_best_end(&ch->sel);
+    if (!c->i[5])
+        hd_best_sort(&ch->sel);
+    for (int64_t i = 0; i < ch->sel.n && k->list; i++)
+        ch->sel.idx[i] = (int32_t)key_at(k, ch->sel.idx[i]);
+    if (k->list && ch->sel.n < ch->sel.k && ch->sel.n < k->len)
+        fill_up(c, k, &ch->sel);
+    put(c->out[0], k->t, ch->sel.idx, ch->sel.n, ch->sel.k);
+    if (!c->out[1])
+        return;
+    hd_best_end(&ch->cand);
+    put(c->out[1], k->t, ch->cand.idx, ch->cand.n, ch->cand.k);
 }
+
+/* ---- groups of tokens ---- */
+
+/* Tokens tok[0 .. n) of one sequence through all keys together. */
+static void together(const struct job *j, const struct token *tok, int64_t n, struct choice *ch, struct run *r)
+{
+    _Alignas(64) float score[GROUP][KEYS];
+    int64_t first = 0, len = tok[n - 1].all ? 0 : tok[n - 1].n_pos;
+
+    for (int64_t g = 0; g < len; g += KEYS) {
+        int64_t m = len - g < KEYS ? len - g : KEYS;
+
+        while (tok[first].all || tok[first].n_pos <= g)
+            first++;
+        pack_run(j, &tok[first], g, m, r);
+        score_run(j, r, tok[first].t, n - first, m, score[first], KEYS);
+        for (int64_t k = first; k < n; k++)
+            offer(j->c, &tok[k], &ch[k], g, tok[k].n_pos - g < m ? tok[k].n_pos - g : m, score[k]);
+    }
+}
+
+static void group_range(void *arg, int64_t begin_group, int64_t end_group)
+{
+    const struct job *j = arg;
+    const struct hd_ragged *b = j->c->batch;
+    struct choice ch[GROUP];
+    struct token tok[GROUP];
+    struct run r;
+    int64_t seq = 0, base = 0;
+
+    for (int64_t i = begin_group; i < end_group; i++) {
+        int64_t t, n;
+
+        while (i >= base + (b->span[seq].n_tok + j->per - 1) / j->per)
+            base += (b->span[seq++].n_tok + j->per - 1) / j->per;
+        t = b->span[seq].tok0 + (i - base) * j->per;
+        n = b->span[seq].tok0 + b->span[seq].n_tok - t;
+        n = n < j->per ? n : j->per;
+        for (int64_t k = 0; k < n; k++) {
+            look(j->c, t + k, seq, &tok[k]);
+            begin(j->c, &tok[k], &ch[k]);
+        }
+        if (j->c->in[2])
+            for (int64_t k = 0; k < n; k++)
+                together(j, &tok[k], 1, &ch[k], &r);
+        else
+            together(j, tok, n, ch, &r);
+        for (int64_t k = 0; k < n; k++)
+            finish(j->c, &tok[k], &ch[k]);
+    }
+}
+
+/* ---- slices of keys ---- */
+
+static void slice_range(void *arg, int64_t begin_slice, int64_t end_slice)
+{
+    const struct job *j = arg;
+    struct token k;
+    struct run r;
+    int64_t seq = 0;
+
+    for (int64_t i = begin_slice; i < end_slice; i++) {
+        int64_t t = j->t0 + i / j->n_slice, size, end;
+
+        hd_cpu_span(j->c->batch, t, &seq);
+        look(j->c, t, seq, &k);
+        size = ((k.n_pos + j->n_slice - 1) / j->n_slice + KEYS - 1) / KEYS * KEYS;
+        end = (i % j->n_slice + 1) * size < k.n_pos ? (i % j->n_slice + 1) * size : k.n_pos;
+        for (int64_t g = i % j->n_slice * size; g < end && !k.all; g += KEYS) {
+            int64_t n = end - g < KEYS ? end - g : KEYS;
+
+            pack_run(j, &k, g, n, &r);
+            score_run(j, &r, t, 1, n, hd_cpu_row(j->c->in[3], t - j->t0) + g, 0);
+        }
+    }
+}
+
+static void choose_range(void *arg, int64_t begin_tok, int64_t end_tok)
+{
+    const struct job *j = arg;
+    struct choice ch;
+    struct token k;
+    int64_t seq = 0;
+
+    for (int64_t i = begin_tok; i < end_tok; i++) {
+        hd_cpu_span(j->c->batch, j->t0 + i, &seq);
+        look(j->c, j->t0 + i, seq, &k);
+        begin(j->c, &k, &ch);
+        for (int64_t g = 0; g < k.n_pos && !k.all; g += KEYS)
+            offer(j->c, &k, &ch, g, k.n_pos - g < KEYS ? k.n_pos - g : KEYS, hd_cpu_row(j->c->in[3], i) + g);
+        finish(j->c, &k, &ch);
+    }
+}
+
+/* ---- the op ---- */
 
 static bool keys_are_fp4(const struct hd_paged *keys, int64_t dim)
 {
     return keys->pack && keys->pack->code == HD_KV_FP4 && keys->pack->block == 32 && keys->pack->n == dim && !keys->pack->tail;
 }
 
+static int64_t count_groups(const struct hd_ragged *b, int64_t per)
+{
+    int64_t n = 0;
+
+    for (int64_t seq = 0; seq < b->n_seq; seq++)
+        n += (b->span[seq].n_tok + per - 1) / per;
+    return n;
+}
+
 void hd_cpu_index(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     struct hd_cpu *cpu = self;
     const struct hd_ragged *b = c->batch;
-    int64_t n_head = c->i[1], dim = c->i[2], room = hd_rows(c->in[3]);
+    int64_t n_thread = hd_pool_threads(cpu->pool), room = hd_rows(c->in[3]), longest = b->max_pos / c->i[3], n_group, work = c->i[1] * c->i[2] * longest / 16;
+    struct job j = {.c = c, .per = b->n_tok / (4 * n_thread), .fp4 = c->in[4] && keys_are_fp4(hd_cpu_part(b, 0, c->i[0]), c->i[2])};
 
-    for (int64_t seq = 0; seq < b->n_seq; seq++)
-        for (int64_t t = b->span[seq].tok0, end = t + b->span[seq].n_tok; t < end; t += room) {
-            struct job j = {.c = c, .keys = hd_cpu_part(b, seq, c->i[0]), .t0 = t, .n_tok = end - t < room ? end - t : room, .score = *c->in[3]};
-            int64_t part;
-
-            j.len = visible(&j, j.n_tok - 1);
-            part = (j.len / (4 * hd_pool_threads(cpu->pool)) + KEYS - 1) / KEYS * KEYS;
-            j.slice = part < KEYS ? KEYS : part < SLICE ? part : SLICE;
-            j.n_slice = (j.len + j.slice - 1) / j.slice;
-            if (c->in[4] && keys_are_fp4(j.keys, dim)) {
-                j.q8 = *c->in[4];
-                hd_cpu_rows(cpu, j.n_tok, 4 * n_head * dim, encode_range, &j);
-            }
-            hd_cpu_rows(cpu, j.n_slice, j.n_tok * j.slice * n_head, score_range, &j);
-            hd_cpu_rows(cpu, j.n_tok, 4 * j.len, choose_range, &j);
-        }
+    HD_ASSERT(c->i[2] <= HD_KV_ROW_MAX && !(c->in[2] && c->out[1]));
+    j.per = j.per < 1 ? 1 : j.per < GROUP ? j.per : GROUP;
+    n_group = count_groups(b, j.per);
+    if (j.fp4 && longest > 0)
+        hd_cpu_rows(cpu, b->n_tok, 4 * c->i[1] * c->i[2], encode_range, (void *)c);
+    if (n_group >= 4 * n_thread || n_thread == 1) {
+        hd_cpu_rows(cpu, n_group, j.per * work, group_range, &j);
+        return;
+    }
+    for (j.t0 = 0; j.t0 < b->n_tok; j.t0 += j.n_tok) {
+        j.n_tok = b->n_tok - j.t0 < room ? b->n_tok - j.t0 : room;
+        j.n_slice = (4 * n_thread + j.n_tok - 1) / j.n_tok;
+        j.n_slice = longest / j.n_slice < SLICE_MIN ? longest / SLICE_MIN + 1 : j.n_slice;
+        hd_cpu_rows(cpu, j.n_tok * j.n_slice, work / j.n_slice, slice_range, &j);
+        hd_cpu_rows(cpu, j.n_tok, longest, choose_range, &j);
+    }
 }

@@ -71,7 +71,7 @@ static void group_range(void *arg, int64_t begin, int64_t end)
 
         if (c->in[2]) {
             q = group_of(c->in[2], g, n_group, n_tok);
-            *(c->in[2]->type == HD_Q8 ? &acts.q8 : &acts.q16) = &q;
+            hd_acts_add(&acts, &q);
         }
         if (n_row > 0)
             hd_cpu_mul_rows(w, g * c->i[1] + c->i[2] + row, n_row, &acts, 0, n_tok, hd_cpu_row(out, 0) + g * n + row, out->row_bytes / 4);

@@ -36,7 +36,7 @@ static bool in_panels(const struct hd_tensor *w, int64_t row0)
 enum hd_dtype hd_cpu_act_type(const struct hd_tensor *w, int64_t row0)
 {
     if (in_panels(w, row0))
-        return hd_panel_by_q8(w->panels->kind) ? HD_Q8 : HD_F32;
+        return hd_panel_by_q8(w->panels->kind) ? HD_Q8 : HD_BF16;
     return hd_k.matmul_q16[w->type] ? HD_Q16 : HD_F32;
 }
 
@@ -44,6 +44,8 @@ void hd_cpu_quantise(enum hd_dtype type, const float *x, int64_t n, void *out)
 {
     if (type == HD_Q8)
         hd_k.q8_encode(x, n, out);
+    else if (type == HD_BF16)
+        hd_k.bf16_encode(x, n, out);
     else
         hd_k.q16_encode(x, n, out);
 }
@@ -51,15 +53,14 @@ void hd_cpu_quantise(enum hd_dtype type, const float *x, int64_t n, void *out)
 void hd_cpu_mul_rows(const struct hd_tensor *w, int64_t row0, int64_t n_row, const struct hd_acts *x, int64_t tok0, int64_t n_tok, float *out, int64_t ld_out)
 {
     struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, row0};
-    const struct hd_tensor *a = x->f32;
+    const struct hd_tensor *a = in_panels(w, row0) ? hd_panel_by_q8(w->panels->kind) ? x->q8 : x->bf16 : NULL;
 
-    if (in_panels(w, row0) && (x->q8 || !hd_panel_by_q8(w->panels->kind))) {
-        a = hd_panel_by_q8(w->panels->kind) ? x->q8 : x->f32;
+    if (a) {
         hd_k.matmul_panel[w->type](w->panels, row0, n_row, hd_cpu_row(a, tok0), a->row_bytes, n_tok, out, ld_out);
     } else if (x->q16 && hd_k.matmul_q16[w->type]) {
         hd_k.matmul_q16[w->type](hd_cols(w), &rows, n_row, hd_cpu_row(x->q16, tok0), x->q16->row_bytes, n_tok, out, ld_out);
     } else {
-        hd_k.matmul_f32[w->type](hd_cols(w), &rows, n_row, hd_cpu_row(a, tok0), a->row_bytes, n_tok, out, ld_out);
+        hd_k.matmul_f32[w->type](hd_cols(w), &rows, n_row, hd_cpu_row(x->f32, tok0), x->f32->row_bytes, n_tok, out, ld_out);
     }
 }
 
@@ -104,7 +105,7 @@ static int64_t tile_rows(const struct hd_tensor *w, int64_t n_out, int64_t n_tok
 void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     struct hd_cpu *cpu = self;
-    struct job j = {.c = c, .x = {c->in[0], c->in[1], c->in[5]}};
+    struct job j = {.c = c, .x = {c->in[0], c->in[1], c->in[5], c->in[6]}};
     int64_t n_tok = hd_rows(c->in[0]), total = 0;
 
     if (s->tape) {                    /* training: many tokens, and no promise about one at a time */

@@ -169,7 +169,8 @@ static void product(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, cons
     j->tiles = (j->n_out + j->tile - 1) / j->tile;
     j->w[0] = w0;
     j->w[1] = w1;
-    j->in = (struct hd_acts){in, in_q && in_q->type == HD_Q16 ? in_q : NULL, in_q && in_q->type == HD_Q8 ? in_q : NULL};
+    j->in = (struct hd_acts){.f32 = in};
+    hd_acts_add(&j->in, in_q);
     j->out[0] = out0;
     j->out[1] = out1;
     if (s->tape) {                    /* training: see cpu_matmul.c */

@@ -20,9 +20,10 @@ static const struct {
     int64_t rows, cols, n_tok;
 } cases[] = {
     {HD_F4_E2M1, 2048, 4096, 1},    {HD_F4_E2M1, 4096, 2048, 1},   {HD_F8_E4M3, 32768, 1024, 1},  {HD_F8_E4M3, 4096, 8192, 1},   {HD_BF16, 8192, 4096, 1},
-    {HD_Q4_0, 2048, 4096, 1},       {HD_Q8_0, 2048, 4096, 1},      {HD_Q4_K, 2048, 4096, 1},      {HD_F4_E2M1, 2048, 4096, 4},   {HD_F4_E2M1, 2048, 4096, 12},
+    {HD_Q4_0, 2048, 4096, 1},       {HD_Q8_0, 2048, 4096, 1},      {HD_Q4_K, 2048, 4096, 1},      {HD_Q5_K, 2048, 4096, 1},
+    {HD_Q6_K, 2048, 4096, 1},       {HD_F4_E2M1, 2048, 4096, 4},   {HD_F4_E2M1, 2048, 4096, 12},
     {HD_F4_E2M1, 2048, 4096, 64},   {HD_F4_E2M1, 2048, 4096, 512}, {HD_F8_E4M3, 4096, 8192, 12},  {HD_F8_E4M3, 4096, 8192, 512}, {HD_BF16, 2048, 4096, 512},
-    {HD_Q4_0, 2048, 4096, 512},     {HD_Q8_0, 2048, 4096, 512},
+    {HD_Q4_0, 2048, 4096, 512},     {HD_Q8_0, 2048, 4096, 512},    {HD_Q4_K, 2048, 4096, 512},    {HD_Q5_K, 2048, 4096, 512},   {HD_Q6_K, 2048, 4096, 512},
 };
 
 int hd_n_kernel_rate(void)
@@ -52,12 +53,16 @@ static void fill(enum hd_dtype type, unsigned char *p, int64_t n)
             r = (r & 0x807F807F807F807Fu) | 0x3C003C003C003C00u;
         memcpy(p + i, &r, 8);
     }
-    if (type == HD_Q4_0 || type == HD_Q8_0 || type == HD_Q4_K)      /* their f16 scales: 2^-7 */
-        for (int64_t i = 0; i + hd_dtypes[type].block_bytes <= n; i += hd_dtypes[type].block_bytes) {
-            memcpy(p + i, &(uint16_t){0x2000}, 2);
-            if (type == HD_Q4_K)
-                memcpy(p + i + 2, &(uint16_t){0x2000}, 2);
-        }
+    for (int64_t i = 0; i + hd_dtypes[type].block_bytes <= n; i += hd_dtypes[type].block_bytes) {     /* f16 scales: 2^-7 */
+        static const uint16_t scale = 0x2000;
+
+        if (type == HD_Q4_0 || type == HD_Q8_0 || type == HD_Q4_K || type == HD_Q5_K)
+            memcpy(p + i, &scale, 2);
+        if (type == HD_Q4_K || type == HD_Q5_K)
+            memcpy(p + i + 2, &scale, 2);
+        if (type == HD_Q6_K)
+            memcpy(p + i + 208, &scale, 2);
+    }
 }
 
 struct bench {
@@ -147,7 +152,7 @@ static double once(struct bench *b)
     double t0 = hd_now();
 
     for (int64_t i = 0; i < b->n_copy; i++) {
-        struct hd_call c = {.n_out = 1, .out = {&b->out}, .in = {&b->x, b->q.type == HD_Q16 ? &b->q : NULL, &b->w, NULL, NULL, b->q.type == HD_Q8 ? &b->q : NULL}};
+        struct hd_call c = {.n_out = 1, .out = {&b->out}, .in = {&b->x, b->q.type == HD_Q16 ? &b->q : NULL, &b->w, NULL, NULL, b->q.type == HD_Q8 ? &b->q : NULL, b->q.type == HD_BF16 ? &b->q : NULL}};
 
         b->panels.data = b->packs + i * b->pack_bytes;
         b->w.data = b->weights + i * b->bytes;

@@ -175,8 +175,10 @@ static void kv_put_range(void *arg, int64_t begin, int64_t end)
         const struct hd_paged *p;
         void *row;
 
-        while (t >= b->span[seq].tok0 + b->span[seq].n_tok)
+        while (seq < b->n_seq && t >= b->span[seq].tok0 + b->span[seq].n_tok)
             seq++;
+        if (seq == b->n_seq || t < b->span[seq].tok0)         /* of no sequence: see hd_before() */
+            continue;
         p = &b->part[seq * b->n_part + c->i[0]];
         row = hd_paged_row(p, b->pos[t] / p->ratio);
         if (p->pack)

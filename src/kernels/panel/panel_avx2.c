@@ -19,6 +19,10 @@
 #define v_fma _mm256_fmadd_ps
 #define v_of_int _mm256_cvtepi32_ps
 #define v_f16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#define v_i8(p) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p))))
+#define w_shl _mm256_slli_epi16
+#define w_shr _mm256_srli_epi16
+#define w_or(w, v, mask) _mm256_or_si256(w, _mm256_and_si256(v, _mm256_set1_epi8(mask)))
 #define vi_load(p) _mm256_loadu_si256((const __m256i *)(p))
 #define VS VI
 #define vs_word _mm256_set1_epi32
@@ -51,7 +55,15 @@ static inline __m256i w_e2m1(__m256i nibble)
 
 #define w_byte(v) (v)
 
-/* Four words of 4 products at most 28 x 127 x 2 each fit into int16. */
+static inline __m256i maddubs_at(__m256i w, const int8_t *x)
+{
+    int32_t word;
+
+    memcpy(&word, x, 4);
+    return _mm256_maddubs_epi16(w, _mm256_set1_epi32(word));
+}
+
+/* Four words of 4 products at most 31 x 127 x 2 each fit into int16. */
 static inline __m256i dot8(const __m256i w[8], const int8_t *x, __m256i init)
 {
     const __m256i one = _mm256_set1_epi16(1);
@@ -59,15 +71,21 @@ static inline __m256i dot8(const __m256i w[8], const int8_t *x, __m256i init)
     for (int h = 0; h < 8; h += 4) {
         __m256i s[4];
 
-        for (int g = 0; g < 4; g++) {
-            int32_t word;
-
-            memcpy(&word, x + 4 * (h + g), 4);
-            s[g] = _mm256_maddubs_epi16(w[h + g], _mm256_set1_epi32(word));
-        }
+        for (int g = 0; g < 4; g++)
+            s[g] = maddubs_at(w[h + g], x + 4 * (h + g));
         s[0] = _mm256_add_epi16(_mm256_add_epi16(s[0], s[1]), _mm256_add_epi16(s[2], s[3]));
         init = _mm256_add_epi32(init, _mm256_madd_epi16(s[0], one));
     }
+    return init;
+}
+
+/* Two words of 4 products at most 63 x 127 x 2 each fit into int16. */
+static inline __m256i dot4_six(const __m256i w[4], const int8_t *x, __m256i init)
+{
+    const __m256i one = _mm256_set1_epi16(1);
+
+    for (int g = 0; g < 4; g += 2)
+        init = _mm256_add_epi32(init, _mm256_madd_epi16(_mm256_add_epi16(maddubs_at(w[g], x + 4 * g), maddubs_at(w[g + 1], x + 4 * g + 4)), one));
     return init;
 }
 
@@ -96,8 +114,8 @@ static inline void v_fp8(const uint8_t *p, __m256 out[4])
     __m256i v = vi_load(p), even = move_bits(_mm256_slli_epi16(v, 8)), odd = move_bits(v);
 
     out[0] = _mm256_castsi256_ps(_mm256_slli_epi32(even, 16));
-    out[1] = _mm256_castsi256_ps(_mm256_slli_epi32(odd, 16));
-    out[2] = _mm256_castsi256_ps(_mm256_and_si256(even, high));
+    out[1] = _mm256_castsi256_ps(_mm256_and_si256(even, high));
+    out[2] = _mm256_castsi256_ps(_mm256_slli_epi32(odd, 16));
     out[3] = _mm256_castsi256_ps(_mm256_and_si256(odd, high));
 }
 

@@ -5,7 +5,7 @@
 #define BYTE_SHIFT 0                  /* bytes stay signed */
 #define w_byte(v) (v)
 
-/* Four words of 4 products at most 28 x 127 x 2 each fit into int16. */
+/* Four words of 4 products at most 31 x 127 x 2 each fit into int16. */
 static inline __m512i dot8(const __m512i w[8], const int8_t *x, __m512i init)
 {
     const __m512i one = _mm512_set1_epi16(1);
@@ -31,6 +31,16 @@ static inline __m512i dot8_bytes(const __m512i w[8], const int8_t *x, __m512i in
 
         init = _mm512_add_epi32(init, _mm512_madd_epi16(_mm512_maddubs_epi16(_mm512_abs_epi8(w[g]), s), one));
     }
+    return init;
+}
+
+/* Two words of 4 products at most 63 x 127 x 2 each fit into int16. */
+static inline __m512i dot4_six(const __m512i w[4], const int8_t *x, __m512i init)
+{
+    const __m512i one = _mm512_set1_epi16(1);
+
+    for (int g = 0; g < 4; g += 2)
+        init = _mm512_add_epi32(init, _mm512_madd_epi16(_mm512_add_epi16(_mm512_maddubs_epi16(w[g], word_at(x + 4 * g)), _mm512_maddubs_epi16(w[g + 1], word_at(x + 4 * g + 4))), one));
     return init;
 }
 

@@ -22,7 +22,11 @@
 #define v_fma _mm512_fmadd_ps
 #define v_of_int _mm512_cvtepi32_ps
 #define v_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#define v_i8(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p))))
 #define vi_load(p) _mm512_loadu_si512(p)
+#define w_shl _mm512_slli_epi16
+#define w_shr _mm512_srli_epi16
+#define w_or(w, v, mask) _mm512_ternarylogic_epi32(w, v, _mm512_set1_epi8(mask), 0xF8)
 #define VS VI
 #define vs_word _mm512_set1_epi32
 #define vs_shl _mm512_slli_epi32
@@ -65,8 +69,8 @@ static inline void v_fp8(const uint8_t *p, __m512 out[4])
     __m512i v = vi_load(p), even = move_bits(_mm512_slli_epi16(v, 8)), odd = move_bits(v);
 
     out[0] = _mm512_castsi512_ps(_mm512_slli_epi32(even, 16));
-    out[1] = _mm512_castsi512_ps(_mm512_slli_epi32(odd, 16));
-    out[2] = _mm512_castsi512_ps(_mm512_and_si512(even, high));
+    out[1] = _mm512_castsi512_ps(_mm512_and_si512(even, high));
+    out[2] = _mm512_castsi512_ps(_mm512_slli_epi32(odd, 16));
     out[3] = _mm512_castsi512_ps(_mm512_and_si512(odd, high));
 }
 

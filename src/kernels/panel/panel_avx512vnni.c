@@ -14,5 +14,12 @@ static inline __m512i dot8(const __m512i w[8], const int8_t *x, __m512i init)
 
 #define dot8_bytes dot8
 
+static inline __m512i dot4_six(const __m512i w[4], const int8_t *x, __m512i init)
+{
+    for (int g = 0; g < 4; g++)
+        init = _mm512_dpbusd_epi32(init, w[g], word_at(x + 4 * g));
+    return init;
+}
+
 #define PANEL_FILL hd_fill_panel_avx512vnni
 #include "kernels/panel/panel_body.h"

@@ -4,9 +4,11 @@
  *   V, VI, VS, L                                vectors of L f32, of 4 L bytes, of L int32
  *   T_MAX, F_TOK, P_MAX                         tokens that a tile keeps sums of: of integers, of floats; panels at once in a mat-vec of floats
  *   v_zero v_set1 v_load v_store v_mul v_fma v_of_int, vi_load, vs_word (a word, in all lanes) vs_shl(v, n), prefetch_near prefetch_far
- *   v_f16(p), v_e8m0(p)                         L scales
+ *   v_f16(p), v_e8m0(p), v_i8(p)                L scales
  *   w_nibbles(v, lo, hi), w_e2m1(v), w_byte(v)  codes to what dot8 takes: unsigned ones with NIBBLE_SHIFT's and BYTE_SHIFT's offset
+ *   w_or(w, v, mask), w_shl(v, n), w_shr(v, n)  w | (v & mask); shifts that may carry bits between bytes, for high bits of codes
  *   dot8(w[8], x, init), dot8_bytes             init + sums of 32 products
+ *   dot4_six(w[4], x, init)                     init + sums of 16 products of codes of six bits
  *   v_fp8(p, out[4]), v_bf16(p, out[4])         four columns of L rows as f32, fp8 times 2^-120: its bits moved to where f32 has them. Subnormal
  *                                               fp8 are subnormal f32 then, rare among weights; where one token meets them its values are
  *                                               raised by 2^80 first, so that no product is
@@ -15,6 +17,7 @@
 #include <string.h>
 
 #include "kernels/table.h"
+#include "tensor/blocks.h"
 #include "tensor/quant_q8.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -38,7 +41,42 @@ INLINE void put(float *out, V v, int half, int64_t n_row)
 
 /* ---- integer codes times int8 activations ---- */
 
-INLINE void load_block(enum hd_dtype t, const uint8_t *code, int half, VI w[8])
+/* A block of 32 columns of L rows: codes, scale (q6_k: of the first and the second sixteen columns), minimum. */
+struct block {
+    VI w[8];
+    V s, s2, m;
+};
+
+#define HIGH(g, v, mask) w[g] = w_or(w[g], v, mask)
+
+/* The fifth bits of codes, or the fifth and the sixth. */
+INLINE void load_high(int bits, const uint8_t *p, VI w[8])
+{
+    VI h = vi_load(p), k;
+
+    if (bits == 1) {
+        HIGH(0, w_shl(h, 4), 16);
+        HIGH(1, w_shl(h, 3), 16);
+        HIGH(2, w_shl(h, 2), 16);
+        HIGH(3, w_shl(h, 1), 16);
+        HIGH(4, h, 16);
+        HIGH(5, w_shr(h, 1), 16);
+        HIGH(6, w_shr(h, 2), 16);
+        HIGH(7, w_shr(h, 3), 16);
+        return;
+    }
+    k = vi_load(p + 64);
+    HIGH(0, w_shl(h, 4), 48);
+    HIGH(1, w_shl(h, 2), 48);
+    HIGH(2, h, 48);
+    HIGH(3, w_shr(h, 2), 48);
+    HIGH(4, w_shl(k, 4), 48);
+    HIGH(5, w_shl(k, 2), 48);
+    HIGH(6, k, 48);
+    HIGH(7, w_shr(k, 2), 48);
+}
+
+INLINE void load_codes(enum hd_dtype t, const uint8_t *code, int half, VI w[8])
 {
     if (t == HD_Q8_0) {
         for (int g = 0; g < 8; g++)
@@ -47,10 +85,35 @@ INLINE void load_block(enum hd_dtype t, const uint8_t *code, int half, VI w[8])
     }
     for (int g = 0; g < 4; g++) {
         w_nibbles(vi_load(code + g * 64 + half * 4 * L), &w[g], &w[4 + g]);
-        if (t != HD_Q4_0 && t != HD_Q4_1) {
+        if (t == HD_MXFP4) {
             w[g] = w_e2m1(w[g]);
             w[4 + g] = w_e2m1(w[4 + g]);
         }
+    }
+    if (hd_panel_high_bits(t))
+        load_high(hd_panel_high_bits(t), code + 256 + half * 4 * L, w);
+}
+
+INLINE void load_block(enum hd_dtype t, const struct hd_panels *w, const uint8_t *panel, int half, int64_t b, struct block *k)
+{
+    const uint8_t *scale = panel + w->scale_at;
+
+    load_codes(t, panel + b * hd_panel_block_bytes(t), half, k->w);
+    if (t == HD_Q6_K) {
+        const struct hd_panel_k6 *r = (const struct hd_panel_k6 *)scale + b / 8;
+        V d = v_f16(r->d + half * L);
+
+        k->s = v_mul(d, v_i8(r->scale[b % 8 * 2] + half * L));
+        k->s2 = v_mul(d, v_i8(r->scale[b % 8 * 2 + 1] + half * L));
+    } else if (t == HD_Q4_K || t == HD_Q5_K) {
+        const struct hd_panel_k4 *r = (const struct hd_panel_k4 *)scale + b / 8;
+
+        k->s = v_mul(v_f16(r->d + half * L), v_i8(r->scale[b % 8] + half * L));
+        k->m = v_mul(v_f16(r->dmin + half * L), v_mul(v_i8(r->min[b % 8] + half * L), v_set1(-1)));
+    } else {
+        k->s = t == HD_MXFP4 ? v_e8m0(scale + b * 16 + half * L) : v_f16(scale + (b * 16 + half * L) * 2);
+        if (hd_panel_has_min(t))
+            k->m = v_f16(panel + w->min_at + (b * 16 + half * L) * 2);
     }
 }
 
@@ -59,59 +122,66 @@ INLINE VS offset(enum hd_dtype t, int32_t neg)
 {
     switch (t) {
     case HD_Q4_0: return vs_shl(vs_word(neg), 3);
-    case HD_Q4_1: return vs_word(0);
+    case HD_Q5_0: return vs_shl(vs_word(neg), 4);
+    case HD_Q6_K: return vs_shl(vs_word(neg), 5);
     case HD_Q8_0: return BYTE_SHIFT ? vs_shl(vs_word(neg), BYTE_SHIFT) : vs_word(0);
-    default: return NIBBLE_SHIFT ? vs_shl(vs_word(neg), NIBBLE_SHIFT) : vs_word(0);
+    case HD_MXFP4: return NIBBLE_SHIFT ? vs_shl(vs_word(neg), NIBBLE_SHIFT) : vs_word(0);
+    default: return vs_word(0);
     }
 }
 
-/* acc and a block's product. */
-INLINE V int_block(enum hd_dtype t, const VI c[8], V s, V m, const struct hd_q8 *q, const int8_t *fine, V acc)
+/* acc and the products of a block with x, whose sums are neg and, of the first half, neg0, negated. */
+INLINE V int_products(enum hd_dtype t, const struct block *k, const int8_t *x, int32_t neg, int32_t neg0, float d, V acc)
 {
-    VS sum = t == HD_Q8_0 ? dot8_bytes(c, q->q, offset(t, q->neg)) : dot8(c, q->q, offset(t, q->neg));
-
-    acc = v_fma(v_of_int(sum), v_mul(s, v_set1(q->d)), acc);
-    if (__builtin_expect(q->has_fine, 0)) {
-        sum = t == HD_Q8_0 ? dot8_bytes(c, fine, offset(t, q->fine_neg)) : dot8(c, fine, offset(t, q->fine_neg));
-        acc = v_fma(v_of_int(sum), v_mul(s, v_set1(q->d * HD_Q8_FINE)), acc);
+    if (t == HD_Q6_K) {
+        acc = v_fma(v_of_int(dot4_six(k->w, x, offset(t, neg0))), v_mul(k->s, v_set1(d)), acc);
+        return v_fma(v_of_int(dot4_six(k->w + 4, x + 16, offset(t, neg - neg0))), v_mul(k->s2, v_set1(d)), acc);
     }
-    return t == HD_Q4_1 ? v_fma(m, v_set1(q->sum), acc) : acc;
+    return v_fma(v_of_int(t == HD_Q8_0 ? dot8_bytes(k->w, x, offset(t, neg)) : dot8(k->w, x, offset(t, neg))), v_mul(k->s, v_set1(d)), acc);
+}
+
+/* acc and the product of block b with a row of n activations. */
+INLINE V int_block(enum hd_dtype t, const struct block *k, const struct hd_q8 *row, int64_t n, int64_t b, V acc)
+{
+    const struct hd_q8_half *half = hd_q8_half(row, n) + b;
+    const struct hd_q8 *q = row + b;
+
+    acc = int_products(t, k, q->q, q->neg, t == HD_Q6_K ? half->neg : 0, q->d, acc);
+    if (__builtin_expect(q->has_fine, 0))
+        acc = int_products(t, k, hd_q8_fine(row, n) + b * 32, q->fine_neg, t == HD_Q6_K ? half->fine_neg : 0, q->d * HD_Q8_FINE, acc);
+    return hd_panel_has_min(t) ? v_fma(k->m, v_set1(q->sum), acc) : acc;
+}
+
+INLINE void fetch_ahead(const uint8_t *p, int64_t step)
+{
+    for (int64_t i = 0; i < step; i += 64)
+        prefetch_far(p + AHEAD + i);
 }
 
 INLINE void int_tile(enum hd_dtype t, int T, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const char *x, int64_t x_bytes, float *out,
                      int64_t ld_out)
 {
-    bool e8m0 = t == HD_MXFP4 || t == HD_F4_E2M1;
-    const uint8_t *code = panel, *scale = panel + w->scale_at + half * L * (e8m0 ? 1 : 2), *min = panel + w->min_at + half * L * 2;
-    int code_bytes = t == HD_Q8_0 ? 512 : 256;
     int64_t step = w->bytes / nb;
     V acc[T_MAX];
 
     for (int k = 0; k < T; k++)
         acc[k] = v_zero();
-    for (int64_t b = 0; b < nb; b++, code += code_bytes) {
-        VI c[8];
-        V s = e8m0 ? v_e8m0(scale + b * 16) : v_f16(scale + b * 32), m = t == HD_Q4_1 ? v_f16(min + b * 32) : v_zero();
+    for (int64_t b = 0; b < nb; b++) {
+        struct block c;
 
         if (T <= 2 && half == 0)
-            for (int i = 0; i < code_bytes + 32; i += 64)
-                prefetch_far(panel + b * step + AHEAD + i);
-        load_block(t, code, half, c);
-        for (int k = 0; k < T; k++) {
-            const struct hd_q8 *row = (const struct hd_q8 *)(x + k * x_bytes);
-
-            acc[k] = int_block(t, c, s, m, row + b, hd_q8_fine(row, w->n) + b * 32, acc[k]);
-        }
+            fetch_ahead(panel + b * step, hd_panel_block_bytes(t) + 32);
+        load_block(t, w, panel, half, b, &c);
+        for (int k = 0; k < T; k++)
+            acc[k] = int_block(t, &c, (const struct hd_q8 *)(x + k * x_bytes), w->n, b, acc[k]);
     }
     for (int k = 0; k < T; k++)
-        put(out + k * ld_out, e8m0 ? v_mul(acc[k], v_set1(hd_panel_factor(w))) : acc[k], half, n_row);
+        put(out + k * ld_out, t == HD_MXFP4 ? v_mul(acc[k], v_set1(hd_panel_factor(w))) : acc[k], half, n_row);
 }
 
 /* One token, P panels side by side. */
 INLINE void int_vec(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const struct hd_q8 *x, float *out)
 {
-    bool e8m0 = t == HD_MXFP4 || t == HD_F4_E2M1;
-    int code_bytes = t == HD_Q8_0 ? 512 : 256;
     int64_t step = w->bytes / nb;
     V acc[P_MAX];
 
@@ -119,21 +189,16 @@ INLINE void int_vec(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *
         acc[p] = v_zero();
     for (int64_t b = 0; b < nb; b++)
         for (int p = 0; p < P; p++) {
-            const uint8_t *base = panel + p * w->bytes, *scale = base + w->scale_at + half * L * (e8m0 ? 1 : 2);
-            V s, m = v_zero();
-            VI c[8];
+            const uint8_t *base = panel + p * w->bytes;
+            struct block c;
 
             if (half == 0)
-                for (int i = 0; i < code_bytes + 32; i += 64)
-                    prefetch_far(base + b * step + AHEAD + i);
-            load_block(t, base + b * code_bytes, half, c);
-            s = e8m0 ? v_e8m0(scale + b * 16) : v_f16(scale + b * 32);
-            if (t == HD_Q4_1)
-                m = v_f16(base + w->min_at + half * L * 2 + b * 32);
-            acc[p] = int_block(t, c, s, m, x + b, hd_q8_fine(x, w->n) + b * 32, acc[p]);
+                fetch_ahead(base + b * step, hd_panel_block_bytes(t) + 32);
+            load_block(t, w, base, half, b, &c);
+            acc[p] = int_block(t, &c, x, w->n, b, acc[p]);
         }
     for (int p = 0; p < P; p++)
-        put(out + p * HD_PANEL_ROWS, e8m0 ? v_mul(acc[p], v_set1(hd_panel_factor(w))) : acc[p], half, n_row - p * HD_PANEL_ROWS);
+        put(out + p * HD_PANEL_ROWS, t == HD_MXFP4 ? v_mul(acc[p], v_set1(hd_panel_factor(w))) : acc[p], half, n_row - p * HD_PANEL_ROWS);
 }
 
 INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
@@ -175,10 +240,15 @@ INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0,
     }
 DEFINE_INT(Q4_0)
 DEFINE_INT(Q4_1)
+DEFINE_INT(Q5_0)
+DEFINE_INT(Q5_1)
 DEFINE_INT(Q8_0)
+DEFINE_INT(Q4_K)
+DEFINE_INT(Q5_K)
+DEFINE_INT(Q6_K)
 DEFINE_INT(MXFP4)
 
-/* ---- fp8 and bf16 times f32 activations ---- */
+/* ---- fp8 and bf16 times bf16 activations ---- */
 
 #define SLAB 64                       /* columns that are decoded at a time */
 #define TOK 48                        /* tokens that share a decoded slab */
@@ -202,6 +272,13 @@ INLINE void float_cols(enum hd_panel_kind kind, const uint8_t *code, int half, V
 #define RAISE 0x1p80f
 #define RAISE_MAX 65536               /* values of few tokens; more go the way of many */
 
+/* n bf16 as f32, times by. */
+INLINE void widen(int64_t n, const uint16_t *x, float by, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = hd_bf16_f32(x[i]) * by;
+}
+
 /* The scale of columns from c on. */
 INLINE V float_scale(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, int64_t c, int half)
 {
@@ -213,7 +290,7 @@ INLINE V float_scale(enum hd_panel_kind kind, const struct hd_panels *w, const u
 }
 
 /* T tokens, P panels side by side, P * T at most P_MAX: as many sums that do not wait for each other. x rows lie ld floats apart, raised where
- * weights are fp8. */
+ * weights are fp8. Of a pair of columns the second goes first (panel_scalar.c). */
 INLINE void float_vec(enum hd_panel_kind kind, int P, int T, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const float *x, int64_t ld, float *out,
                       int64_t ld_out)
 {
@@ -238,7 +315,7 @@ INLINE void float_vec(enum hd_panel_kind kind, int P, int T, const struct hd_pan
                 float_cols(kind, code, half, v);
                 for (int j = 0; j < 4; j++)
                     for (int t = 0; t < T; t++)
-                        sum[p * T + t] = v_fma(v[j], v_set1(x[t * ld + i + j]), sum[p * T + t]);
+                        sum[p * T + t] = v_fma(v[j ^ 1], v_set1(x[t * ld + i + (j ^ 1)]), sum[p * T + t]);
             }
         for (int p = 0; p < P; p++) {
             V s = float_scale(kind, w, panel + p * w->bytes, c, half);
@@ -277,10 +354,10 @@ INLINE void float_tile(int T, int64_t n, struct work *z, int p0, int64_t k)
             for (int p = 0; p < 2; p++)
                 s[t][p] = v_load(z->sum[p0 + p][k + t] + half * L);
         for (int64_t i = 0; i < n; i++) {
-            V w0 = v_load(z->w[0][i] + half * L), w1 = v_load(z->w[1][i] + half * L);
+            V w0 = v_load(z->w[0][i ^ 1] + half * L), w1 = v_load(z->w[1][i ^ 1] + half * L);
 
             for (int t = 0; t < T; t++) {
-                V x = v_set1(z->x[k + t][i]);
+                V x = v_set1(z->x[k + t][i ^ 1]);
 
                 s[t][0] = v_fma(w0, x, s[t][0]);
                 s[t][1] = v_fma(w1, x, s[t][1]);
@@ -325,8 +402,7 @@ INLINE void float_many(enum hd_panel_kind kind, const struct hd_panels *w, const
         end = end < w->n ? end : w->n;
         n = end - c < SLAB ? end - c : SLAB;
         for (int64_t k = 0; k < n_tok; k++)
-            for (int64_t i = 0; i < n; i += L)
-                v_store(z.x[k] + i, v_load((const float *)(x + k * x_bytes) + c + i));
+            widen(n, (const uint16_t *)(x + k * x_bytes) + c, 1, z.x[k]);
         for (int p = 0; p < P; p += 2) {
             for (int i = 0; i < 2 && p + i < P; i++)
                 decode_slab(kind, panel + (p + i) * w->bytes, c, n, z.w[i]);
@@ -359,17 +435,11 @@ INLINE void float_few(enum hd_panel_kind kind, int T, const struct hd_panels *w,
 {
     const uint8_t *panel = w->data + row0 / HD_PANEL_ROWS * w->bytes;
     int P = P_MAX / T;
-    float raised[RAISE_MAX];
-    int64_t r = 0, ld = x_bytes / 4;
-    const float *xf = (const float *)x;
+    float xf[RAISE_MAX];
+    int64_t r = 0, ld = w->n;
 
-    if (kind == HD_PANEL_FP8) {
-        for (int t = 0; t < T; t++)
-            for (int64_t i = 0; i < w->n; i += L)
-                v_store(raised + t * w->n + i, v_mul(v_load(xf + t * ld + i), v_set1(RAISE)));
-        xf = raised;
-        ld = w->n;
-    }
+    for (int t = 0; t < T; t++)
+        widen(ld, (const uint16_t *)(x + t * x_bytes), kind == HD_PANEL_FP8 ? RAISE : 1, xf + t * ld);
     for (; r + P * HD_PANEL_ROWS <= n_row; r += P * HD_PANEL_ROWS, panel += P * w->bytes)
         for (int half = 0; half < HALVES; half++)
             float_vec(kind, P, T, w, panel, half, n_row - r, xf, ld, out + r, ld_out);
@@ -410,7 +480,12 @@ void PANEL_FILL(struct hd_kernels *k)
 {
     k->matmul_panel[HD_Q4_0] = panel_Q4_0;
     k->matmul_panel[HD_Q4_1] = panel_Q4_1;
+    k->matmul_panel[HD_Q5_0] = panel_Q5_0;
+    k->matmul_panel[HD_Q5_1] = panel_Q5_1;
     k->matmul_panel[HD_Q8_0] = panel_Q8_0;
+    k->matmul_panel[HD_Q4_K] = panel_Q4_K;
+    k->matmul_panel[HD_Q5_K] = panel_Q5_K;
+    k->matmul_panel[HD_Q6_K] = panel_Q6_K;
     k->matmul_panel[HD_MXFP4] = k->matmul_panel[HD_F4_E2M1] = panel_MXFP4;
     k->matmul_panel[HD_F8_E4M3] = panel_F8_E4M3;
     k->matmul_panel[HD_BF16] = panel_BF16;

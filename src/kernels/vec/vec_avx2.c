@@ -251,12 +251,15 @@ static inline float load_block(const float *x, __m256 v[4])
     return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
 }
 
-static inline int32_t sum_words(__m256i v)
+static inline int32_t sum_four(__m128i s)
 {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+
+static inline int32_t sum_words(__m256i v)
+{
+    return sum_four(_mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
 }
 
 static void q16_encode(const float *x, int64_t n, struct hd_q16 *out)
@@ -278,24 +281,28 @@ static void q16_encode(const float *x, int64_t n, struct hd_q16 *out)
     }
 }
 
-/* Four vectors of int32 as bytes in order, and their sum. */
-static inline __m256i to_bytes(const __m256i q[4], int32_t *sum)
+/* Four vectors of int32 as bytes in order, the sum of all and of the first two. */
+static inline __m256i to_bytes(const __m256i q[4], int32_t *sum, int32_t *first)
 {
-    __m256i v = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    __m256i v = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])), s;
 
-    *sum = sum_words(_mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), v), _mm256_set1_epi16(1)));
-    return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    v = _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    s = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), v), _mm256_set1_epi16(1));
+    *first = sum_four(_mm256_castsi256_si128(s));
+    *sum = *first + sum_four(_mm256_extracti128_si256(s, 1));
+    return v;
 }
 
 static void q8_encode(const float *x, int64_t n, struct hd_q8 *out)
 {
     int8_t *fine = (int8_t *)(out + n / 32);
+    struct hd_q8_half *half = (struct hd_q8_half *)(fine + n);
 
-    for (int64_t b = 0; b < n / 32; b++, x += 32, out++, fine += 32) {
+    for (int64_t b = 0; b < n / 32; b++, x += 32, out++, fine += 32, half++) {
         __m256 v[4], idv;
         __m256i q[4], f[4], squares = _mm256_setzero_si256();
         float amax = load_block(x, v);
-        int32_t sum, rest;
+        int32_t sum, rest, sum0, rest0;
 
         idv = _mm256_set1_ps(amax > 1e-30f ? 127 / amax : 0);
         for (int i = 0; i < 4; i++) {
@@ -304,14 +311,20 @@ static void q8_encode(const float *x, int64_t n, struct hd_q8 *out)
             f[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_sub_ps(v[i], _mm256_cvtepi32_ps(q[i])), _mm256_set1_ps(254)));
             squares = _mm256_add_epi32(squares, _mm256_mullo_epi32(q[i], q[i]));
         }
-        _mm256_storeu_si256((__m256i *)out->q, to_bytes(q, &sum));
-        _mm256_storeu_si256((__m256i *)fine, to_bytes(f, &rest));
+        _mm256_storeu_si256((__m256i *)out->q, to_bytes(q, &sum, &sum0));
+        _mm256_storeu_si256((__m256i *)fine, to_bytes(f, &rest, &rest0));
         out->has_fine = sum_words(squares) < HD_Q8_OUTLIER && amax > 1e-30f;
         out->d = amax / 127;
         out->sum = out->d * (out->has_fine ? (float)sum + (float)rest * HD_Q8_FINE : (float)sum);
         out->neg = -sum;
         out->fine_neg = (int16_t)-rest;
+        *half = (struct hd_q8_half){(int16_t)-sum0, (int16_t)-rest0};
     }
+}
+
+static void bf16_encode(const float *x, int64_t n, uint16_t *out)
+{
+    hd_act_bf16_encode(x, n, out);
 }
 
 /* ---- attention over cached rows: four rows by up to three heads, and four vectors by up to two heads, in registers ---- */
@@ -552,6 +565,7 @@ void hd_fill_vec_avx2(struct hd_kernels *k)
 {
     k->q16_encode = q16_encode;
     k->q8_encode = q8_encode;
+    k->bf16_encode = bf16_encode;
     k->rmsnorm = rmsnorm;
     k->silu_mul = silu_mul;
     k->silu_bwd = silu_bwd;
