@@ -1,6 +1,7 @@
 /* test_nano.c: the model in the repository, trained here: it loads, answers in sentences, finds what it was told; its fast mode beside the exact one. */
 #include <math.h>
 
+#include "kl.h"
 #include "support.h"
 
 #include "base/json.h"
@@ -157,24 +158,6 @@ static float *all_logits(struct hd_engine *e, const struct hd_ids *ids)
     memcpy(out, it.logits, bytes);
     hd_session_close(&ss);
     return out;
-}
-
-static double log_sum_exp(const float *x, int64_t n)
-{
-    double top = x[argmax(x, n)], sum = 0;
-
-    for (int64_t i = 0; i < n; i++)
-        sum += exp(x[i] - top);
-    return top + log(sum);
-}
-
-static double kl(const float *p, const float *q, int64_t n)
-{
-    double lp = log_sum_exp(p, n), lq = log_sum_exp(q, n), sum = 0;
-
-    for (int64_t i = 0; i < n; i++)
-        sum += exp(p[i] - lp) * ((p[i] - lp) - (q[i] - lq));
-    return sum;
 }
 
 static void test_fast(void **state)
