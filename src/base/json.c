@@ -143,3 +143,29 @@ int hd_json_str_or(const json_t *o, const char *key, const char *dflt, const cha
     *out = v ? json_string_value(v) : dflt;
     return HD_OK;
 }
+
+int hd_jsonl_each(const char *p, size_t n, const char *file, int (*fn)(void *arg, const json_t *line, const char *what, struct hd_err *err), void *arg, struct hd_err *err)
+{
+    const char *end = p + n;
+
+    for (int64_t line = 1; p < end; line++) {
+        const char *stop = memchr(p, '\n', (size_t)(end - p));
+        size_t k = (size_t)((stop ? stop : end) - p), blank = 0;
+        char what[600];
+        json_t *j;
+        int rc;
+
+        while (blank < k && strchr(" \t\r", p[blank]) && p[blank])
+            blank++;
+        if (blank < k) {
+            snprintf(what, sizeof what, "%.500s: line %lld", file, (long long)line);
+            if (!(j = hd_json_parse(p, k, what, err)))
+                return err->code;
+            rc = fn(arg, j, what, err);
+            json_decref(j);
+            HD_TRY(rc);
+        }
+        p += k + 1;
+    }
+    return HD_OK;
+}

@@ -14,6 +14,8 @@
 /* Parses n bytes; what names the source in messages. NULL with *err written on failure. Release with json_decref(). */
 json_t *hd_json_parse(const char *p, size_t n, const char *what, struct hd_err *err);
 json_t *hd_json_read(const char *path, size_t max_bytes, struct hd_err *err);
+/* Calls fn with every line's value, in order, blank lines apart, until one fails; what is "FILE: line 12". Errors: FORMAT, or fn's. */
+int hd_jsonl_each(const char *p, size_t n, const char *file, int (*fn)(void *arg, const json_t *line, const char *what, struct hd_err *err), void *arg, struct hd_err *err);
 /* Says what jansson found wrong. */
 int hd_json_error(const json_error_t *e, const char *what, struct hd_err *err);
 

@@ -5,6 +5,7 @@
 
 static const struct hd_eval measures[] = {
     {"needle", "records all over a long context, asked for at its end", hd_eval_needle},
+    {"ppl", "perplexity and bits a byte of a text", hd_eval_ppl},
 };
 
 static int run(struct hd_args *a, struct hd_err *err)
@@ -24,10 +25,12 @@ static const struct hd_opt opts[] = {
     {"queries", 0, HD_OPT_INT, "N", 1, 1e8, "needle: how many of them are asked for (default: 512, or all)"},
     {"seed", 0, HD_OPT_INT, "N", 0, 1e15, "another choice of records, words and places (default 0)"},
     {"hay", 0, HD_OPT_TEXT, "FILE", 0, 0, "needle: text to hide sentences in (default: sentences of hadal's own)"},
+    {"text", 0, HD_OPT_TEXT, "FILE", 0, 0, "ppl: what is read: .txt, .jsonl (text or conversations) or ids in .bin; in windows of --ctx (default 512)"},
+    {"answers", 0, HD_OPT_FLAG, NULL, 0, 0, "ppl: of conversations, only what the assistant says"},
     HD_OPT_MODEL_COMMON,
 };
 
-const struct hd_cmd hd_cmd_eval = {"eval", "what a model can do: finding needles in its context", "eval needle MODEL [--ctx N] [--records R] [--queries Q] [--seed S] [--json]",
+const struct hd_cmd hd_cmd_eval = {"eval", "what a model can do: finding needles in its context, predicting a text", "eval needle|ppl MODEL [--text FILE] [--ctx N] [--json]",
                                    "needle: the context is built, fed and asked through the engine as it always runs. A model that was trained on the recall task (recall.json beside it) "
-                                   "gets that task's ids; any other gets sentences that name codes, and must give each code's every token.",
+                                   "gets that task's ids; any other gets sentences that name codes, and must give each code's every token. ppl: every token but a window's first, from those before it in the window.",
                                    opts, HD_LEN(opts), 2, run, NULL};

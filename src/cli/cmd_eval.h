@@ -12,5 +12,6 @@ struct hd_eval {
 };
 
 int hd_eval_needle(struct hd_args *a, struct hd_err *err);
+int hd_eval_ppl(struct hd_args *a, struct hd_err *err);
 
 #endif

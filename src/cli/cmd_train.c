@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "engine/generate.h"
+#include "train/ngram_loss.h"
 #include "train/train_log.h"
 
 struct progress {
@@ -17,12 +18,43 @@ struct progress {
     double peak_gflops;               /* of the FMA probe, the whole team; 0: not measured */
     double began, took;               /* seconds of steps alone, since began */
     int64_t first_step;
-    bool tty, quiet;
+    bool tty, quiet, ended;           /* ended: the last step was taken and saved */
 };
 
 /* ---- before the start ---- */
 
-static void print_plan(const struct progress *p)
+static int print_data(const struct hd_train_run *r, struct hd_err *err)
+{
+    struct hd_data_report d;
+
+    HD_TRY(hd_data_look(&r->train, r->c.hp.context, &d, err));
+    fprintf(stderr, "%lld documents, the longest of %lld tokens: %lld are cut, %lld are like another; %.1f %% of all tokens are no targets\n", (long long)d.n_doc, (long long)d.longest,
+            (long long)d.n_cut, (long long)d.n_same, 100.0 * (double)d.n_skip / (double)(d.n_tok ? d.n_tok : 1));
+    return HD_OK;
+}
+
+/* The first document as the model gets it: what is no target in brackets. */
+static void print_preview(const struct hd_data *d, const struct hd_tokenizer *tok, bool tty)
+{
+    const char *on = tty ? "\033[2m" : "[", *off = tty ? "\033[0m" : "]";
+    int64_t n = d->n_doc ? d->doc[1] - d->doc[0] : 0;
+    struct hd_str out;
+    bool open = false;
+
+    hd_str_init(&out, 1 << 20);
+    for (int64_t i = 0; i < n && i < 256; i++) {
+        bool skip = d->skip && d->skip[i];
+
+        if (skip != open)
+            hd_str_puts(&out, skip ? on : off);
+        open = skip;
+        hd_detokenize(tok, d->id + i, 1, true, &out);
+    }
+    fprintf(stderr, "the first: %s%s%s\n", hd_str_get(&out), open ? off : "", n > 256 ? " ..." : "");
+    hd_str_release(&out);
+}
+
+static int print_plan(const struct progress *p, bool preview, struct hd_err *err)
 {
     const struct hd_train_run *r = &p->r;
     const struct hd_trainer_plan *plan = &r->plan;
@@ -32,12 +64,17 @@ static void print_plan(const struct progress *p)
     hd_model_count(&r->m, &count);
     fprintf(stderr, "%s: %s parameters, %s active; %lld training and %lld validation tokens\n", r->c.out, hd_fmt_count(n, count.total), hd_fmt_count(a, count.active),
             (long long)r->train.n, (long long)r->val.n);
+    if (!r->c.task.n_stage)
+        HD_TRY(print_data(r, err));
+    if (preview && r->tok)
+        print_preview(&r->train, r->tok, p->tty);
     fprintf(stderr, "needs %s: weights and gradients %s, optimiser %s, a step %s, cache %s; %s are free\n", hd_fmt_bytes(total, plan->total), hd_fmt_bytes(w, plan->weights),
             hd_fmt_bytes(o, plan->optim), hd_fmt_bytes(s, plan->step + plan->kept), hd_fmt_bytes(c, plan->cache), hd_fmt_bytes(free_now, hd_mem_available()));
     if (p->peak_gflops > 0)
         fprintf(stderr, "%lld steps of %lld tokens, %.3g TFLOP each: %.0f minutes at half of the FMA probe's %.0f GF/s\n", (long long)r->c.schedule.n_step,
                 (long long)r->c.step_tokens, 3e-12 * plan->flops * (double)r->c.step_tokens / (double)r->c.hp.batch_tokens,
                 3e-9 * plan->flops * (double)r->c.step_tokens / (double)r->c.hp.batch_tokens * (double)(r->c.schedule.n_step - r->step) / (p->peak_gflops / 2) / 60, p->peak_gflops);
+    return HD_OK;
 }
 
 /* ---- while it runs ---- */
@@ -46,10 +83,12 @@ static void print_step(const struct progress *p, const struct hd_step_result *s,
 {
     const struct hd_train_run *r = &p->r;
     double gflops = 1e-9 * s->flops / seconds, mean = p->took / (double)(r->step - p->first_step);
-    int64_t left = (int64_t)(mean * (double)(r->c.schedule.n_step - r->step));
+    int64_t left = (int64_t)(mean * (double)(r->c.schedule.n_step - r->step)), left_max = (int64_t)(60 * r->c.schedule.minutes - r->seconds - (hd_now() - r->since));
     static const char *const kind[HD_LEARN_KINDS] = {"index", "draft", "confidence"};
     char share[32] = "", vio[32] = "", learnt[192] = "";
 
+    if (r->c.schedule.minutes > 0 && left_max < left)
+        left = left_max > 0 ? left_max : 0;
     if (p->peak_gflops > 0)
         snprintf(share, sizeof share, " (%.0f %% of peak)", 100 * gflops / p->peak_gflops);
     if (r->trainer.balance.n_gate)
@@ -126,13 +165,16 @@ static int show_sample(const struct progress *p, struct hd_err *err)
 static int evaluate(struct progress *p, bool *best, struct hd_err *err)
 {
     double loss, bits;
+    char beside[48] = "";
 
     HD_TRY(hd_train_run_eval(&p->r, &loss, &bits, err));
     hd_train_log_eval(&p->log, &p->r, loss, bits);
+    if (p->log.ngram > 0)
+        snprintf(beside, sizeof beside, " (%d-grams %.4f)", p->r.c.ngram, p->log.ngram);
     if ((*best = loss < p->r.best))
         p->r.best = loss;
     if (!p->quiet)
-        fprintf(stderr, "%sstep %lld  validation loss %.4f  %.4f bits per byte%s\n", p->tty ? "\r\033[K" : "", (long long)p->r.step, loss, bits, *best ? "  (best so far)" : "");
+        fprintf(stderr, "%sstep %lld  validation loss %.4f%s  %.4f bits per byte%s\n", p->tty ? "\r\033[K" : "", (long long)p->r.step, loss, beside, bits, *best ? "  (best so far)" : "");
     return HD_OK;
 }
 
@@ -157,7 +199,8 @@ static int one_step(struct progress *p, struct hd_err *err)
     HD_TRY(hd_train_run_step(&p->r, &s, &lr, err));
     seconds = hd_now() - t0;
     p->took += seconds;
-    last = p->r.step == c->schedule.n_step;
+    last = hd_train_run_done(&p->r) >= 1;
+    p->ended = last;
     do_eval = p->r.val.n && c->eval_every && (every(p->r.step, c->eval_every) || last);
     hd_train_log_step(&p->log, &p->r, &s, lr, (double)s.n_tok / seconds);
     if (!p->quiet && (p->tty || every(p->r.step, c->log_every) || last))
@@ -176,11 +219,11 @@ static int train(struct progress *p, int64_t n_step, struct hd_err *err)
     int rc = HD_OK;
 
     p->first_step = p->r.step;
-    while (rc == HD_OK && p->r.step < p->r.c.schedule.n_step && !hd_interrupted && (n_step < 0 || p->r.step - p->first_step < n_step))
+    while (rc == HD_OK && !p->ended && hd_train_run_done(&p->r) < 1 && !hd_interrupted && (n_step < 0 || p->r.step - p->first_step < n_step))
         rc = one_step(p, err);
     if (p->tty && !p->quiet)
         fprintf(stderr, "\n");
-    if (rc == HD_OK && !hd_interrupted && n_step >= 0 && p->r.step < p->r.c.schedule.n_step)
+    if (rc == HD_OK && !hd_interrupted && p->r.step > p->first_step && !p->ended)      /* asked to stop here, or time ran out between two steps */
         rc = save(p, false, err);
     if (rc == HD_OK && hd_interrupted)
         return hd_err_set(err, HD_ERR_CANCELLED, "interrupted at step %lld; hadal train --resume %s goes on", (long long)p->r.step, p->r.c.out);
@@ -202,12 +245,14 @@ static int run(struct hd_args *a, struct hd_err *err)
     rc = hd_train_run_prepare(&p.r, path, resume, (int)hd_args_int(a, "threads", 0), err);
     if (rc == HD_OK && !p.quiet && (rc = hd_roofline_measure(&roof, p.r.pool, err)) == HD_OK) {
         p.peak_gflops = roof.fma_gflops;
-        print_plan(&p);
+        rc = print_plan(&p, hd_args_has(a, "plan"), err);
     }
     if (rc == HD_OK && !hd_args_has(a, "plan")) {
         rc = hd_train_run_open(&p.r, resume, err);
         if (rc == HD_OK && resume)
             rc = hd_train_log_read(&p.log, p.r.c.out, p.r.step, err);
+        if (rc == HD_OK && p.r.c.ngram && p.r.val.n)
+            rc = hd_ngram_loss(&p.r.train, &p.r.val, p.r.c.ngram, p.r.m.hp.n_vocab, &p.log.ngram, err);
         if (rc == HD_OK)
             rc = train(&p, hd_args_int(a, "steps", -1), err);
         if (rc == HD_OK && hd_args_has(a, "json"))

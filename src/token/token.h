@@ -62,6 +62,7 @@ int64_t hd_tokenizer_size(const struct hd_tokenizer *t);              /* largest
 bool hd_tokenizer_is_end(const struct hd_tokenizer *t, int32_t id);   /* one of the end-of-sequence ids */
 int32_t hd_tokenizer_find(const struct hd_tokenizer *t, const char *added);   /* id of an added token's text, -1 */
 int32_t hd_tokenizer_bos(const struct hd_tokenizer *t);               /* -1: none */
+int32_t hd_tokenizer_end(const struct hd_tokenizer *t);               /* the first end-of-sequence id, -1: none */
 const char *hd_tokenizer_template(const struct hd_tokenizer *t);      /* "" when there is none */
 
 /* ---- text as it streams out ---- */

@@ -922,6 +922,11 @@ int32_t hd_tokenizer_bos(const struct hd_tokenizer *t)
     return t->bos;
 }
 
+int32_t hd_tokenizer_end(const struct hd_tokenizer *t)
+{
+    return t->n_end ? t->end[0] : -1;
+}
+
 const char *hd_tokenizer_template(const struct hd_tokenizer *t)
 {
     return t->chat_template ? t->chat_template : "";

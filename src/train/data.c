@@ -1,12 +1,14 @@
 /* data.c: see data.h. */
 #include "train/data.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "train/document.h"
 
 #define MAX_IDS ((size_t)1 << 33)
 #define LLMC_MAGIC 20240520
@@ -19,14 +21,19 @@ static bool ends_with(const char *s, const char *end)
     return n >= k && !strcmp(s + n - k, end);
 }
 
-/* n ids become a document. */
-static int add_doc(struct hd_data *d, const int32_t *ids, size_t n, const char *path, struct hd_err *err)
+/* n ids become a document; skip may be NULL. */
+static int add_doc(struct hd_data *d, const int32_t *ids, const uint8_t *skip, size_t n, const char *path, struct hd_err *err)
 {
     if (!n)
         return HD_OK;
-    if (!HD_GROW(d->id, d->cap_id, (size_t)d->n + n, MAX_IDS) || !HD_GROW(d->doc, d->cap_doc, (size_t)d->n_doc + 2, MAX_IDS))
+    if (!HD_GROW(d->id, d->cap_id, (size_t)d->n + n, MAX_IDS) || !HD_GROW(d->skip, d->cap_skip, (size_t)d->n + n, MAX_IDS) ||
+        !HD_GROW(d->doc, d->cap_doc, (size_t)d->n_doc + 2, MAX_IDS))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %zu tokens", path, (size_t)d->n + n);
     memcpy(d->id + d->n, ids, n * sizeof *ids);
+    if (skip)
+        memcpy(d->skip + d->n, skip, n);
+    else
+        memset(d->skip + d->n, 0, n);
     d->doc[d->n_doc++] = d->n;
     d->n += (int64_t)n;
     d->doc[d->n_doc] = d->n;
@@ -39,37 +46,34 @@ static int add_text(struct hd_data *d, const char *text, size_t n, struct hd_tok
     int rc = hd_tokenize(tok, text, n, 0, &ids, err);
 
     if (rc == HD_OK)
-        rc = add_doc(d, ids.id, ids.n, path, err);
+        rc = add_doc(d, ids.id, NULL, ids.n, path, err);
     hd_ids_release(&ids);
     return rc;
 }
 
+struct lines {
+    struct hd_data *d;
+    struct hd_tokenizer *tok;
+    struct hd_document doc;
+};
+
+static int add_line(void *arg, const json_t *line, const char *what, struct hd_err *err)
+{
+    struct lines *l = arg;
+    int rc = hd_document_read(&l->doc, l->tok, line, l->d->all, err);
+
+    if (rc < 0)
+        return hd_err_prepend(err, "%s", what);
+    return add_doc(l->d, l->doc.ids.id, l->doc.skip, l->doc.ids.n, what, err);
+}
+
 static int add_jsonl(struct hd_data *d, const char *p, size_t n, struct hd_tokenizer *tok, const char *path, struct hd_err *err)
 {
-    const char *end = p + n;
+    struct lines l = {.d = d, .tok = tok};
+    int rc = hd_jsonl_each(p, n, path, add_line, &l, err);
 
-    for (int64_t line = 1; p < end; line++) {
-        const char *stop = memchr(p, '\n', (size_t)(end - p)), *text = NULL;
-        size_t k = (size_t)((stop ? stop : end) - p);
-        char what[600];
-        json_t *j;
-        int rc;
-
-        snprintf(what, sizeof what, "%.500s: line %lld", path, (long long)line);
-        if (k > strspn(p, " \t\r") || !stop) {
-            if (!k)
-                break;
-            if (!(j = hd_json_parse(p, k, what, err)))
-                return err->code;
-            text = json_string_value(json_object_get(j, "text"));
-            rc = text ? add_text(d, text, json_string_length(json_object_get(j, "text")), tok, path, err)
-                      : hd_err_set(err, HD_ERR_FORMAT, "%s: text: found nothing; expected a string", what);
-            json_decref(j);
-            HD_TRY(rc);
-        }
-        p += k + 1;
-    }
-    return HD_OK;
+    hd_document_release(&l.doc);
+    return rc;
 }
 
 /* u16 or u32 ids, little-endian as they lie. */
@@ -101,7 +105,7 @@ static int add_bin(struct hd_data *d, const unsigned char *p, size_t n, const ch
             memcpy(&ids[i], p + 4 * i, 4);
         }
     }
-    rc = add_doc(d, ids, count, path, err);
+    rc = add_doc(d, ids, NULL, count, path, err);
     hd_free(ids);
     return rc;
 }
@@ -138,9 +142,10 @@ int hd_data_split(struct hd_data *d, struct hd_data *val, double part, struct hd
     for (int64_t i = 0; i < d->n_doc; i++) {
         int64_t first = d->doc[i], n = d->doc[i + 1] - first, keep = n - (int64_t)(part * (double)n);
 
-        HD_TRY(add_doc(val, d->id + first + keep, (size_t)(n - keep), "validation", err));
+        HD_TRY(add_doc(val, d->id + first + keep, d->skip + first + keep, (size_t)(n - keep), "validation", err));
         d->doc[i] = to;
         memmove(d->id + to, d->id + first, (size_t)keep * sizeof *d->id);
+        memmove(d->skip + to, d->skip + first, (size_t)keep);
         to += keep;
     }
     d->doc[d->n_doc] = d->n = to;
@@ -150,20 +155,73 @@ int hd_data_split(struct hd_data *d, struct hd_data *val, double part, struct hd
 void hd_data_seal(struct hd_data *d, const struct hd_tokenizer *tok)
 {
     d->hash = hd_hash(HD_HASH_INIT, d->id, (size_t)d->n * sizeof *d->id);
-    d->hash = hd_hash(d->hash, d->doc, (size_t)(d->n_doc + 1) * sizeof *d->doc);
+    if (d->doc)                       /* no validation data at all */
+        d->hash = hd_hash(d->hash, d->doc, (size_t)(d->n_doc + 1) * sizeof *d->doc);
+    if (d->skip)
+        d->hash = hd_hash(d->hash, d->skip, (size_t)d->n);
     d->n_bytes = 0;
     for (int64_t i = 0; i < d->n && tok; i++)
         d->n_bytes += (int64_t)hd_token_text(tok, d->id[i], false).n;
 }
 
+/* Documents are equal where their hashes are: 64 bits, and one more way to be different, their length. */
+struct seen {
+    uint64_t hash;
+    int64_t n;
+};
+
+static int by_hash(const void *a, const void *b)
+{
+    const struct seen *x = a, *y = b;
+
+    return x->hash != y->hash ? (x->hash < y->hash ? -1 : 1) : (x->n > y->n) - (x->n < y->n);
+}
+
+int hd_data_look(const struct hd_data *d, int64_t context, struct hd_data_report *r, struct hd_err *err)
+{
+    struct seen *s = hd_calloc((size_t)d->n_doc + 1, sizeof *s);
+
+    if (!s)
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory to compare %lld documents", (long long)d->n_doc);
+    *r = (struct hd_data_report){.n_doc = d->n_doc, .n_tok = d->n};
+    for (int64_t i = 0; i < d->n_doc; i++) {
+        int64_t n = d->doc[i + 1] - d->doc[i];
+
+        s[i] = (struct seen){hd_hash(HD_HASH_INIT, d->id + d->doc[i], (size_t)n * sizeof *d->id), n};
+        r->n_cut += n > context + 1;
+        r->longest = n > r->longest ? n : r->longest;
+    }
+    for (int64_t i = 0; i < d->n && d->skip; i++)
+        r->n_skip += d->skip[i];
+    qsort(s, (size_t)d->n_doc, sizeof *s, by_hash);
+    for (int64_t i = 1; i < d->n_doc; i++)
+        r->n_same += !by_hash(&s[i - 1], &s[i]);
+    hd_free(s);
+    return HD_OK;
+}
+
 void hd_data_release(struct hd_data *d)
 {
     hd_free(d->id);
+    hd_free(d->skip);
     hd_free(d->doc);
     memset(d, 0, sizeof *d);
 }
 
 /* ---- batches ---- */
+
+static bool is_target(const struct hd_data *d, int64_t i)
+{
+    return !d->skip || !d->skip[i];
+}
+
+static bool teaches(const struct hd_data *d, struct hd_piece p)
+{
+    for (int64_t i = 1; i < p.n; i++)
+        if (is_target(d, p.first + i))
+            return true;
+    return false;
+}
 
 int hd_loader_init(struct hd_loader *l, const struct hd_data *d, int64_t context, int64_t batch_tokens, uint64_t seed, bool shuffle, struct hd_err *err)
 {
@@ -171,9 +229,9 @@ int hd_loader_init(struct hd_loader *l, const struct hd_data *d, int64_t context
     if (context < 1 || batch_tokens < context)
         return hd_err_set(err, HD_ERR_USAGE, "%lld tokens at once; expected at least the context, %lld", (long long)batch_tokens, (long long)context);
     for (int64_t i = 0; i < d->n_doc; i++)
-        if (d->doc[i + 1] - d->doc[i] > 1)
+        if (teaches(d, (struct hd_piece){d->doc[i], d->doc[i + 1] - d->doc[i]}))
             return HD_OK;
-    return hd_err_set(err, HD_ERR_FORMAT, "the data hold no document of two tokens: nothing can be predicted");
+    return hd_err_set(err, HD_ERR_FORMAT, "the data hold no document of two tokens, or no answers: nothing can be predicted");
 }
 
 void hd_loader_release(struct hd_loader *l)
@@ -199,7 +257,8 @@ static int make_epoch(struct hd_loader *l, struct hd_err *err)
                 cut = l->context;
             if (!HD_GROW(l->piece, l->cap, (size_t)l->n_piece + 1, MAX_IDS))
                 return hd_err_set(err, HD_ERR_MEMORY, "no memory for the order of %lld documents", (long long)d->n_doc);
-            l->piece[l->n_piece++] = (struct hd_piece){d->doc[i] + p, len - p < cut + 1 ? len - p : cut + 1};
+            l->piece[l->n_piece] = (struct hd_piece){d->doc[i] + p, len - p < cut + 1 ? len - p : cut + 1};
+            l->n_piece += teaches(d, l->piece[l->n_piece]);
         }
     }
     for (int64_t i = l->n_piece - 1; i > 0 && l->shuffle; i--) {
@@ -244,11 +303,11 @@ static void put(struct hd_batch *b, const struct hd_data *d, struct hd_piece p)
     b->span[b->n_seq++] = (struct hd_span){.tok0 = b->n_tok, .n_tok = p.n - 1};
     for (int64_t i = 0; i + 1 < p.n; i++, b->n_tok++) {
         b->id[b->n_tok] = d->id[p.first + i];
-        b->target[b->n_tok] = d->id[p.first + i + 1];
+        b->target[b->n_tok] = is_target(d, p.first + i + 1) ? d->id[p.first + i + 1] : -1;
+        b->n_target += b->target[b->n_tok] >= 0;
         b->pos[b->n_tok] = (int32_t)i;
         b->row[b->n_tok] = (int32_t)b->n_tok;
     }
-    b->n_target = b->n_tok;
     b->max_len = p.n - 1 > b->max_len ? p.n - 1 : b->max_len;
 }
 

@@ -1,7 +1,7 @@
 /* data.h: token data in memory, and the batches that a run takes from it.
  *
  * Sources  *.txt         UTF-8 text, one document
- *          *.jsonl       one object a line, its "text" a document
+ *          *.jsonl       one object a line, a document: text or a conversation, of which only answers are targets (document.h)
  *          *.bin         ids: nanoGPT's bare u16, llm.c's (256 i32 of header, magic 20240520, then u16), or u32 where the name ends in .u32.bin
  * Batches  documents are cut into pieces of at most `context` tokens (the cuts move every epoch), shuffled, and laid one behind another until a
  *          batch is full; every piece is a sequence of its own that sees nothing of its neighbours. A piece's last token is a target only.
@@ -16,12 +16,22 @@
 struct hd_data {
     int32_t *id;
     int64_t n;
+    uint8_t *skip;                    /* [n] 1: no target; NULL: all are */
+    bool all;                         /* set by the caller: everything in a conversation is a target */
     int64_t *doc;                     /* [n_doc + 1] where documents begin */
     int64_t n_doc;
-    size_t cap_id, cap_doc;
+    size_t cap_id, cap_doc, cap_skip;
     int64_t n_bytes;                  /* of text, for bits per byte; 0 unknown */
     uint64_t hash;
 };
+
+/* What a user wants to know of data before training on them. */
+struct hd_data_report {
+    int64_t n_doc, n_tok, n_skip;     /* skip: tokens that are no targets */
+    int64_t n_same;                   /* documents that another one equals */
+    int64_t n_cut, longest;           /* documents longer than a context, tokens of the longest */
+};
+int hd_data_look(const struct hd_data *d, int64_t context, struct hd_data_report *r, struct hd_err *err);
 
 /* Appends a file's documents. n_vocab: ids must be below. tok may be NULL where ids are read. Errors: IO, FORMAT (empty, no text, ids too large), MEMORY. */
 int hd_data_add(struct hd_data *d, const char *path, struct hd_tokenizer *tok, int64_t n_vocab, struct hd_err *err);

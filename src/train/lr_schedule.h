@@ -12,9 +12,13 @@ struct hd_schedule {
     double last;                      /* of lr, at the end: 0.1 */
     int64_t n_step, warmup;
     double decay;                     /* WSD: the last part of all steps, over which the rate falls in a line */
+    double minutes;                   /* the run ends after them, too, and falls with whichever is nearer its end; 0: steps alone count */
 };
 
+/* What of a run is done, 0 .. 1, after that many steps and that much time. */
+double hd_schedule_done(const struct hd_schedule *s, int64_t step, double seconds);
+
 /* step from 0; warm-up ends with the full rate at step warmup - 1. */
-double hd_schedule_lr(const struct hd_schedule *s, int64_t step);
+double hd_schedule_lr(const struct hd_schedule *s, int64_t step, double seconds);
 
 #endif

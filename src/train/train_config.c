@@ -6,14 +6,15 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "train/ngram_loss.h"
 
 #define CONFIG_MAX ((size_t)1 << 24)
 
-static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
-                                    "init_std", "seed", "eval_every", "save_every", "log_every", "sample"};
-static const char *const known_data[] = {"train", "val", "val_part"};
-static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts"};
-static const char *const known_schedule[] = {"name", "warmup", "last", "decay"};
+static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
+                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample"};
+static const char *const known_data[] = {"train", "val", "val_part", "targets"};
+static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "ema"};
+static const char *const known_schedule[] = {"name", "warmup", "last", "decay", "minutes"};
 static const char *const known_balance[] = {"bias_speed", "loss"};
 static const char *const known_indexer[] = {"weight", "dense"};
 static const char *const known_draft[] = {"weight", "confidence"};
@@ -82,11 +83,16 @@ static int read_model(struct hd_train_config *c, const char *file, struct hd_err
 static int read_data(struct hd_train_config *c, const char *file, struct hd_err *err)
 {
     const json_t *d = json_object_get(c->json, "data");
+    const char *targets;
 
     HD_TRY(check_keys(d, known_data, HD_LEN(known_data), "data", file, err));
     HD_TRY(files(json_object_get(d, "train"), c->train, &c->n_train, "train", file, err));
     HD_TRY(files(json_object_get(d, "val"), c->val, &c->n_val, "val", file, err));
     HD_TRY(hd_json_real_or(d, "val_part", 0, 0.9, c->n_val ? 0 : 0.1, &c->val_part, file, err));
+    HD_TRY(hd_json_str_or(d, "targets", "answers", &targets, file, err));
+    if (strcmp(targets, "answers") && strcmp(targets, "all"))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: data.targets: found \"%.40s\"; expected answers or all", file, targets);
+    c->all_targets = !strcmp(targets, "all");
     if (json_object_get(c->json, "task")) {
         if (d)
             return hd_err_set(err, HD_ERR_FORMAT, "%s: task makes its own data; expected no \"data\" beside it", file);
@@ -120,6 +126,7 @@ static int read_optim(struct hd_train_config *c, const char *file, struct hd_err
     HD_TRY(hd_json_real_or(o, "momentum", 0, 0.9999, hp->momentum, &hp->momentum, file, err));
     HD_TRY(hd_json_real_or(o, "table_lr", 0, 1000, hp->table_lr, &hp->table_lr, file, err));
     HD_TRY(hd_json_real_or(o, "clip", 0, 1e9, hp->clip, &hp->clip, file, err));
+    HD_TRY(hd_json_real_or(o, "ema", 0, 0.999999, 0, &c->ema, file, err));
     HD_TRY(hd_json_bool_or(o, "muon_experts", hp->muon_experts, &experts, file, err));
     HD_TRY(hd_json_int_or(o, "ns_steps", 1, 20, hp->ns_steps + hp->ns_last, &steps, file, err));
     hp->muon_experts = experts;
@@ -148,6 +155,7 @@ static int read_schedule(struct hd_train_config *c, const char *file, struct hd_
     if (k == HD_LEN(names))
         return hd_err_set(err, HD_ERR_FORMAT, "%s: schedule.name: found \"%.40s\"; expected constant, cosine or wsd", file, name);
     c->schedule.kind = (enum hd_schedule_kind)k;
+    HD_TRY(hd_json_real_or(s, "minutes", 0, 1e7, 0, &c->schedule.minutes, file, err));
     HD_TRY(hd_json_int(c->json, "steps", 1, (int64_t)1 << 40, &c->schedule.n_step, file, err));
     HD_TRY(hd_json_int_or(s, "warmup", 0, (int64_t)1 << 40, c->schedule.n_step / 20 < 100 ? c->schedule.n_step / 20 : 100, &c->schedule.warmup, file, err));
     HD_TRY(hd_json_real_or(s, "last", 0, 1, 0.1, &c->schedule.last, file, err));
@@ -168,12 +176,32 @@ static int read_learn(struct hd_train_config *c, const char *file, struct hd_err
     return hd_json_real_or(d, "confidence", 0, 1000, 0.1, &w[HD_LEARN_CONFIDENCE], file, err);
 }
 
+static int read_special(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    json_t *list = json_object_get(c->json, "special_tokens"), *v;
+    size_t i;
+
+    if (list && (!json_is_array(list) || !json_array_size(list) || json_array_size(list) > HD_MAX_SPECIAL))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: special_tokens: expected a list of 1 to %d strings", file, HD_MAX_SPECIAL);
+    json_array_foreach(list, i, v)
+    {
+        if (!json_string_length(v))
+            return hd_err_set(err, HD_ERR_FORMAT, "%s: special_tokens[%zu]: expected a string", file, i);
+        c->special[c->n_special++] = json_string_value(v);
+    }
+    if (!list)
+        c->special[c->n_special++] = "<|endoftext|>";
+    return HD_OK;
+}
+
 static int read_rest(struct hd_train_config *c, const char *file, struct hd_err *err)
 {
     const json_t *j = c->json, *b = json_object_get(j, "balance"), *s = json_object_get(j, "sample");
-    int64_t seed;
+    int64_t seed, ngram;
 
     HD_TRY(read_learn(c, file, err));
+    HD_TRY(read_special(c, file, err));
+    HD_TRY(hd_json_str_or(j, "init", NULL, &c->init, file, err));
     c->qat = json_object_get(j, "qat");
     HD_TRY(check_keys(c->qat, known_qat, HD_LEN(known_qat), "qat", file, err));
     HD_TRY(hd_json_real_or(c->qat, "from", 0, 1, 0.8, &c->qat_from, file, err));
@@ -194,6 +222,8 @@ static int read_rest(struct hd_train_config *c, const char *file, struct hd_err 
     HD_TRY(hd_json_int_or(j, "eval_every", 0, (int64_t)1 << 40, 200, &c->eval_every, file, err));
     HD_TRY(hd_json_int_or(j, "save_every", 0, (int64_t)1 << 40, c->eval_every, &c->save_every, file, err));
     HD_TRY(hd_json_int_or(j, "log_every", 1, (int64_t)1 << 40, 10, &c->log_every, file, err));
+    HD_TRY(hd_json_int_or(j, "ngram", 0, HD_NGRAM_ORDER_MAX, 0, &ngram, file, err));
+    c->ngram = (int)ngram;
     c->seed = (uint64_t)seed;
     HD_TRY(check_keys(json_object_get(j, "task"), known_task, HD_LEN(known_task), "task", file, err));
     HD_TRY(hd_curriculum_read(&c->task, json_object_get(j, "task"), c->hp.context, c->seed, file, err));

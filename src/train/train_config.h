@@ -9,6 +9,7 @@
 #include "train/trainer.h"
 
 #define HD_MAX_DATA 64
+#define HD_MAX_SPECIAL 64
 
 struct hd_train_config {
     json_t *json;                     /* owned; strings below lie in it */
@@ -16,10 +17,14 @@ struct hd_train_config {
     const char *out;
     const char *tokenizer;            /* "bytes", "used-bytes", "bpe", or a directory with a tokenizer.json */
     int64_t bpe_vocab;
+    const char *special[HD_MAX_SPECIAL];              /* tokens with ids of their own in a tokenizer that is learned */
+    int n_special;
+    const char *init;                 /* a model's directory to begin with; NULL: random weights */
     const char *train[HD_MAX_DATA], *val[HD_MAX_DATA];
     int n_train, n_val;
     struct hd_curriculum task;        /* instead of data and tokenizer; its n_symbol 0: none */
     double val_part;                  /* of every training document, where no val files are named */
+    bool all_targets;                 /* of conversations: not only what the assistant says */
     struct hd_trainer_hp hp;
     int64_t step_tokens;              /* tokens of an update; batch_tokens of them at once */
     struct hd_schedule schedule;
@@ -27,6 +32,8 @@ struct hd_train_config {
     double qat_from;                  /* of all steps: where rounding begins */
     double init_std;
     uint64_t seed;
+    double ema;                       /* decay of the weights' average; 0: none is kept */
+    int ngram;                        /* order of the n-gram model whose loss stands beside; 0: none */
     int64_t eval_every, save_every, log_every;
     int64_t sample_tokens;            /* 0: none */
     const char *sample_prompt;

@@ -1,5 +1,5 @@
-/* train_log.h: what a run has measured: metrics.jsonl, one object a line, and loss.svg. Both files are written whole, together with a checkpoint, so that they
- * always fit the state that lies beside them. */
+/* train_log.h: what a run has measured: metrics.jsonl, one object a line; the same as metrics.csv and as events for TensorBoard; loss.svg. Files are written
+ * whole, together with a checkpoint, so that they always fit the state that lies beside them. */
 #ifndef HD_TRAIN_TRAIN_LOG_H
 #define HD_TRAIN_TRAIN_LOG_H
 
@@ -13,6 +13,7 @@ struct hd_train_curve {
 struct hd_train_log {
     struct hd_str lines;
     struct hd_train_curve loss, val;  /* over tokens */
+    double ngram;                     /* the n-gram model's validation loss, drawn and written beside the run's; 0: none */
 };
 
 void hd_train_log_init(struct hd_train_log *l);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -12,6 +13,7 @@
 #include "model/engram.h"
 #include "token/bpe_train.h"
 #include "token/token_classes.h"
+#include "train/document.h"
 #include "train/model_dir.h"
 #include "train/quant.h"
 #include "weights/safetensors_write.h"
@@ -21,21 +23,53 @@
 
 /* ---- the tokenizer ---- */
 
-static const char *const special[] = {"<|endoftext|>"};
-
-static bool is_text(const char *path)
+static bool ends_with(const char *path, const char *end)
 {
-    size_t n = strlen(path);
+    size_t n = strlen(path), k = strlen(end);
 
-    return n < 4 || strcmp(path + n - 4, ".bin");
+    return n >= k && !strcmp(path + n - k, end);
+}
+
+struct learning {
+    struct hd_bpe_trainer *t;
+    struct hd_err *err;
+    int rc;
+};
+
+static void learn_text(void *arg, const char *text, size_t n)
+{
+    struct learning *l = arg;
+
+    if (l->rc == HD_OK)
+        l->rc = hd_bpe_trainer_add(l->t, text, n, l->err);
+}
+
+static int learn_line(void *arg, const json_t *line, const char *what, struct hd_err *err)
+{
+    struct learning *l = arg;
+
+    hd_document_texts(line, learn_text, l);
+    return l->rc;
+}
+
+static int learn_file(struct hd_bpe_trainer *t, const char *path, struct hd_err *err)
+{
+    struct learning l = {t, err, HD_OK};
+    struct hd_file_map m;
+    int rc;
+
+    HD_TRY(hd_file_map(&m, path, err));
+    rc = ends_with(path, ".jsonl") ? hd_jsonl_each((const char *)m.data, m.n, path, learn_line, &l, err) : hd_bpe_trainer_add(t, (const char *)m.data, m.n, err);
+    hd_file_unmap(&m);
+    return rc;
 }
 
 /* Learns from the training text: bytes, those used, or merges. */
 static int make_tokenizer(const struct hd_train_run *r, struct hd_err *err)
 {
     const struct hd_train_config *c = &r->c;
-    struct hd_bpe_hp hp = {.n_vocab = strcmp(c->tokenizer, "bpe") ? 0 : c->bpe_vocab, .used_bytes = !strcmp(c->tokenizer, "used-bytes"), .special = special,
-                           .n_special = strcmp(c->tokenizer, "used-bytes") ? HD_LEN(special) : 0};
+    struct hd_bpe_hp hp = {.n_vocab = strcmp(c->tokenizer, "bpe") ? 0 : c->bpe_vocab, .used_bytes = !strcmp(c->tokenizer, "used-bytes"), .special = c->special,
+                           .n_special = strcmp(c->tokenizer, "used-bytes") ? c->n_special : 0};
     struct hd_bpe_trainer *t;
     struct hd_str json;
     int64_t n;
@@ -46,14 +80,11 @@ static int make_tokenizer(const struct hd_train_run *r, struct hd_err *err)
     rc = HD_OK;
     for (int i = 0; i < c->n_train + c->n_val && rc == HD_OK && (hp.n_vocab || hp.used_bytes); i++) {
         const char *path = i < c->n_train ? c->train[i] : c->val[i - c->n_train];
-        struct hd_file_map m;
 
-        if (!is_text(path))
+        if (ends_with(path, ".bin"))
             rc = hd_err_set(err, HD_ERR_USAGE, "%s: a tokenizer cannot be learned from ids", path);
-        else if (!(i >= c->n_train && hp.n_vocab) && (rc = hd_file_map(&m, path, err)) == HD_OK) {      /* merges: not from validation text */
-            rc = hd_bpe_trainer_add(t, (const char *)m.data, m.n, err);
-            hd_file_unmap(&m);
-        }
+        else if (!(i >= c->n_train && hp.n_vocab))    /* merges: not from validation text */
+            rc = learn_file(t, path, err);
     }
     if (rc == HD_OK)
         rc = hd_bpe_trainer_finish(t, &hp, &json, &n, err);
@@ -126,9 +157,9 @@ static int fill_config(struct hd_train_run *r, struct hd_err *err)
     HD_TRY(hd_json_int(c, "vocab_size", n, (int64_t)1 << 24, &n_vocab, "model", err));
     if (!r->tok)
         return json_array_size(layers) ? hd_err_set(err, HD_ERR_USAGE, "engram_layer_ids: n-gram memory needs a tokenizer, and the recall task has none") : HD_OK;
-    if (hd_tokenizer_find(r->tok, special[0]) >= 0 && !json_object_get(r->c.model, "eos_token_id")) {
-        json_object_set_new(r->c.model, "bos_token_id", json_integer(hd_tokenizer_find(r->tok, special[0])));
-        json_object_set_new(r->c.model, "eos_token_id", json_integer(hd_tokenizer_find(r->tok, special[0])));
+    if (hd_tokenizer_find(r->tok, r->c.special[0]) >= 0 && !json_object_get(r->c.model, "eos_token_id")) {
+        json_object_set_new(r->c.model, "bos_token_id", json_integer(hd_tokenizer_find(r->tok, r->c.special[0])));
+        json_object_set_new(r->c.model, "eos_token_id", json_integer(hd_tokenizer_find(r->tok, r->c.special[0])));
     }
     if (json_array_size(layers) && !json_object_get(c, "engram_compressed_vocab_size")) {
         int32_t *map = hd_malloc((size_t)n_vocab * sizeof *map);
@@ -162,6 +193,7 @@ static int take_classes(struct hd_train_run *r, struct hd_err *err)
 
 static int read_data(struct hd_train_run *r, struct hd_err *err)
 {
+    r->train.all = r->val.all = r->c.all_targets;
     for (int i = 0; i < r->c.n_train; i++)
         HD_TRY(hd_data_add(&r->train, r->c.train[i], r->tok, r->m.hp.n_vocab, err));
     for (int i = 0; i < r->c.n_val; i++)
@@ -193,6 +225,29 @@ static int begin(struct hd_train_run *r, struct hd_err *err)
     return HD_OK;
 }
 
+/* The weights of an earlier run, or of any model of the same shape, instead of random ones. */
+static int take_init(const struct hd_train_run *r, struct hd_err *err)
+{
+    char *path = hd_path_join(r->c.init, "model.safetensors");
+    struct hd_file_map m;
+    int rc = path ? hd_file_map(&m, path, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
+
+    if (rc == HD_OK) {
+        rc = hd_write_file(r->c.out, "model.safetensors", m.data, m.n, err);
+        hd_file_unmap(&m);
+    }
+    hd_free(path);
+    return rc;
+}
+
+/* Again, with the model's config beside it: it says how conversations are written and which token ends them. */
+static int reopen_tokenizer(struct hd_train_run *r, struct hd_err *err)
+{
+    hd_tokenizer_free(r->tok);
+    r->tok = NULL;
+    return hd_tokenizer_open(&r->tok, r->c.out, 0, err);
+}
+
 static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
 {
     char need[32], have[32];
@@ -205,7 +260,11 @@ static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
         HD_TRY(fill_config(r, err));
         HD_TRY(hd_model_dir_create(r->c.out, r->c.model, r->c.init_std, r->c.seed, err));
         HD_TRY(hd_write_json(r->c.out, "train.json", r->c.json, err));
+        if (r->tok)
+            HD_TRY(reopen_tokenizer(r, err));
     }
+    if (!resume && r->c.init)
+        HD_TRY(take_init(r, err));
     HD_TRY(hd_model_open(&r->m, r->c.out, HD_KV_F32, 0, err));
     r->opened = true;
     HD_TRY(take_classes(r, err));
@@ -247,19 +306,25 @@ struct state_head {                   /* as it lies in the file: numbers only, l
     int64_t step, optim_step, n_tok, epoch, at, n_float;
     double smooth, best;
     int64_t stage;
-    double running;
+    double running, seconds;
 };
 
 #define STATE_VERSION 2
+
+static double elapsed(const struct hd_train_run *r)
+{
+    return r->seconds + (hd_now() - r->since);
+}
 
 static int save_state(struct hd_train_run *r, struct hd_err *err)
 {
     char *path = hd_path_join(r->c.out, "state.safetensors");
     struct hd_trainer *t = &r->trainer;
-    struct state_head h = {STATE_VERSION, r->train.hash, r->val.hash, r->step, t->optim.step, r->n_tok, r->loader.epoch, r->loader.at, (int64_t)t->ps.n_float, r->smooth, r->best, r->c.task.at, r->c.task.running};
-    const float *block[3] = {t->ps.w, t->optim.m, t->optim.v};
-    static const char *const name[3] = {"weights", "first_average", "second_average"};
-    int64_t n_head = sizeof h;
+    struct state_head h = {STATE_VERSION, r->train.hash, r->val.hash, r->step, t->optim.step, r->n_tok, r->loader.epoch, r->loader.at, (int64_t)t->ps.n_float, r->smooth, r->best,
+                           r->c.task.at, r->c.task.running, r->c.schedule.minutes > 0 ? elapsed(r) : 0};
+    const float *block[4] = {t->ps.w, t->optim.m, t->optim.v, r->average.w};
+    static const char *const name[4] = {"weights", "first_average", "second_average", "weights_average"};
+    int64_t n_head = sizeof h, n_block = r->average.w ? 4 : 3;
     struct hd_st_writer w;
     int rc;
 
@@ -267,13 +332,13 @@ static int save_state(struct hd_train_run *r, struct hd_err *err)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
     hd_st_writer_init(&w);
     hd_st_writer_declare(&w, "head", HD_U8, 1, &n_head);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < n_block; i++)
         hd_st_writer_declare(&w, name[i], HD_F32, 1, &h.n_float);
     rc = hd_st_writer_begin(&w, path, err);
     hd_free(path);
     HD_TRY(rc);
     hd_st_writer_data(&w, &h, sizeof h);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < n_block; i++)
         hd_st_writer_data(&w, block[i], t->ps.n_float * sizeof(float));
     return hd_st_writer_commit(&w, err);
 }
@@ -291,13 +356,15 @@ static int take_state(struct hd_train_run *r, const struct hd_file_map *f, const
     memcpy(&h, f->data + 8 + n, sizeof h);
     if (h.version != STATE_VERSION)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: version %llu; expected %d", path, (unsigned long long)h.version, STATE_VERSION);
-    if (h.n_float != (int64_t)t->ps.n_float || f->n - 8 - n - sizeof h != 3 * bytes)
+    if (h.n_float != (int64_t)t->ps.n_float || f->n - 8 - n - sizeof h != (r->average.w ? 4 : 3) * bytes)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: holds %lld weights; the model has %zu: it is of another run", path, (long long)h.n_float, t->ps.n_float);
     if (h.data_hash != r->train.hash || h.val_hash != r->val.hash)
         return hd_err_set(err, HD_ERR_USAGE, "%s: the %s data are not those that the run began with", path, h.data_hash != r->train.hash ? "training" : "validation");
     memcpy(t->ps.w, f->data + 8 + n + sizeof h, bytes);
     memcpy(t->optim.m, f->data + 8 + n + sizeof h + bytes, bytes);
     memcpy(t->optim.v, f->data + 8 + n + sizeof h + 2 * bytes, bytes);
+    if (r->average.w)
+        memcpy(r->average.w, f->data + 8 + n + sizeof h + 3 * bytes, bytes);
     r->step = h.step;
     t->optim.step = h.optim_step;
     r->n_tok = h.n_tok;
@@ -305,6 +372,7 @@ static int take_state(struct hd_train_run *r, const struct hd_file_map *f, const
     r->loader.at = h.at;
     r->smooth = h.smooth;
     r->best = h.best;
+    r->seconds = h.seconds;
     if (r->c.task.n_stage && h.stage >= 0 && h.stage < r->c.task.n_stage) {
         r->c.task.at = (int)h.stage;
         r->c.task.running = h.running;
@@ -340,6 +408,8 @@ static int plan_native(struct hd_train_run *r, struct hd_err *err)
 int hd_train_run_open(struct hd_train_run *r, bool resume, struct hd_err *err)
 {
     HD_TRY(hd_trainer_open(&r->trainer, &r->m, &r->c.hp, r->pool, &r->be, err));
+    HD_TRY(hd_average_init(&r->average, r->c.ema, &r->trainer.ps, err));
+    r->since = hd_now();
     if (r->c.qat)
         HD_TRY(plan_native(r, err));
     return resume ? load_state(r, err) : HD_OK;
@@ -347,13 +417,14 @@ int hd_train_run_open(struct hd_train_run *r, bool resume, struct hd_err *err)
 
 static int round_when_due(struct hd_train_run *r, struct hd_err *err)
 {
-    bool due = r->c.qat && (double)r->step >= r->c.qat_from * (double)r->c.schedule.n_step;
+    bool due = r->c.qat && hd_train_run_done(r) >= r->c.qat_from;
 
     return due ? hd_trainer_round(&r->trainer, err) : HD_OK;
 }
 
 void hd_train_run_close(struct hd_train_run *r)
 {
+    hd_average_release(&r->average);
     if (r->trainer.m)
         hd_trainer_close(&r->trainer);
     hd_batch_release(&r->batch);
@@ -368,6 +439,11 @@ void hd_train_run_close(struct hd_train_run *r)
     hd_pool_free(r->pool);
     hd_train_config_release(&r->c);
     memset(r, 0, sizeof *r);
+}
+
+double hd_train_run_done(struct hd_train_run *r)
+{
+    return hd_schedule_done(&r->c.schedule, r->step, elapsed(r));
 }
 
 int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double *lr, struct hd_err *err)
@@ -386,9 +462,10 @@ int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double
         if (r->c.step_tokens - r->trainer.n_tok < (r->trainer.n_tok - before) / 2)
             break;                                    /* nearer to what was asked for than one batch more */
     }
-    *lr = hd_schedule_lr(&r->c.schedule, r->step);
+    *lr = hd_schedule_lr(&r->c.schedule, r->step, elapsed(r));
     HD_TRY(hd_trainer_update(&r->trainer, *lr, out, err));
     r->step++;
+    hd_average_update(&r->average, &r->trainer.ps, r->step, r->pool);
     r->n_tok += out->n_tok;
     if (r->c.task.n_stage)
         hd_curriculum_took(&r->c.task, out->sure);
@@ -432,6 +509,20 @@ static int save_native(const struct hd_train_run *r, struct hd_err *err)
     return rc;
 }
 
+static int save_average(struct hd_train_run *r, struct hd_err *err)
+{
+    char *dir = hd_path_join(r->c.out, "ema");
+    int rc;
+
+    if (!dir)
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
+    hd_average_swap(&r->average, &r->trainer.ps);
+    rc = hd_model_dir_write(dir, r->c.out, &r->trainer.ps, HD_F32, err);
+    hd_average_swap(&r->average, &r->trainer.ps);
+    hd_free(dir);
+    return rc;
+}
+
 int hd_train_run_save(struct hd_train_run *r, bool best, struct hd_err *err)
 {
     char *path = best ? hd_path_join(r->c.out, "best") : NULL;
@@ -442,5 +533,7 @@ int hd_train_run_save(struct hd_train_run *r, bool best, struct hd_err *err)
     hd_free(path);
     if (rc == HD_OK && r->c.qat)
         rc = save_native(r, err);
+    if (rc == HD_OK && r->average.w)
+        rc = save_average(r, err);
     return rc < 0 ? rc : save_state(r, err);
 }

@@ -2,6 +2,7 @@
  *
  *   OUT/config.json, model.safetensors, tokenizer.json, generation_config.json      the model as it was saved last: `hadal run OUT`
  *   OUT/best/                    the same, where the validation loss was least
+ *   OUT/ema/                     the weights' moving average, where one is kept
  *   OUT/native/                  with "qat": the same in the formats that DeepSeek publishes (quant.h)
  *   OUT/state.safetensors        everything to go on with: masters, averages, cursor. One file, written whole or not at all
  *   OUT/train.json               the run's configuration
@@ -11,6 +12,7 @@
 #define HD_TRAIN_TRAIN_RUN_H
 
 #include "train/curriculum.h"
+#include "train/average.h"
 #include "train/train_config.h"
 
 struct hd_train_run {
@@ -23,9 +25,11 @@ struct hd_train_run {
     struct hd_loader loader;
     struct hd_batch batch;
     struct hd_trainer trainer;
+    struct hd_average average;
     struct hd_trainer_plan plan;
     int64_t step;                     /* updates done */
     int64_t n_tok;                    /* tokens seen */
+    double seconds, since;            /* that the run took up to `since`, on the clock: evaluations and saving included */
     double smooth;                    /* the loss, smoothed; 0 before the first step */
     double best;                      /* validation loss; INFINITY before the first */
     bool opened;
@@ -38,6 +42,8 @@ int hd_train_run_prepare(struct hd_train_run *r, const char *path, bool resume, 
 int hd_train_run_open(struct hd_train_run *r, bool resume, struct hd_err *err);
 void hd_train_run_close(struct hd_train_run *r);           /* after a failed prepare or open too */
 
+/* What of it is done, 0 .. 1, by steps or by time. */
+double hd_train_run_done(struct hd_train_run *r);
 /* One update. */
 int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double *lr, struct hd_err *err);
 /* Mean loss over the whole validation split in nats a token, and in bits a byte of its text (0 where that is not known). */

@@ -79,3 +79,40 @@ config g g ', "steps": 2, "tokenizer": "bpe", "bpe_vocab": 290'
 works "a tokenizer of its own" "$HADAL" train "$T/g.json" -q
 works "that tokenizes" "$HADAL" tokenize "$T/g" -p "the sea"
 echo "1..$n"
+
+# no validation at all
+sed "s|\"data\": {\"train\": \"$T/text.txt\"}|\"data\": {\"train\": \"$T/text.txt\", \"val_part\": 0}|; s|\"out\": \"$T/a\"|\"out\": \"$T/n\"|" "$T/a.json" >"$T/n.json"
+works "without validation data" "$HADAL" train "$T/n.json" -q --steps 2
+
+# an average of the weights is kept, cut and resumed like everything else
+config e e ', "steps": 12, "optimizer": {"ema": 0.9}'
+works "an average of weights" "$HADAL" train "$T/e.json" -q
+works "is a model" "$HADAL" run "$T/e/ema" --raw -p "the sea" -n 4 --temp 0
+config f f ', "steps": 12, "optimizer": {"ema": 0.9}'
+works "the same, 5 steps" "$HADAL" train "$T/f.json" -q --steps 5
+works "and the rest" "$HADAL" train --resume "$T/f" -q -t 1
+cmp -s "$T/e/ema/model.safetensors" "$T/f/ema/model.safetensors" && ! cmp -s "$T/e/ema/model.safetensors" "$T/e/model.safetensors"
+report $? "the same bits, not the last step's"
+
+# conversations, completions, time, stored weights, perplexity
+i=0
+while [ $i -lt 40 ]; do echo "{\"prompt\": \"number $((i % 7)): \", \"completion\": \"the sea is deep\"}"; i=$((i + 1)); done >"$T/pairs.jsonl"
+echo '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}' >"$T/chat.jsonl"
+sed "s|\"$T/text.txt\"|\"$T/pairs.jsonl\"|" "$T/a.json" | sed "s|\"out\": \"$T/a\"|\"out\": \"$T/p\", \"ngram\": 3|" >"$T/p.json"
+works "prompts and completions" "$HADAL" train "$T/p.json" --steps 12
+complains "counts what is no target" "of all tokens are no targets"
+complains "shows the n-gram loss beside" "(3-grams "
+head -1 "$T/p/metrics.csv" | grep -q '^step,tokens,loss' && [ "$(wc -l <"$T/p/metrics.csv")" -eq 14 ] && [ -s "$T/p/events.out.tfevents.0.hadal" ]
+report $? "metrics as a table and as events"
+sed "s|\"$T/text.txt\"|\"$T/chat.jsonl\"|" "$T/a.json" | sed "s|\"out\": \"$T/a\"|\"out\": \"$T/q\"|" >"$T/q.json"
+fails 1 "conversations without a chat format" "$HADAL" train "$T/q.json" -q
+complains "names the line" "chat.jsonl: line 1: the model has no chat template"
+sed "s|\"out\": \"$T/a\"|\"out\": \"$T/w\", \"init\": \"$T/a\", \"tokenizer\": \"$T/a\", \"schedule\": {\"minutes\": 0.03}|; s/\"steps\": 20/\"steps\": 100000000/" "$T/a.json" >"$T/w.json"
+works "stored weights, for two seconds" "$HADAL" train "$T/w.json" -q --json
+first_loss() { head -1 "$1/metrics.jsonl" | sed 's/.*"loss": \([0-9.]*\).*/\1/'; }
+[ "$(printf '%s\n' "$(first_loss "$T/w")" "$(first_loss "$T/a")" | sort -g | head -1)" = "$(first_loss "$T/w")" ]
+report $? "it had learned already"
+works "perplexity" "$HADAL" eval ppl "$T/a" --text "$T/text.txt" --ctx 32 --json
+says "of every token" '"bits_per_byte": '
+fails 2 "perplexity of nothing" "$HADAL" eval ppl "$T/a"
+fails 1 "perplexity of a file that is not there" "$HADAL" eval ppl "$T/a" --text "$T/none.txt"

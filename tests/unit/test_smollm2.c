@@ -1,6 +1,7 @@
 /* test_smollm2.c: a real model: logits, greedy continuations of ten prompts (in one ragged batch), ids; against transformers. */
 #include <math.h>
 
+#include "kl.h"
 #include "support.h"
 
 #include "engine/model_tokenizer.h"
@@ -124,24 +125,6 @@ static float *all_logits(enum hd_exact exact, const int32_t *ids, int64_t n, int
     hd_session_close(&ss);
     hd_engine_close(&e);
     return out;
-}
-
-static double log_sum_exp(const float *x, int64_t n)
-{
-    double top = x[argmax(x, n)], sum = 0;
-
-    for (int64_t i = 0; i < n; i++)
-        sum += exp(x[i] - top);
-    return top + log(sum);
-}
-
-static double kl(const float *p, const float *q, int64_t n)
-{
-    double lp = log_sum_exp(p, n), lq = log_sum_exp(q, n), sum = 0;
-
-    for (int64_t i = 0; i < n; i++)
-        sum += exp(p[i] - lp) * ((p[i] - lp) - (q[i] - lq));
-    return sum;
 }
 
 /* The fast mode beside the exact one, over prompts and their continuations: what rounding activations to int8 costs. */

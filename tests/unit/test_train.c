@@ -527,14 +527,14 @@ static void test_apart(void **state)
 
 static void test_schedule(void **state)
 {
-    struct hd_schedule s = {HD_SCHEDULE_COSINE, 1, 0.1, 110, 10, 0};
+    struct hd_schedule s = {HD_SCHEDULE_COSINE, 1, 0.1, 110, 10, 0, 0};
 
-    assert_true(fabs(hd_schedule_lr(&s, 0) - 0.1) < 1e-12 && hd_schedule_lr(&s, 9) == 1);
-    assert_true(fabs(hd_schedule_lr(&s, 60) - 0.55) < 1e-12 && fabs(hd_schedule_lr(&s, 110) - 0.1) < 1e-12);
+    assert_true(fabs(hd_schedule_lr(&s, 0, 0) - 0.1) < 1e-12 && hd_schedule_lr(&s, 9, 0) == 1);
+    assert_true(fabs(hd_schedule_lr(&s, 60, 0) - 0.55) < 1e-12 && fabs(hd_schedule_lr(&s, 110, 0) - 0.1) < 1e-12);
     s.kind = HD_SCHEDULE_WSD;
     s.n_step = 100;
     s.decay = 0.2;
-    assert_true(hd_schedule_lr(&s, 80) == 1 && fabs(hd_schedule_lr(&s, 90) - 0.55) < 1e-12);
+    assert_true(hd_schedule_lr(&s, 80, 0) == 1 && fabs(hd_schedule_lr(&s, 90, 0) - 0.55) < 1e-12);
 }
 
 static void test_orthogonal(void **state)

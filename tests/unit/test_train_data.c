@@ -1,0 +1,173 @@
+/* test_train_data.c: what a trainer reads and what stands beside its loss: documents, an n-gram model, events, time. */
+#include "support.h"
+
+#include "base/json.h"
+#include "token/bpe_train.h"
+#include "train/average.h"
+#include "train/document.h"
+#include "train/lr_schedule.h"
+#include "train/model_dir.h"
+#include "train/ngram_loss.h"
+#include "train/tb_events.h"
+
+/* Conversations: what the assistant says is a target, its end token too, and nothing else; other shapes of line come to the same ids. */
+static struct hd_tokenizer *tiny_chat_tokenizer(void)
+{
+    static const char *const special[] = {"<\uff5cbegin\u2581of\u2581sentence\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "</think>"};
+    static const char config[] = "{\"model_type\": \"deepseek_v41\", \"bos_token_id\": 0, \"eos_token_id\": 1}";
+    struct hd_bpe_hp hp = {.special = special, .n_special = HD_LEN(special)};
+    char *dir = tmp_path("chat-tokenizer");
+    struct hd_bpe_trainer *t;
+    struct hd_tokenizer *tok;
+    struct hd_str json;
+    int64_t n;
+
+    assert_ok(hd_bpe_trainer_create(&t, &test_err));
+    hd_str_init(&json, 0);
+    assert_ok(hd_bpe_trainer_finish(t, &hp, &json, &n, &test_err));
+    assert_ok(hd_make_dir(dir, &test_err));
+    assert_ok(hd_write_file(dir, "tokenizer.json", json.s, json.n, &test_err));
+    assert_ok(hd_write_file(dir, "config.json", config, sizeof config - 1, &test_err));
+    assert_ok(hd_tokenizer_open(&tok, dir, 0, &test_err));
+    hd_str_release(&json);
+    hd_bpe_trainer_free(t);
+    return tok;
+}
+
+static void document(struct hd_document *d, struct hd_tokenizer *tok, const char *line, bool all)
+{
+    json_t *j = hd_json_parse(line, strlen(line), "line", &test_err);
+
+    assert_non_null(j);
+    assert_ok(hd_document_read(d, tok, j, all, &test_err));
+    json_decref(j);
+}
+
+static void learned_text(const struct hd_document *d, const struct hd_tokenizer *tok, struct hd_str *out)
+{
+    hd_str_reset(out);
+    for (size_t i = 0; i < d->ids.n; i++)
+        if (!d->skip[i])
+            hd_detokenize(tok, &d->ids.id[i], 1, true, out);
+}
+
+static void test_documents(void **state)
+{
+    static const char *const same[] = {
+        "{\"conversations\": [{\"from\": \"human\", \"value\": \"Hi\"}, {\"from\": \"gpt\", \"value\": \"Hello you\"}]}",
+        "{\"instruction\": \"Hi\", \"input\": \"\", \"output\": \"Hello you\"}",
+    };
+    static const char chat[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": \"Hello you\"}]}";
+    static const char two[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"bad\", \"weight\": 0}, "
+                              "{\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", \"content\": \"good\"}]}";
+    static const char *const wrong[] = {"[1]", "{\"prompt\": \"x\"}", "{\"completion\": 3, \"prompt\": \"x\"}", "{\"messages\": []}", "{\"text\": 4}",
+                                        "{\"conversations\": [{\"from\": \"nobody\", \"value\": \"x\"}]}", "{\"instruction\": \"x\"}"};
+    struct hd_document d = {.skip = NULL}, e = {.skip = NULL};
+    struct hd_tokenizer *tok = tiny_chat_tokenizer();
+    struct hd_str text;
+
+    hd_str_init(&text, 0);
+    document(&d, tok, chat, false);
+    learned_text(&d, tok, &text);
+    assert_string_equal(hd_str_get(&text), "Hello you<\uff5cend\u2581of\u2581sentence\uff5c>");
+    for (int i = 0; i < HD_LEN(same); i++) {
+        document(&e, tok, same[i], false);
+        assert_int_equal(e.ids.n, d.ids.n);
+        assert_memory_equal(e.ids.id, d.ids.id, d.ids.n * sizeof *d.ids.id);
+        assert_memory_equal(e.skip, d.skip, d.ids.n);
+    }
+    document(&d, tok, two, false);
+    learned_text(&d, tok, &text);
+    assert_string_equal(hd_str_get(&text), "good<\uff5cend\u2581of\u2581sentence\uff5c>");
+    document(&d, tok, chat, true);
+    for (size_t i = 0; i < d.ids.n; i++)
+        assert_int_equal(d.skip[i], 0);
+    document(&d, tok, "{\"prompt\": \"1 + 1 = \", \"completion\": \"2\"}", false);
+    learned_text(&d, tok, &text);
+    assert_string_equal(hd_str_get(&text), "2<\uff5cend\u2581of\u2581sentence\uff5c>");
+    for (int i = 0; i < HD_LEN(wrong); i++) {
+        json_t *j = hd_json_parse(wrong[i], strlen(wrong[i]), "line", &test_err);
+
+        assert_true(hd_document_read(&d, tok, j, false, &test_err) < 0);
+        json_decref(j);
+    }
+    hd_document_release(&d);
+    hd_document_release(&e);
+    hd_str_release(&text);
+    hd_tokenizer_free(tok);
+}
+
+/* Kneser-Ney by hand: of "ab ab ac", after a: b twice, c once. */
+static void test_ngram_loss(void **state)
+{
+    static int32_t train_id[] = {0, 1, 0, 1, 0, 2}, val_id[] = {0, 1};
+    static int64_t train_doc[] = {0, 2, 4, 6}, val_doc[] = {0, 2};
+    struct hd_data train = {.id = train_id, .n = 6, .doc = train_doc, .n_doc = 3}, val = {.id = val_id, .n = 2, .doc = val_doc, .n_doc = 1};
+    double loss;
+
+    /* bigrams ab 2, ac 1: D = 1 / (1 + 2); unigrams: a three times at begins, b and c one continuation each: n1 = 2, n2 = 0, D = 0.5.
+     * p1(b) = (1 - 0.5) / 5 + 0.5 * 3 / 5 / 3, p(b | a) = (2 - D) / 3 + D * 2 / 3 * p1(b) */
+    assert_ok(hd_ngram_loss(&train, &val, 2, 3, &loss, &test_err));
+    assert_true(fabs(exp(-loss) - ((2 - 1 / 3.0) / 3 + 1 / 3.0 * 2 / 3 * (0.5 / 5 + 0.5 * 3 / 5 / 3))) < 1e-12);
+    val.n_doc = 0;
+    assert_int_equal(hd_ngram_loss(&train, &val, 2, 3, &loss, &test_err), HD_ERR_FORMAT);
+}
+
+/* The check value of CRC-32C (RFC 3720, B.4), and a record of TensorBoard's taken apart. */
+static void test_events(void **state)
+{
+    struct hd_str out;
+    uint64_t n;
+
+    assert_int_equal(hd_crc32c("123456789", 9), 0xe3069283u);
+    hd_str_init(&out, 0);
+    hd_tb_begin(&out, 1);
+    memcpy(&n, out.s, 8);
+    assert_int_equal(out.n, n + 16);
+    assert_memory_equal(out.s + 12 + n - 13, "brain.Event:2", 13);
+    hd_tb_scalar(&out, 2, 300, "loss", 1.5f);
+    assert_memory_equal(out.s + out.n - 4 - 4 - 1 - 4, "loss\x15", 5);
+    hd_str_release(&out);
+}
+
+/* By time or by steps, whichever is nearer its end. */
+static void test_schedule_minutes(void **state)
+{
+    struct hd_schedule s = {HD_SCHEDULE_COSINE, 1, 0.1, 1000, 0, 0, 10};
+
+    assert_true(fabs(hd_schedule_done(&s, 100, 0) - 0.1) < 1e-12 && fabs(hd_schedule_done(&s, 100, 300) - 0.5) < 1e-12 && hd_schedule_done(&s, 1, 601) == 1);
+    assert_true(fabs(hd_schedule_lr(&s, 100, 300) - 0.55) < 1e-12 && fabs(hd_schedule_lr(&s, 1, 601) - 0.1) < 1e-12);
+}
+
+/* By hand: d is 2/11 after the first step, then 3/12. */
+static void test_average(void **state)
+{
+    float w[3] = {1, 2, 3};
+    struct hd_params ps = {.w = w, .n_float = 3};
+    struct hd_average a;
+    struct hd_pool *pool;
+
+    assert_ok(hd_pool_create(&pool, 2, &test_err));
+    assert_ok(hd_average_init(&a, 0.99, &ps, &test_err));
+    w[0] = 12;
+    hd_average_update(&a, &ps, 1, pool);
+    assert_true(fabs(a.w[0] - (1 + 9.0 / 11 * 11)) < 1e-5 && a.w[1] == 2);
+    w[0] = 30;
+    hd_average_update(&a, &ps, 2, pool);
+    assert_true(fabs(a.w[0] - (10 + 9.0 / 12 * 20)) < 1e-5);
+    hd_average_swap(&a, &ps);
+    assert_true(a.w[0] == 30 && fabs(w[0] - 25) < 1e-5);
+    hd_average_release(&a);
+    assert_ok(hd_average_init(&a, 0, &ps, &test_err));
+    assert_null(a.w);
+    hd_average_update(&a, &ps, 3, pool);
+    hd_average_swap(&a, &ps);
+    hd_pool_free(pool);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_documents), cmocka_unit_test(test_ngram_loss), cmocka_unit_test(test_events), cmocka_unit_test(test_schedule_minutes), cmocka_unit_test(test_average)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
