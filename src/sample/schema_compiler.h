@@ -85,6 +85,8 @@ int hd_schema_by_text(const void *a, const void *b);
 int hd_schema_names(struct hd_schema_compiler *c, const struct hd_schema_parts *p, struct hd_schema_names *m);
 void hd_schema_names_release(struct hd_schema_names *m);
 int hd_schema_others(struct hd_schema_compiler *c, const struct hd_schema_parts *p, bool *may, struct hd_schema_parts *out);
+/* Behind a member that leads to next: the states for "none is there yet" and "some are", moved on. */
+void hd_schema_pass(struct hd_grammar *g, bool required, uint32_t next, uint32_t *none, uint32_t *some);
 int hd_schema_check_counts(struct hd_schema_compiler *c, const struct hd_schema_parts *p, const struct hd_schema_names *m);
 int hd_schema_add_object(struct hd_schema_compiler *c, const struct hd_schema_parts *p, uint32_t from, uint32_t to);
 

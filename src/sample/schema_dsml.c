@@ -73,16 +73,7 @@ static int add_parameters(struct hd_schema_compiler *c, const struct hd_schema_d
         hd_grammar_text_to(g, some, "\n", 1, tag);
         key = open_parameter(g, form, tag);
         HD_TRY(add_value(c, form, &member, hd_grammar_text(g, key, m->name[i], strlen(m->name[i])), next));
-        if (m->required[i]) {
-            none = hd_grammar_state(g);           /* nobody comes here */
-        } else {
-            uint32_t still = hd_grammar_state(g);
-
-            hd_grammar_skip(g, none, still);
-            hd_grammar_skip(g, some, next);
-            none = still;
-        }
-        some = next;
+        hd_schema_pass(g, m->required[i], next, &none, &some);
     }
     hd_grammar_text_to(g, none, "\n", 1, to);
     hd_grammar_text_to(g, some, "\n", 1, to);

@@ -153,6 +153,18 @@ static uint32_t write_name(struct hd_schema_compiler *c, const char *name, uint3
     return from;
 }
 
+void hd_schema_pass(struct hd_grammar *g, bool required, uint32_t next, uint32_t *none, uint32_t *some)
+{
+    uint32_t still = hd_grammar_state(g);         /* of a required member: nobody comes here */
+
+    if (!required) {
+        hd_grammar_skip(g, *none, still);
+        hd_grammar_skip(g, *some, next);
+    }
+    *none = still;
+    *some = next;
+}
+
 /* Members in order: a state for "none is there yet" and one for "some are" before each name, and what leads on from both. */
 static int add_members(struct hd_schema_compiler *c, const struct hd_schema_parts *p, const struct hd_schema_names *m, uint32_t from, uint32_t to)
 {
@@ -169,16 +181,7 @@ static int add_members(struct hd_schema_compiler *c, const struct hd_schema_part
         hd_grammar_skip(g, none, name);
         hd_grammar_text_to(g, some, ", ", 2, name);
         hd_grammar_call(g, write_name(c, m->name[i], name), rule, next);
-        if (m->required[i]) {
-            none = hd_grammar_state(g);           /* nobody comes here */
-        } else {
-            uint32_t still = hd_grammar_state(g);
-
-            hd_grammar_skip(g, none, still);
-            hd_grammar_skip(g, some, next);
-            none = still;
-        }
-        some = next;
+        hd_schema_pass(g, m->required[i], next, &none, &some);
     }
     hd_grammar_text_to(g, none, "}", 1, to);
     hd_grammar_text_to(g, some, "}", 1, to);
