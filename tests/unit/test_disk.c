@@ -220,102 +220,93 @@ static void load_copy(struct golden *g, char file[600])
     g->file = hd_strdup(dir);
 }
 
-static int step(struct hd_session *ss, const struct golden *g, const float **logits)
+/* The copy open with few experts in memory, a session on it, and what it says with all of them there. */
+struct trouble {
+    struct golden g;
+    struct hd_engine e;
+    struct hd_session ss;
+    char file[600];
+    float *base;
+    const float *lg;
+};
+
+static void trouble_begin(struct trouble *t, int extra)
 {
-    return hd_session_feed(ss, g->ids, g->n, NULL, NULL, logits, &test_err);
+    load_copy(&t->g, t->file);
+    t->base = in_memory(&t->g, HD_EXACT_NONE);
+    open_streamed(&t->e, &t->g, HD_EXACT_NONE, 2, extra);
+    assert_ok(hd_session_open(&t->ss, &t->e, &test_err));
+}
+
+static int trouble_step(struct trouble *t)
+{
+    return hd_session_feed(&t->ss, t->g.ids, t->g.n, NULL, NULL, &t->lg, &test_err);
+}
+
+/* In the end a step works, with the bits that it would have had. */
+static void trouble_end(struct trouble *t, const char *what)
+{
+    assert_ok(trouble_step(t));
+    same(t->base + (t->g.n - 1) * t->g.n_vocab, t->lg, t->g.n_vocab, what);
+    hd_session_close(&t->ss);
+    hd_engine_close(&t->e);
+    hd_free(t->base);
+    golden_unload(&t->g);
 }
 
 static void test_shorter_file(void **state)
 {
-    struct hd_session ss;
-    struct hd_engine e;
-    struct golden g;
-    const float *lg;
-    char file[600], whole[700];
-    float *base;
+    struct trouble t;
+    char whole[700];
     struct stat st;
     int fd;
 
-    load_copy(&g, file);
-    base = in_memory(&g, HD_EXACT_NONE);
-    open_streamed(&e, &g, HD_EXACT_NONE, 2, 0);
-    assert_ok(hd_session_open(&ss, &e, &test_err));
-    assert_int_equal(stat(file, &st), 0);
-    snprintf(whole, sizeof whole, "%s/model.safetensors", g.path);
-    fd = open(file, O_WRONLY);
+    trouble_begin(&t, 0);
+    assert_int_equal(stat(t.file, &st), 0);
+    snprintf(whole, sizeof whole, "%s/model.safetensors", t.g.path);
+    fd = open(t.file, O_WRONLY);
     assert_true(fd >= 0 && !ftruncate(fd, st.st_size / 16));
-    assert_int_equal(step(&ss, &g, &lg), HD_ERR_IO);
+    assert_int_equal(trouble_step(&t), HD_ERR_IO);
     assert_non_null(strstr(test_err.msg, "model.safetensors"));
     assert_non_null(strstr(test_err.msg, "shorter"));
-    assert_int_equal(ss.n, 0);
+    assert_int_equal(t.ss.n, 0);
     close(fd);
-    copy_file(whole, file);           /* in place: the engine's descriptors see it whole again */
-    assert_ok(step(&ss, &g, &lg));
-    same(base + (g.n - 1) * g.n_vocab, lg, g.n_vocab, "after a failure");
-    hd_session_close(&ss);
-    hd_engine_close(&e);
-    hd_free(base);
-    golden_unload(&g);
+    copy_file(whole, t.file);         /* in place: the engine's descriptors see it whole again */
+    trouble_end(&t, "after a failure");
 }
 
 static void test_vanished_file(void **state)
 {
-    struct hd_session ss;
-    struct hd_engine e;
-    struct golden g;
-    const float *lg;
-    char file[600];
-    float *base;
+    struct trouble t;
 
-    load_copy(&g, file);
-    base = in_memory(&g, HD_EXACT_NONE);
-    open_streamed(&e, &g, HD_EXACT_NONE, 2, 0);
-    unlink(file);
-    assert_ok(hd_session_open(&ss, &e, &test_err));
-    assert_ok(step(&ss, &g, &lg));    /* open files stay */
-    same(base + (g.n - 1) * g.n_vocab, lg, g.n_vocab, "a file without a name");
-    hd_session_close(&ss);
-    hd_engine_close(&e);
-    hd_free(base);
-    golden_unload(&g);
+    trouble_begin(&t, 0);
+    unlink(t.file);
+    trouble_end(&t, "a file without a name");      /* open files stay */
 }
 
 /* The n-th read fails: an error with the file's name, the session as before, and afterwards the same bits. */
 static void test_failing_reads(void **state)
 {
-    struct hd_session ss;
-    struct hd_engine e;
-    struct golden g;
-    const float *lg;
-    char file[600];
-    float *base;
+    struct trouble t;
     int failures = 0;
 
-    load_copy(&g, file);
-    base = in_memory(&g, HD_EXACT_NONE);
-    open_streamed(&e, &g, HD_EXACT_NONE, 2, 2);
-    assert_ok(hd_session_open(&ss, &e, &test_err));
+    trouble_begin(&t, 2);
     for (int n = 0; n < 40; n += 3) {
         int rc;
 
         hd_fault_arm(HD_FAULT_READ, n);
-        rc = step(&ss, &g, &lg);
+        rc = trouble_step(&t);
         hd_fault_disarm();
         if (rc < 0) {
             failures++;
             assert_int_equal(rc, HD_ERR_IO);
             assert_non_null(strstr(test_err.msg, "model.safetensors"));
-            assert_int_equal(ss.n, 0);
+            assert_int_equal(t.ss.n, 0);
         }
-        assert_ok(hd_session_rewind(&ss, 0, &test_err));
+        assert_ok(hd_session_rewind(&t.ss, 0, &test_err));
     }
     assert_true(failures > 5);
-    assert_ok(step(&ss, &g, &lg));
-    same(base + (g.n - 1) * g.n_vocab, lg, g.n_vocab, "after failures");
-    hd_session_close(&ss);
-    hd_engine_close(&e);
-    hd_free(base);
-    golden_unload(&g);
+    trouble_end(&t, "after failures");
 }
 
 static bool never(void *arg, int64_t done, int64_t total)
@@ -325,26 +316,13 @@ static bool never(void *arg, int64_t done, int64_t total)
 
 static void test_cancelled(void **state)
 {
-    struct hd_session ss;
-    struct hd_engine e;
-    struct golden g;
-    const float *lg;
-    char file[600];
-    float *base;
+    struct trouble t;
 
-    load_copy(&g, file);
-    base = in_memory(&g, HD_EXACT_NONE);
-    open_streamed(&e, &g, HD_EXACT_NONE, 2, 0);
-    assert_ok(hd_session_open(&ss, &e, &test_err));
-    assert_true(g.n <= e.opt.chunk);  /* one step: only its waits can ask */
-    assert_int_equal(hd_session_feed(&ss, g.ids, g.n, never, NULL, &lg, &test_err), HD_ERR_CANCELLED);
-    assert_int_equal(ss.n, 0);
-    assert_ok(step(&ss, &g, &lg));
-    same(base + (g.n - 1) * g.n_vocab, lg, g.n_vocab, "after a cancelled step");
-    hd_session_close(&ss);
-    hd_engine_close(&e);
-    hd_free(base);
-    golden_unload(&g);
+    trouble_begin(&t, 0);
+    assert_true(t.g.n <= t.e.opt.chunk);           /* one step: only its waits can ask */
+    assert_int_equal(hd_session_feed(&t.ss, t.g.ids, t.g.n, never, NULL, &t.lg, &test_err), HD_ERR_CANCELLED);
+    assert_int_equal(t.ss.n, 0);
+    trouble_end(&t, "after a cancelled step");
 }
 
 /* Refused before anything is read, with what would be needed; allocations that fail while it opens leave nothing behind. */
