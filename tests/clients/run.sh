@@ -8,7 +8,8 @@ mkdir -p $dir/js $dir/home
 HADAL=$PWD/$out/hadal
 work=$(mktemp -d)
 server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT INT TERM
+trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 total=0 bad=0
 
 # A small tokenizer with the model's markers as tokens.
