@@ -586,8 +586,8 @@ static int run_sel(struct trial *t, struct hd_stream *s)
         hd_kv_put(s, &t->in[2], hd_entries(s, &t->b, n[3]), 1, HD_F32);
     for (int64_t i = 0; i < T; i++)                   /* the newest entries, every second one left out; -1 behind them */
         for (int64_t k = 0; k < n[4]; k++)
-            t->list[i * 2 * n[4] + k] = (int32_t)((t->pos[i] + 1) / n[3] - 1 - 2 * k < 0 ? -1 : (t->pos[i] + 1) / n[3] - 1 - 2 * k);
-    hd_attend_sel(s, o, &t->in[0], &t->in[1], n[4] ? list_of(t, s, 2 * n[4]) : NULL, n[6] ? NULL : &t->in[t->n_in - 1], &t->b, &hp);
+            t->list[i * n[4] + k] = (int32_t)((t->pos[i] + 1) / n[3] - 1 - 2 * k < 0 ? -1 : (t->pos[i] + 1) / n[3] - 1 - 2 * k);
+    hd_attend_sel(s, o, &t->in[0], &t->in[1], n[4] ? list_of(t, s, n[4]) : NULL, n[6] ? NULL : &t->in[t->n_in - 1], &t->b, &hp);
     return one(t, o);
 }
 
@@ -606,8 +606,8 @@ static void ref_sel(const struct trial *t, const double *const *in, double *out)
             for (int64_t j = i + 1 - n[2] > first ? i + 1 - n[2] : first; j <= i; j++)
                 key[m++] = in[1] + j * n[1];
             for (int64_t k = 0; k < (n[4] ? n[4] : count); k++)
-                if (!n[4] || t->list[i * 2 * n[4] + k] >= 0)
-                    key[m++] = in[2] + (e0 + (n[4] ? t->list[i * 2 * n[4] + k] : k)) * n[1];
+                if (!n[4] || t->list[i * n[4] + k] >= 0)
+                    key[m++] = in[2] + (e0 + (n[4] ? t->list[i * n[4] + k] : k)) * n[1];
             ref_softmax(m, n[1], vdim, (double)t->c->f[0], in[0] + (i * n[0] + h) * n[1], key, key, n[6] ? NULL : in[t->n_in - 1] + h, out + (i * n[0] + h) * vdim);
         }
 }
@@ -640,9 +640,9 @@ static int run_index_loss(struct trial *t, struct hd_stream *s)
     for (int64_t i = 0; i < T; i++) {
         t->ids[i] = i % 5 == 3 ? -1 : 0;              /* here: targets */
         for (int64_t k = 0; k < n[4]; k++)
-            t->list[i * 2 * n[4] + k] = (int32_t)((t->pos[i] + 1) / n[3] - 1 - 2 * k < 0 ? -1 : (t->pos[i] + 1) / n[3] - 1 - 2 * k);
+            t->list[i * n[4] + k] = (int32_t)((t->pos[i] + 1) / n[3] - 1 - 2 * k < 0 ? -1 : (t->pos[i] + 1) / n[3] - 1 - 2 * k);
     }
-    hd_index_loss(s, o, &t->in[0], &t->in[1], fixed(s, T, n[0] * n[1], 0.9), fixed(s, T, n[1], 1.3), n[4] ? list_of(t, s, 2 * n[4]) : NULL, fixed(s, 1, n[0], 0.4), &t->b, t->ids, &hp);
+    hd_index_loss(s, o, &t->in[0], &t->in[1], fixed(s, T, n[0] * n[1], 0.9), fixed(s, T, n[1], 1.3), n[4] ? list_of(t, s, n[4]) : NULL, fixed(s, 1, n[0], 0.4), &t->b, t->ids, &hp);
     return one(t, o);
 }
 
@@ -662,8 +662,8 @@ static void ref_index_loss(const struct trial *t, const double *const *in, doubl
         for (int64_t k = 0; k < q; k++)
             e0 += t->span[k].n_tok / n[3];
         for (int64_t k = 0; k < (n[4] ? n[4] : (t->pos[i] + 1) / n[3]); k++)
-            if (!n[4] || t->list[i * 2 * n[4] + k] >= 0)
-                at[m++] = e0 + (n[4] ? t->list[i * 2 * n[4] + k] : k);
+            if (!n[4] || t->list[i * n[4] + k] >= 0)
+                at[m++] = e0 + (n[4] ? t->list[i * n[4] + k] : k);
         for (int64_t h = 0; h < n[0]; h++) {
             double e[512], sum = exp(wave(0.4, h));
             int64_t c = 0;

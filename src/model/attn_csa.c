@@ -82,7 +82,7 @@ static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa
 {
     int64_t n = hd_rows(u), dim = hp->index_dim;
     struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 4, .top_k = hp->index_top_k, .ascending = s->exact != HD_EXACT_OFFICIAL, .row_bytes = packed_bytes(key_row(hp))};
-    struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k), *q, *wt, *key;
+    struct hd_tensor *sel = hd_new(s, HD_I32, n, hp->index_top_k), *q, *wt, *key;
     struct hd_stream_mark mark = hd_stream_mark(s);
 
     u = hd_learn_input(s, u);
@@ -110,7 +110,7 @@ static struct hd_tensor *select_entries(struct hd_stream *s, const struct hd_csa
     if (hd_learn_dense(s))
         return NULL;
     hd_index(s, sel, q, wt, st->b, part0 + PART_KEY, &ih, NULL, NULL);
-    hd_trace(s, hd_slice(s, sel, 0, hp->index_top_k), "layers.%d.attn.selected", layer);
+    hd_trace(s, sel, "layers.%d.attn.selected", layer);
     hd_stream_rewind(s, mark);
     return sel;
 }

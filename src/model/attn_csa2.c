@@ -209,9 +209,9 @@ void hd_csa2_begin(struct hd_stream *s, const struct hd_csa2_hp *hp, const int64
         st->rope_e[k] = hd_new(s, HD_F32, st->e[k]->n_tok, rd);
         hd_rope_table(s, st->rope_e[k], st->e[k], inv_freq_comp, 1);
     }
-    st->sel = hd_new(s, HD_I32, b->n_tok, 2 * hp->index_top_k);
+    st->sel = hd_new(s, HD_I32, b->n_tok, hp->index_top_k);
     if (hp->cand_source >= 0)
-        st->cand = hd_new(s, HD_I32, b->n_tok, 2 * hp->n_cand);
+        st->cand = hd_new(s, HD_I32, b->n_tok, hp->n_cand);
 }
 
 static void choose(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_csa2_layer *all, int layer, struct hd_csa2_step *st,
@@ -301,7 +301,7 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     if (l->source == layer)
         choose(s, hp, w, all, layer, st, u, qr);
     if (l->ratio)
-        hd_trace(s, hd_slice(s, st->sel, 0, hp->index_top_k), "layers.%d.attn.selected", layer);
+        hd_trace(s, st->sel, "layers.%d.attn.selected", layer);
     o = hd_new(s, HD_F32, n, hp->n_head * d);
     if (l->ratio && hd_learns(s, HD_LEARN_INDEX))
         hd_learn_index(s, st->index_q, st->index_w, q, kv, hd_learn_dense(s) ? NULL : st->sel, &w->sink, st->b,

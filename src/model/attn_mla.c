@@ -96,7 +96,7 @@ static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_
 {
     int64_t n = hd_rows(x), dim = hp->index_dim;
     struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 1, .top_k = hp->index_top_k, .ascending = true, .row_bytes = hp->native ? 2 * dim : 0};
-    struct hd_tensor *sel = hd_new(s, HD_I32, n, 2 * hp->index_top_k);
+    struct hd_tensor *sel = hd_new(s, HD_I32, n, hp->index_top_k);
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
 
@@ -106,7 +106,7 @@ static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_
     hd_matmul(s, wt, x, &w->index_weights);
     hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
     hd_index(s, sel, q, wt, b, part, &ih, NULL, NULL);
-    hd_trace(s, hd_slice(s, sel, 0, hp->index_top_k), "layers.%d.attn.selected", layer);
+    hd_trace(s, sel, "layers.%d.attn.selected", layer);
     hd_stream_rewind(s, mark);
     return sel;
 }

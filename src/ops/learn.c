@@ -44,7 +44,7 @@ void hd_index_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
                                      .in = {iq, wt, q, kv, sel, sink},
                                      .batch = b,
                                      .rows = target,
-                                     .i = {a->part_entry, hp->part_key, a->n_head, a->head_dim, a->window, a->ratio, sel ? hd_cols(sel) / 2 : 0, hp->index_heads, hp->index_dim},
+                                     .i = {a->part_entry, hp->part_key, a->n_head, a->head_dim, a->window, a->ratio, sel ? hd_cols(sel) : 0, hp->index_heads, hp->index_dim},
                                      .f = {a->scale}});
 }
 

@@ -134,8 +134,8 @@ static inline int64_t hd_choose_words(int64_t k)
     return 4 * k + 256;
 }
 
-/* sel[T, 2 top_k] i32: in the first half the entries G < (pos + 1) / ratio with the largest sum_h w[h] relu(q[h] . key[G]), -1 behind them; the second half is
- * free. cand_out[T, 2 n_block] (likewise, ascending; may be NULL): the best blocks by their best entry, the newest always among them. cand_in (may be
+/* sel[T, top_k] i32: the entries G < (pos + 1) / ratio with the largest sum_h w[h] relu(q[h] . key[G]), -1 behind them.
+ * cand_out[T, n_block] (likewise, ascending; may be NULL): the best blocks by their best entry, the newest always among them. cand_in (may be
  * NULL; not with cand_out): entries outside these blocks come last, the earliest first. */
 void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor *q, const struct hd_tensor *w, const struct hd_ragged *b, int part,
               const struct hd_index_hp *hp, struct hd_tensor *cand_out, const struct hd_tensor *cand_in);

@@ -192,7 +192,7 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     int64_t n_key, rows;
     double seen = 0;
 
-    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(w) == hp->n_head && hd_cols(sel) == 2 * hp->top_k && hp->head_dim <= HD_KV_ROW_MAX && !(cand_in && cand_out), HD_OP_INDEX, q, w))
+    if (!hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == hp->n_head * hp->head_dim && hd_cols(w) == hp->n_head && hd_cols(sel) == hp->top_k && hp->head_dim <= HD_KV_ROW_MAX && !(cand_in && cand_out), HD_OP_INDEX, q, w))
         return;
     for (int64_t i = 0; i < b->n_seq; i++)
         seen += (double)b->span[i].n_tok * ((double)b->span[i].pos0 + (double)b->span[i].n_tok / 2) / (double)hp->ratio;
@@ -225,7 +225,7 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
         double mean = (double)b->span[i].pos0 + ((double)b->span[i].n_tok + 1) / 2, n = fmin(mean, (double)hp->window);
 
         if (hp->part_entry >= 0)
-            n += fmin(mean / (double)hp->ratio, sel ? (double)hd_cols(sel) / 2 : 1e18);
+            n += fmin(mean / (double)hp->ratio, sel ? (double)hd_cols(sel) : 1e18);
         seen += (double)b->span[i].n_tok * n;
         s->cost.kv_bytes += n * (double)(hp->row_bytes ? hp->row_bytes : 4 * hp->head_dim);
     }
@@ -235,7 +235,7 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
                                      .out = {out},
                                      .in = {q, kv, sel, sink},
                                      .batch = b,
-                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) / 2 : 0, hp->value_dim ? hp->value_dim : hp->head_dim, hp->from_raw0, hp->block},
+                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) : 0, hp->value_dim ? hp->value_dim : hp->head_dim, hp->from_raw0, hp->block},
                                      .f = {hp->scale}});
 }
 

@@ -57,7 +57,7 @@ static void look(const struct hd_call *c, int64_t t, int64_t seq, struct token *
     k->n_pos = k->len;
     if (c->in[2]) {
         k->list = (const int32_t *)hd_cpu_row(c->in[2], t);
-        while (k->n_list < hd_cols(c->in[2]) / 2 && k->list[k->n_list] >= 0)
+        while (k->n_list < hd_cols(c->in[2]) && k->list[k->n_list] >= 0)
             k->n_list++;
         last = k->n_list ? (k->list[k->n_list - 1] + 1) * k->block : 0;
         k->n_pos = k->n_list * k->block - (last > k->len ? last - k->len : 0);
