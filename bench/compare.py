@@ -1,4 +1,5 @@
 """compare.py DIR ROUNDS JSON NAME THREADS CLOCK: medians and ratios of what compare.sh measured."""
+import array
 import json
 import os
 import statistics
@@ -34,6 +35,30 @@ def read(where, name, i):
         return f.read()
 
 
+def logits(where):
+    """How far llama.cpp's logits and hadal's are apart: the largest difference of the median position, over its largest logit; positions with the same
+    first choice."""
+    path = os.path.join(where, "llama.logits")
+    if not os.path.exists(path):
+        return None
+    a, b = array.array("f"), array.array("f")
+    with open(os.path.join(where, "logits"), "rb") as f:
+        raw = f.read()
+    head = 8 + int.from_bytes(raw[:8], "little")
+    entry = json.loads(raw[8:head])["logits"]
+    first, last = entry["data_offsets"]
+    a.frombytes(raw[head + first : head + last])
+    with open(path, "rb") as f:
+        b.frombytes(f.read())
+    n, v = entry["shape"]
+    apart, same = [], 0
+    for t in range(n):
+        x, y = a[t * v : (t + 1) * v], b[t * v : (t + 1) * v]
+        apart.append(max(abs(p - q) for p, q in zip(x, y)) / max(abs(p) for p in x))
+        same += x.index(max(x)) == y.index(max(y))
+    return {"apart": round(statistics.median(apart), 4), "same_first_choice": same, "of": n}
+
+
 def main():
     where, rounds, as_json, model, threads, clock = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1", sys.argv[4], int(sys.argv[5]), sys.argv[6] == "1"
     runs, probes = {}, []
@@ -62,10 +87,13 @@ def main():
         rows.append(row)
     probe = {k: round(statistics.median(p[k] for p in probes), 1) for k in probes[0]}
     if as_json:
-        print(json.dumps({"model": model, "threads": threads, "clock": "processor" if clock else "wall", "rounds": rounds, "probes": probe, "figures": rows}, indent=1))
+        print(json.dumps({"model": model, "threads": threads, "clock": "processor" if clock else "wall", "rounds": rounds, "probes": probe, "logits": logits(where), "figures": rows}, indent=1))
         return
     print("%s, %d threads%s, medians of %d alternating rounds; read %.1f GB/s, fma %.0f GF/s, int8 %.0f GOP/s"
           % (model, threads, " by processor time" if clock else "", rounds, probe["read_gbs"], probe["fma_gflops"], probe["int8_gops"]))
+    check = logits(where)
+    if check:
+        print("logits of hadal and llama.cpp: %.2g of the largest apart (median position), the same first choice at %d of %d" % (check["apart"], check["same_first_choice"], check["of"]))
     for r in rows:
         print(r["what"])
         for name, v in r["tps"].items():

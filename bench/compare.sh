@@ -79,6 +79,12 @@ if [ "$($hadal inspect "$model" --json | python3 -c 'import json, sys; print(jso
     ik=${IK_BENCH:-$work/ik/bin/llama-bench}
     if [ ! -x "$ik" ]; then
         fetch ik-llama-cpp-python 0.1.5 $work/ik-src
+        info=$work/ik-src/vendor/ik_llama.cpp/common
+        [ -d $info/cmake ] || {                        # what writes build-info.cpp is not in the source distribution
+            mkdir $info/cmake && : >$info/cmake/build-info-gen-cpp.cmake
+            printf '%s\n' 'int LLAMA_BUILD_NUMBER = 0;' 'char const *LLAMA_COMMIT = "0.1.5";' 'char const *LLAMA_COMPILER = "";' 'char const *LLAMA_BUILD_TARGET = "";' \
+                >$info/build-info.cpp
+        }
         cmake -S $work/ik-src/vendor/ik_llama.cpp -B $work/ik -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_IQK_FA_ALL_QUANTS=OFF \
             -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF >&2
         ninja -C $work/ik llama-bench >&2
@@ -94,6 +100,17 @@ fi
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
+
+# First whether both say the same: their logits of the same ids. A llama-bench that was there already has its headers elsewhere: LLAMA_SRC.
+src=${LLAMA_SRC:-$work/src/vendor/llama.cpp}
+if [ -n "$shape" ] && [ -f "$src/include/llama.h" ]; then
+    lib=$(cd "$(dirname "$llama")" && pwd)
+    cc -O2 -I"$src/include" -I"$src/ggml/include" -o "$out/llama_logits" bench/llama_logits.c -L"$lib" -lllama -lggml-base "-Wl,-rpath,$lib"
+    ids=5,42,79,116,153,190,227,264,301,338,375,412,449,486,523,560
+    $hadal logits "$model" --tokens $ids --out "$out/logits" --quiet
+    "$out/llama_logits" "$model" $ids "$out/llama.logits"
+fi
+
 # measure ENGINE COMMAND...: its report, beside that of the rounds before
 measure() {
     name=$1
