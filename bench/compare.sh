@@ -41,7 +41,7 @@ mkdir -p $work
 # fetch PACKAGE VERSION DIR: a source distribution, unpacked
 fetch() {
     [ -d "$3" ] && return
-    pip download -q --no-deps --no-build-isolation --no-binary "$1" -d $work "$1==$2" >&2 || [ -f "$work/$(echo "$1" | tr - _)-$2.tar.gz" ]
+    pip download -q --no-deps --no-binary "$1" -d $work "$1==$2" >&2
     mkdir "$3" && tar xf "$work/$(echo "$1" | tr - _)-$2.tar.gz" -C "$3" --strip-components 1
 }
 
