@@ -19,7 +19,7 @@
 #include "tensor/simulate.h"
 
 #define KEYS HD_ROWS_MAX              /* scored together */
-#define GROUP 16                      /* tokens of a group, at most */
+#define GROUP 32                      /* tokens of a group, at most */
 #define DOTS 96                       /* query heads that meet a run of keys at once */
 #define SLICE_MIN 256                 /* keys of a slice, at least */
 
@@ -127,6 +127,8 @@ static void encode_range(void *arg, int64_t begin, int64_t end)
 /* A run of keys, brought into order. */
 struct run {
     int64_t n;                        /* keys, rounded up to sixteen */
+    const struct token *next_of;      /* whose keys from next on come after these; NULL: it is not known */
+    int64_t next;
     struct hd_panels panels;
     _Alignas(64) uint8_t packed[KEYS / HD_PANEL_ROWS * (HD_KV_ROW_MAX / 32 * (256 + 16) + 64)];
     _Alignas(64) float rows[KEYS * HD_KV_ROW_MAX];
@@ -142,12 +144,34 @@ static struct hd_panels key_panels(int64_t dim)
     return p;
 }
 
-/* Sixteen fp4 keys as a panel of raw codes. */
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+/* Sixteen times four bytes as four times sixteen: each round brings one more bit of a byte's row behind those of its column. */
+static void turn16x4(void *p)
+{
+    bytes16 a[4], b[4];
+
+    memcpy(a, p, sizeof a);
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < 2; i++) {
+            b[2 * i] = __builtin_shuffle(a[i], a[i + 2], (bytes16){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
+            b[2 * i + 1] = __builtin_shuffle(a[i], a[i + 2], (bytes16){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+        }
+        memcpy(a, b, sizeof a);
+    }
+    memcpy(p, a, sizeof a);
+}
+
+/* Sixteen fp4 keys as a panel of raw codes; scales, four of a row in a word, are turned in their place. */
 static void pack_fp4(const void *const row[HD_PANEL_ROWS], int64_t dim, const struct hd_panels *p, uint8_t *panel)
 {
-    hd_k.interleave16(dim / 8, row, panel);
+    int64_t n = dim / 32;
+
+    hd_k.interleave16(dim / 8 + n / 4, row, panel);
+    for (int64_t b = 0; b + 4 <= n; b += 4)
+        turn16x4(panel + p->scale_at + b * HD_PANEL_ROWS);
     for (int lane = 0; lane < HD_PANEL_ROWS; lane++)
-        for (int64_t b = 0; b < dim / 32; b++)
+        for (int64_t b = n / 4 * 4; b < n; b++)
             panel[p->scale_at + b * HD_PANEL_ROWS + lane] = ((const uint8_t *)row[lane])[dim / 2 + b];
 }
 
@@ -158,6 +182,8 @@ static void pack_run(const struct job *j, const struct token *k, int64_t g, int6
     int64_t dim = j->c->i[2];
     const void *row[KEYS];
 
+    r->next_of = k->list ? NULL : k;
+    r->next = g + KEYS;
     if (k->list)
         for (int64_t i = 0; i < n; i++)
             row[i] = hd_paged_row(k->keys, key_at(k, g + i));
@@ -195,15 +221,20 @@ static void add_up(const struct hd_call *c, int64_t n_head, int64_t n, float (*p
         }
 }
 
-/* Heads h .. h + n_head of n tokens from t on: all heads of each, or some of one. */
-static void dots(const struct job *j, const struct run *r, int64_t t, int64_t n, int64_t h, int64_t n_head, float (*p)[KEYS])
+/* Heads h .. h + n_head of n tokens from t on: all heads of each, or some of one. The first time the next run's keys come nearer meanwhile,
+ * sixteen by sixteen: all at once would be more than may be under way. */
+static void dots(const struct job *j, const struct run *r, int64_t t, int64_t n, int64_t h, int64_t n_head, bool fetch, float (*p)[KEYS])
 {
     const struct hd_call *c = j->c;
 
-    if (j->fp4) {
-        hd_k.matmul_panel[HD_F4_E2M1](&r->panels, 0, r->n, query(c, t, h), c->in[4]->row_bytes, n * n_head, p[0], KEYS);
-        return;
+    for (int64_t i = 0; i < r->n; i += HD_PANEL_ROWS) {
+        if (fetch && r->next_of)
+            hd_paged_fetch(r->next_of->keys, r->next + i, HD_PANEL_ROWS, r->next_of->len);
+        if (j->fp4)
+            hd_k.matmul_panel[HD_F4_E2M1](&r->panels, i, HD_PANEL_ROWS, query(c, t, h), c->in[4]->row_bytes, n * n_head, p[0] + i, KEYS);
     }
+    if (j->fp4)
+        return;
     for (int64_t k = 0; k < n; k++)
         hd_k.rows16_dot(c->i[2], r->n, r->rows, 1, hd_cpu_row(c->in[0], t + k) + h * c->i[2], n_head, p + k * n_head);
 }
@@ -223,7 +254,7 @@ static void score_run(const struct job *j, const struct run *r, int64_t t, int64
         for (int64_t h = 0; h < n_head; h += DOTS) {
             int64_t heads = n_head - h < DOTS ? n_head - h : DOTS;
 
-            dots(j, r, t + k, m, h, heads, p);
+            dots(j, r, t + k, m, h, heads, k == 0 && h == 0, p);
             for (int64_t i = 0; i < m; i++)
                 add_up(c, heads, n, p + i * heads, hd_cpu_row(c->in[1], t + k + i) + h, out + (k + i) * ld);
         }

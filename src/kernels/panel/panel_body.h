@@ -3,6 +3,7 @@
  * The including file defines
  *   V, VI, VS, L                                vectors of L f32, of 4 L bytes, of L int32
  *   T_MAX, F_TOK, P_MAX                         tokens that a tile keeps sums of: of integers, of floats; panels at once in a mat-vec of floats
+ *   T_SOME, T_FEW                               smaller tiles of integers, for what T_MAX leaves
  *   v_zero v_set1 v_load v_store v_mul v_fma v_of_int, vi_load, vs_word (a word, in all lanes) vs_shl(v, n), prefetch_near prefetch_far
  *   v_f16(p), v_e8m0(p), v_i8(p)                L scales
  *   w_nibbles(v, lo, hi), w_e2m1(v), w_byte(v)  codes to what dot8 takes: unsigned ones with NIBBLE_SHIFT's and BYTE_SHIFT's offset
@@ -216,13 +217,15 @@ INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0,
             const char *xk = x + k * x_bytes;
             float *o = out + k * ld_out + r;
             int64_t left = n_tok - k;
-            int T = left >= T_MAX ? T_MAX : left >= T_MAX / 2 ? T_MAX / 2 : left >= 2 ? 2 : 1;
+            int T = left >= T_MAX ? T_MAX : left >= T_SOME ? T_SOME : left >= T_FEW ? T_FEW : left >= 2 ? 2 : 1;
 
             for (int half = 0; half < HALVES; half++) {
                 if (T == T_MAX)
                     int_tile(t, T_MAX, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
-                else if (T == T_MAX / 2)
-                    int_tile(t, T_MAX / 2, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
+                else if (T == T_SOME)
+                    int_tile(t, T_SOME, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
+                else if (T == T_FEW)
+                    int_tile(t, T_FEW, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
                 else if (T == 2)
                     int_tile(t, 2, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
                 else
