@@ -40,6 +40,7 @@ struct result {
     int64_t tokens, depth, batch;
     double tps, share;
     double cpu_ms;                    /* a token, of all cores */
+    double barrier_share;             /* decode: of the time, what the engine's thread spent waking its team and waiting for it */
     double fed_s, fed_cpu_s;          /* decode: what feeding the tokens before took */
     double disk_share;                /* of what memory, processor and drive together allow with the bytes that were read; 0: nothing is on disk */
     double hit_rate, disk_bytes;      /* experts that were in memory; bytes read, a step */
@@ -182,6 +183,7 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
     int32_t *ids = make_ids((int64_t)base->n, batch, e->model.hp.n_vocab, err);
     double *sec = hd_malloc((size_t)n_gen * sizeof *sec), ideal = 0, total = 0, cpu0;
     struct hd_experts_stats before = {0};
+    struct hd_pool_stats from, to;
     int64_t opened = 0;
     int rc = ss && it && ids && sec ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld", (long long)batch);
 
@@ -189,6 +191,7 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
         if ((rc = hd_session_fork(&ss[opened], base, err)) < 0)
             break;
     disk_now(e, &before);
+    hd_pool_stats(e->pool, &from);
     cpu0 = hd_cpu_seconds();
     for (int64_t g = 0; g < n_gen && rc == HD_OK; g++) {
         double t0 = hd_now();
@@ -202,12 +205,14 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
         ideal = hd_roofline_seconds(r, &e->last);
     }
     cpu0 = hd_cpu_seconds() - cpu0;
+    hd_pool_stats(e->pool, &to);
     for (int64_t i = 0; i < opened; i++)
         hd_session_close(&ss[i]);
     if (rc == HD_OK) {
         qsort(sec, (size_t)n_gen, sizeof *sec, by_size);
         *out = (struct result){.decode = true, .depth = (int64_t)base->n, .batch = batch, .tps = (double)batch / sec[n_gen / 2], .share = ideal / sec[n_gen / 2],
-                               .cpu_ms = 1e3 * cpu0 / (double)(n_gen * batch)};
+                               .cpu_ms = 1e3 * cpu0 / (double)(n_gen * batch),
+                               .barrier_share = (to.wake_s - from.wake_s + to.wait_s - from.wait_s) / total};
         if (e->experts)
             out->tps = (double)(batch * n_gen) / total;       /* steps differ by what they must read: their mean */
         count_disk(e, &before, disk_gbs, (double)n_gen * ideal, total, n_gen, out);
@@ -243,9 +248,10 @@ static void print_probes(const struct bench *b, const struct hd_engine *e, bool 
 static void print_result(const struct result *x, bool json, bool first)
 {
     if (x->decode)
-        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f, \"fed_s\": %.3f, \"fed_cpu_s\": %.3f"
-                           : "%sdecode  depth %7lld, batch %3lld  %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token   (fed in %.1f s, %.1f cpu s)",
-                      json && !first ? ", " : "", (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms, x->fed_s, x->fed_cpu_s);
+        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f, \"barrier_share\": %.4f, \"fed_s\": %.3f, \"fed_cpu_s\": %.3f"
+                           : "%sdecode  depth %7lld, batch %3lld  %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token, %.1f %% at barriers   (fed in %.1f s, %.1f cpu s)",
+                      json && !first ? ", " : "", (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms, json ? x->barrier_share : 100 * x->barrier_share, x->fed_s,
+                      x->fed_cpu_s);
     else
         hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f"
                            : "%sprefill %7lld tokens            %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token",
@@ -275,16 +281,16 @@ static int write_csv(const char *path, const struct bench *b, struct hd_err *err
     int rc;
 
     hd_str_init(&s, 0);
-    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,cpu_ms,disk_gbs,disk_share,hit_rate,disk_bytes\n");
+    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,cpu_ms,barrier_share,disk_gbs,disk_share,hit_rate,disk_bytes\n");
     for (int i = 0; i < b->n; i++) {
         const struct result *x = &b->res[i];
 
         hd_str_putc(&s, '"');
         for (const char *c = b->name; *c; c++)
             hd_str_puts(&s, *c == '"' ? "\"\"" : (char[]){*c, 0});
-        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.4f,%.3f,%.4f,%.4f,%.0f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
+        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.4f,%.4f,%.3f,%.4f,%.4f,%.0f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
                       x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms,
-                      b->disk_gbs, x->disk_share, x->hit_rate, x->disk_bytes);
+                      x->barrier_share, b->disk_gbs, x->disk_share, x->hit_rate, x->disk_bytes);
     }
     rc = write_text(path, &s, err);
     hd_str_release(&s);
