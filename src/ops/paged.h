@@ -49,8 +49,8 @@ static inline void hd_paged_fetch(const struct hd_paged *p, int64_t r, int64_t n
         left = left < n - i ? left : n - i;
         stop = at + left * p->row_bytes;
         for (; at < stop; at += 64)
-            __builtin_prefetch(at);
-        __builtin_prefetch(stop - 1);
+            __builtin_prefetch(at, 0, 2);
+        __builtin_prefetch(stop - 1, 0, 2);
         i += left;
     }
 }
