@@ -40,7 +40,7 @@ struct result {
     int64_t tokens, depth, batch;
     double tps, share;
     double cpu_ms;                    /* a token, of all cores */
-    double barrier_share;             /* decode: of the time, what the engine's thread spent waking its team and waiting for it */
+    double barrier_share;             /* decode: of a step, what the engine's thread spent waking its team and waiting for it; the median, as of speed */
     double fed_s, fed_cpu_s;          /* decode: what feeding the tokens before took */
     double disk_share;                /* of what memory, processor and drive together allow with the bytes that were read; 0: nothing is on disk */
     double hit_rate, disk_bytes;      /* experts that were in memory; bytes read, a step */
@@ -175,15 +175,23 @@ static int deepen(struct hd_session *ss, int64_t depth, struct hd_err *err)
     return rc;
 }
 
+/* What the engine's thread has spent on its team so far. */
+static double team_seconds(const struct hd_engine *e)
+{
+    struct hd_pool_stats st;
+
+    hd_pool_stats(e->pool, &st);
+    return st.wake_s + st.wait_s;
+}
+
 static int decode(struct hd_session *base, const struct hd_roofline *r, double disk_gbs, int64_t batch, int64_t n_gen, struct result *out, struct hd_err *err)
 {
     struct hd_engine *e = base->engine;
     struct hd_session *ss = hd_calloc((size_t)batch, sizeof *ss);
     struct hd_step_item *it = hd_calloc((size_t)batch, sizeof *it);
     int32_t *ids = make_ids((int64_t)base->n, batch, e->model.hp.n_vocab, err);
-    double *sec = hd_malloc((size_t)n_gen * sizeof *sec), ideal = 0, total = 0, cpu0;
+    double *sec = hd_malloc(2 * (size_t)n_gen * sizeof *sec), *barrier = sec ? sec + n_gen : NULL, ideal = 0, total = 0, cpu0;
     struct hd_experts_stats before = {0};
-    struct hd_pool_stats from, to;
     int64_t opened = 0;
     int rc = ss && it && ids && sec ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld", (long long)batch);
 
@@ -191,10 +199,9 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
         if ((rc = hd_session_fork(&ss[opened], base, err)) < 0)
             break;
     disk_now(e, &before);
-    hd_pool_stats(e->pool, &from);
     cpu0 = hd_cpu_seconds();
     for (int64_t g = 0; g < n_gen && rc == HD_OK; g++) {
-        double t0 = hd_now();
+        double t0 = hd_now(), before_s = team_seconds(e);
 
         for (int64_t i = 0; i < batch && e->experts; i++)     /* the same token again and again would find its experts in memory */
             ids[i] = nth_id((int64_t)base->n + i + g * batch, e->model.hp.n_vocab);
@@ -202,17 +209,18 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
             it[i] = (struct hd_step_item){.session = &ss[i], .ids = &ids[i], .n_tok = 1, .want = HD_WANT_LAST};
         rc = hd_interrupted ? interrupted(err) : hd_engine_step(e, it, (int)batch, err);
         total += sec[g] = hd_now() - t0;
+        barrier[g] = (team_seconds(e) - before_s) / sec[g];
         ideal = hd_roofline_seconds(r, &e->last);
     }
     cpu0 = hd_cpu_seconds() - cpu0;
-    hd_pool_stats(e->pool, &to);
     for (int64_t i = 0; i < opened; i++)
         hd_session_close(&ss[i]);
     if (rc == HD_OK) {
         qsort(sec, (size_t)n_gen, sizeof *sec, by_size);
+        qsort(barrier, (size_t)n_gen, sizeof *barrier, by_size);
         *out = (struct result){.decode = true, .depth = (int64_t)base->n, .batch = batch, .tps = (double)batch / sec[n_gen / 2], .share = ideal / sec[n_gen / 2],
                                .cpu_ms = 1e3 * cpu0 / (double)(n_gen * batch),
-                               .barrier_share = (to.wake_s - from.wake_s + to.wait_s - from.wait_s) / total};
+                               .barrier_share = barrier[n_gen / 2]};
         if (e->experts)
             out->tps = (double)(batch * n_gen) / total;       /* steps differ by what they must read: their mean */
         count_disk(e, &before, disk_gbs, (double)n_gen * ideal, total, n_gen, out);

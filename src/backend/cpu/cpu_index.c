@@ -127,7 +127,7 @@ static void encode_range(void *arg, int64_t begin, int64_t end)
 /* A run of keys, brought into order. */
 struct run {
     int64_t n;                        /* keys, rounded up to sixteen */
-    const struct token *next_of;      /* whose keys from next on come after these; NULL: it is not known */
+    const struct token *next_of;      /* whose keys from next on come soon; NULL: it is not known */
     int64_t next;
     struct hd_panels panels;
     _Alignas(64) uint8_t packed[KEYS / HD_PANEL_ROWS * (HD_KV_ROW_MAX / 32 * (256 + 16) + 64)];
@@ -231,7 +231,7 @@ static void add_up(const struct hd_call *c, int64_t n_head, int64_t n, float (*p
         }
 }
 
-/* Sixteen keys of the next run: all at once would be more than may be under way. */
+/* Sixteen keys of the run after the next: more at once than may be under way would be waited for. */
 static void fetch_next(const struct run *r, int64_t i)
 {
     if (r->next_of)
@@ -529,7 +529,7 @@ void hd_cpu_index(void *self, struct hd_stream *s, const struct hd_call *c)
     }
     for (j.t0 = 0; j.t0 < b->n_tok; j.t0 += j.n_tok) {
         j.n_tok = b->n_tok - j.t0 < room ? b->n_tok - j.t0 : room;
-        j.n_slice = (4 * n_thread + j.n_tok - 1) / j.n_tok;
+        j.n_slice = (8 * n_thread + j.n_tok - 1) / j.n_tok;
         j.n_slice = longest / j.n_slice < SLICE_MIN ? longest / SLICE_MIN + 1 : j.n_slice;
         hd_cpu_rows(cpu, j.n_tok * j.n_slice, work / j.n_slice, slice_range, &j);
         hd_cpu_rows(cpu, j.n_tok, longest, choose_range, &j);
