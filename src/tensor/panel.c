@@ -83,50 +83,120 @@ bool hd_panels_describe(const struct hd_tensor *w, struct hd_panels *p)
     return true;
 }
 
-#define FEW 16                        /* blocks of a row that are packed before the next row's */
+#define FEW 32                        /* blocks of a row that are packed before the next rows' */
 
-/* The low four bytes of x, two apart. */
-static inline uint64_t spread(uint64_t x)
+/* Packing turns rows into lanes, a matrix of four-byte words: four rows at a time, in vectors of 16 bytes, which every machine has. */
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef int16_t i16x8 __attribute__((vector_size(16)));
+typedef uint32_t u32x4 __attribute__((vector_size(16)));
+typedef uint64_t u64x2 __attribute__((vector_size(16)));
+
+#if defined __clang__ || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (__typeof__(a)){__VA_ARGS__})
+#endif
+
+/* Four rows' places; NULL behind the matrix's last row, which reads as zeros. */
+struct rows {
+    const uint8_t *at[4];
+};
+
+static inline u32x4 load(const struct rows *r, int i, int64_t at)
 {
-    x &= 0xFFFFFFFFu;
-    x = (x | x << 16) & 0x0000FFFF0000FFFFu;
-    return (x | x << 8) & 0x00FF00FF00FF00FFu;
+    u32x4 v = {0};
+
+    if (r->at[i])
+        memcpy(&v, r->at[i] + at, sizeof v);
+    return v;
 }
 
-/* Sixteen bytes of nibbles with columns 2j and 2j + 1 in byte j: as j and 16 + j; eight bytes a register. */
-static inline void unzip(const uint8_t *in, uint64_t out[2])
+/* Four words of four rows: word g of all of them goes to out + 64 g. */
+static inline void store_turned(const u32x4 v[4], uint8_t *out)
 {
-    const uint64_t low = 0x0F0F0F0F0F0F0F0Fu;
-    uint64_t a, b, even, odd;
+    u64x2 a = (u64x2)SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = (u64x2)SHUFFLE(v[2], v[3], 0, 4, 1, 5);
+    u64x2 c = (u64x2)SHUFFLE(v[0], v[1], 2, 6, 3, 7), d = (u64x2)SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+    u64x2 w[4] = {SHUFFLE(a, b, 0, 2), SHUFFLE(a, b, 1, 3), SHUFFLE(c, d, 0, 2), SHUFFLE(c, d, 1, 3)};
 
-    memcpy(&a, in, 8);
-    memcpy(&b, in + 8, 8);
-    even = (a & low) | (b & low) << 4;
-    odd = (a >> 4 & low) | (b & ~low);
-    out[0] = spread(even) | spread(odd) << 8;
-    out[1] = spread(even >> 32) | spread(odd >> 32) << 8;
+    for (int g = 0; g < 4; g++)
+        memcpy(out + g * 64, &w[g], 16);
 }
 
-/* Codes of n blocks of one row: groups of four bytes, 64 bytes apart. */
-static inline void pack_codes(const uint8_t *in, int64_t block, int head, int words, bool f4, int64_t n, uint8_t *out)
+/* Sixteen bytes of sixteen rows, n bytes apart: byte k of all of them goes to out + 16 k. */
+static inline void turn_bytes(const uint8_t *in, int64_t n, uint8_t *out)
 {
-    for (int64_t b = 0; b < n; b++, in += block, out += words * 64) {
-        uint64_t zip[2];
+    u8x16 v[16], w[16];
 
-        if (f4)
-            unzip(in, zip);
-        for (int g = 0; g < words; g++) {
-            uint32_t v = (uint32_t)(f4 ? zip[g / 2] >> 32 * (g & 1) : 0);
-
-            if (!f4)
-                memcpy(&v, in + head + 4 * g, 4);
-            memcpy(out + g * 64, &v, 4);
+    for (int i = 0; i < 16; i++)
+        memcpy(&v[i], in + i * n, 16);
+    for (int round = 0; round < 4; round++) {         /* each halves how far apart what belongs together lies */
+        for (int i = 0; i < 8; i++) {
+            w[2 * i] = SHUFFLE(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            w[2 * i + 1] = SHUFFLE(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         }
+        memcpy(v, w, sizeof v);
     }
+    memcpy(out, v, sizeof v);
 }
 
-/* A few blocks of 32 columns of every lane, then the next few: what is written lies together, and rows are read in whole cache lines that were
- * asked for before. */
+/* Scales of fp4, blocks b .. b + n - 1. */
+static void pack_bytes(const struct hd_tensor *w, int64_t row0, int n_lane, int64_t b, int64_t n, uint8_t *out)
+{
+    const uint8_t *in = (const uint8_t *)w->scale.data + row0 * w->scale.n_col;
+    int64_t k = b;
+
+    for (; n_lane == 16 && k + 16 <= b + n; k += 16)
+        turn_bytes(in + k, w->scale.n_col, out + k * 16);
+    for (; k < b + n; k++)
+        for (int lane = 0; lane < n_lane; lane++)
+            out[k * 16 + lane] = in[lane * w->scale.n_col + k];
+}
+
+/* Nibbles of two rows with columns 2j and 2j + 1 in byte j: as j and 16 + j. */
+static inline void unzip(u32x4 *v, u32x4 *w)
+{
+    u8x16 a = (u8x16)SHUFFLE((u64x2)*v, (u64x2)*w, 0, 2), b = (u8x16)SHUFFLE((u64x2)*v, (u64x2)*w, 1, 3);
+    u8x16 even = (a & 0x0F) | (u8x16)((i16x8)(b & 0x0F) << 4), odd = ((u8x16)((i16x8)a >> 4) & 0x0F) | (b & 0xF0);
+
+    *v = (u32x4)SHUFFLE(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *w = (u32x4)SHUFFLE(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
+/* Codes of n blocks of four rows: groups of four bytes, 64 bytes apart. */
+static inline void pack_codes(struct rows in, int64_t block, int words, bool f4, int64_t n, uint8_t *out)
+{
+    for (int64_t b = 0; b < n; b++)
+        for (int h = 0; h < words; h += 4, out += 256) {
+            u32x4 v[4];
+
+            for (int i = 0; i < 4; i++)
+                v[i] = load(&in, i, b * block + 4 * h);
+            if (f4) {
+                unzip(&v[0], &v[1]);
+                unzip(&v[2], &v[3]);
+            }
+            store_turned(v, out);
+        }
+}
+
+static struct rows rows_from(const struct hd_tensor *w, int64_t row, int n, int64_t at)
+{
+    struct rows r = {{NULL}};
+
+    for (int i = 0; i < n && i < 4; i++)
+        r.at[i] = (const uint8_t *)w->data + (row + i) * w->row_bytes + at;
+    return r;
+}
+
+static inline void prefetch(const struct rows *r, int64_t at, int64_t n)
+{
+    for (int i = 0; i < 4; i++)
+        for (int64_t k = 0; r->at[i] && k < n; k += 64)
+            __builtin_prefetch(r->at[i] + at + k);
+}
+
+/* A few blocks of 32 columns of four lanes, then of the next four: what is written lies together, and rows are read in whole cache lines that
+ * were asked for before. */
 static void pack_blocks(const struct hd_tensor *w, const struct hd_panels *p, int64_t row0, int n_lane, uint8_t *out)
 {
     bool mx = w->type == HD_MXFP4, f4 = w->type == HD_F4_E2M1, q8 = p->kind == HD_PANEL_BYTES;
@@ -136,27 +206,30 @@ static void pack_blocks(const struct hd_tensor *w, const struct hd_panels *p, in
     for (int64_t b = 0; b < nb; b += FEW) {
         int64_t n = nb - b < FEW ? nb - b : FEW;
 
-        for (int lane = 0; lane < n_lane; lane++) {
-            const uint8_t *in = (const uint8_t *)w->data + (row0 + lane) * w->row_bytes + b * block;
+        for (int lane = 0; lane < n_lane; lane += 4) {
+            struct rows in = rows_from(w, row0 + lane, n_lane - lane, b * block + head);
             uint8_t *to = out + b * words * 64 + lane * 4;
 
-            for (int64_t k = 0; k < n * block; k += 64)
-                __builtin_prefetch(in + FEW * block * 2 + k);
+            prefetch(&in, FEW * block * 2, FEW * block);
             if (f4)
-                pack_codes(in, block, 0, 4, true, n, to);
+                pack_codes(in, 16, 4, true, n, to);
             else if (q8)
-                pack_codes(in, block, 2, 8, false, n, to);
+                pack_codes(in, 34, 8, false, n, to);
             else
-                pack_codes(in, block, head, 4, false, n, to);
-            for (int64_t k = b; k < b + n; k++, in += block) {
-                if (f4)
-                    out[p->scale_at + k * 16 + lane] = ((const uint8_t *)w->scale.data)[(row0 + lane) * w->scale.n_col + k];
-                else if (mx)
-                    out[p->scale_at + k * 16 + lane] = in[0];
+                pack_codes(in, block, 4, false, n, to);
+        }
+        if (f4)
+            pack_bytes(w, row0, n_lane, b, n, out + p->scale_at);
+        for (int lane = 0; !f4 && lane < n_lane; lane++) {
+            const uint8_t *in = (const uint8_t *)w->data + (row0 + lane) * w->row_bytes + b * block;
+
+            for (int64_t k = b * 16 + lane; k < (b + n) * 16; k += 16, in += block) {
+                if (mx)
+                    out[p->scale_at + k] = in[0];
                 else
-                    memcpy(out + p->scale_at + (k * 16 + lane) * 2, in, 2);
+                    memcpy(out + p->scale_at + k * 2, in, 2);
                 if (w->type == HD_Q4_1)
-                    memcpy(out + p->min_at + (k * 16 + lane) * 2, in + 2, 2);
+                    memcpy(out + p->min_at + k * 2, in + 2, 2);
             }
         }
     }
@@ -254,38 +327,48 @@ static void pack_super(const struct hd_tensor *w, const struct hd_panels *p, int
 }
 
 /* Four columns of fp8 as the kernels want them in a lane: 0, 2, 1, 3. */
-static inline uint32_t fp8_word(uint32_t v)
+static inline u32x4 fp8_words(u32x4 v)
 {
     return (v & 0xFF0000FFu) | (v & 0xFF00u) << 8 | (v >> 8 & 0xFF00u);
 }
 
-/* Two columns of bf16, either 0 where it is tiny. */
-static inline uint32_t bf16_word(uint32_t v)
+/* Columns of bf16, 0 where one is tiny. */
+static inline u32x4 bf16_words(u32x4 v)
 {
-    uint32_t low = (v & 0x7F80u) < HD_BF16_WEIGHT_MIN ? v & 0x8000u : v & 0xFFFFu, high = v >> 16;
+    i16x8 h = (i16x8)v, tiny = (h & 0x7F80) < HD_BF16_WEIGHT_MIN;
 
-    return low | ((high & 0x7F80u) < HD_BF16_WEIGHT_MIN ? high & 0x8000u : high) << 16;
+    return (u32x4)(h & (~tiny | INT16_MIN));
+}
+
+static inline void pack_four(struct rows in, bool fp8, int64_t n, uint8_t *out)
+{
+    for (int64_t k = 0; k < n; k++, out += 256) {
+        u32x4 v[4];
+
+        for (int i = 0; i < 4; i++) {
+            v[i] = load(&in, i, k * 16);
+            v[i] = fp8 ? fp8_words(v[i]) : bf16_words(v[i]);
+        }
+        store_turned(v, out);
+    }
 }
 
 /* Four bytes a lane: four columns of fp8, two of bf16. Pieces of rows, as above. */
 static void pack_words(const struct hd_tensor *w, const struct hd_panels *p, int64_t row0, int n_lane, uint8_t *out)
 {
     bool fp8 = p->kind == HD_PANEL_FP8;
-    int64_t n = p->n / (fp8 ? 4 : 2), few = FEW * 8;
+    int64_t n = p->n / (fp8 ? 16 : 8), few = FEW * 2;
 
     for (int64_t c = 0; c < n; c += few)
-        for (int lane = 0; lane < n_lane; lane++) {
-            const uint8_t *in = (const uint8_t *)w->data + (row0 + lane) * w->row_bytes + c * 4;
-            uint8_t *to = out + (c * 16 + lane) * 4;
+        for (int lane = 0; lane < n_lane; lane += 4) {
+            struct rows in = rows_from(w, row0 + lane, n_lane - lane, c * 16);
+            int64_t k = n - c < few ? n - c : few;
 
-            for (int64_t k = 0; k < (n - c < few ? n - c : few); k++) {
-                uint32_t v;
-
-                __builtin_prefetch(in + few * 4 + k * 4);
-                memcpy(&v, in + k * 4, 4);
-                v = fp8 ? fp8_word(v) : bf16_word(v);
-                memcpy(to + k * 64, &v, 4);
-            }
+            prefetch(&in, few * 16, few * 16);
+            if (fp8)
+                pack_four(in, true, k, out + c * 256 + lane * 4);
+            else
+                pack_four(in, false, k, out + c * 256 + lane * 4);
         }
 }
 
