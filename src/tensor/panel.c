@@ -111,13 +111,24 @@ static inline u32x4 load(const struct rows *r, int i, int64_t at)
     return v;
 }
 
-/* Four words of four rows: word g of all of them goes to out + 64 g. */
-static inline void store_turned(const u32x4 v[4], uint8_t *out)
+/* Four words of four rows, and word g of all of them. */
+static inline void turn(const u32x4 v[4], u64x2 w[4])
 {
     u64x2 a = (u64x2)SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = (u64x2)SHUFFLE(v[2], v[3], 0, 4, 1, 5);
     u64x2 c = (u64x2)SHUFFLE(v[0], v[1], 2, 6, 3, 7), d = (u64x2)SHUFFLE(v[2], v[3], 2, 6, 3, 7);
-    u64x2 w[4] = {SHUFFLE(a, b, 0, 2), SHUFFLE(a, b, 1, 3), SHUFFLE(c, d, 0, 2), SHUFFLE(c, d, 1, 3)};
 
+    w[0] = SHUFFLE(a, b, 0, 2);
+    w[1] = SHUFFLE(a, b, 1, 3);
+    w[2] = SHUFFLE(c, d, 0, 2);
+    w[3] = SHUFFLE(c, d, 1, 3);
+}
+
+/* Word g of all four to out + 64 g. */
+static inline void store_turned(const u32x4 v[4], uint8_t *out)
+{
+    u64x2 w[4];
+
+    turn(v, w);
     for (int g = 0; g < 4; g++)
         memcpy(out + g * 64, &w[g], 16);
 }
@@ -235,95 +246,130 @@ static void pack_blocks(const struct hd_tensor *w, const struct hd_panels *p, in
     }
 }
 
-/* 32 codes of up to six bits. */
-static void put_codes(const struct hd_panels *p, const uint8_t *code, int64_t b, int lane, uint8_t *out)
+/* 32 codes of up to six bits of four rows: columns 0 .. 15 and 16 .. 31. */
+static inline void put_codes(enum hd_dtype type, const u8x16 lo[4], const u8x16 hi[4], uint8_t *out)
 {
-    int high = hd_panel_high_bits(p->type);
+    int high = hd_panel_high_bits(type);
+    u32x4 v[4], l[4], h[4];
+    u64x2 turned[8];
 
-    out += b * hd_panel_block_bytes(p->type) + lane * 4;
-    for (int j = 0; j < 16; j++)
-        out[j / 4 * 64 + j % 4] = (uint8_t)((code[j] & 15) | (code[16 + j] & 15) << 4);
-    for (int i = 0; i < high; i++)
-        for (int k = 0; k < 4; k++) {
-            int v = 0;
+    for (int i = 0; i < 4; i++) {
+        v[i] = (u32x4)((lo[i] & 15) | (hi[i] & 15) << 4);
+        l[i] = (u32x4)(lo[i] >> 4);
+        h[i] = (u32x4)(hi[i] >> 4);
+    }
+    store_turned(v, out);
+    if (!high)
+        return;
+    turn(l, turned);
+    turn(h, turned + 4);
+    for (int i = 0; i < high; i++) {
+        u32x4 bits = {0};
 
-            for (int g = 0; g < 8 / high; g++)
-                v |= code[16 * i + 4 * g + k] >> 4 << (high * g);
-            out[256 + 64 * i + k] = (uint8_t)v;
+        for (int g = 0; g < 8 / high; g++)
+            bits |= (u32x4)turned[4 * i + g] << (high * g);
+        memcpy(out + 256 + 64 * i, &bits, sizeof bits);
+    }
+}
+
+/* 16 where a bit is set. */
+static inline u8x16 fifth_bits(uint32_t h)
+{
+    const u8x16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    u64x2 v = {(h & 255) * 0x0101010101010101u, (h >> 8 & 255) * 0x0101010101010101u};
+
+    return (u8x16)(((u8x16)v & bit) != 0) & 16;
+}
+
+static inline u8x16 load16(const uint8_t *in)
+{
+    u8x16 v;
+
+    memcpy(&v, in, sizeof v);
+    return v;
+}
+
+/* Codes of columns 32 j .. 32 j + 31 of one of the format's blocks: blocks.h. */
+static inline void get_codes(enum hd_dtype type, const uint8_t *in, int j, u8x16 *lo, u8x16 *hi)
+{
+    int at = type == HD_Q5_0 ? 6 : type == HD_Q5_1 ? 8 : type == HD_Q4_K ? 16 + j / 2 * 32 : type == HD_Q5_K ? 48 + j / 2 * 32 : j / 4 * 64 + j % 2 * 32;
+    u8x16 a = load16(in + at), b;
+    uint32_t high;
+
+    if (type == HD_Q5_0 || type == HD_Q5_1) {
+        memcpy(&high, in + at - 4, 4);
+        *lo = (a & 15) | fifth_bits(high);
+        *hi = a >> 4 | fifth_bits(high >> 16);
+        return;
+    }
+    b = load16(in + at + 16);
+    *lo = (type == HD_Q6_K ? j % 4 >= 2 : j % 2) ? a >> 4 : a & 15;
+    *hi = (type == HD_Q6_K ? j % 4 >= 2 : j % 2) ? b >> 4 : b & 15;
+    if (type == HD_Q5_K) {
+        *lo |= (load16(in + 16) >> j & 1) << 4;
+        *hi |= (load16(in + 32) >> j & 1) << 4;
+    } else if (type == HD_Q6_K) {
+        *lo |= (load16(in + 128 + j / 4 * 32) >> 2 * (j % 4) & 3) << 4;
+        *hi |= (load16(in + 144 + j / 4 * 32) >> 2 * (j % 4) & 3) << 4;
+    }
+}
+
+/* Scales (and minima) of block c of one lane. */
+static void put_scales(const struct hd_panels *p, const uint8_t *in, int64_t c, int lane, uint8_t *out)
+{
+    struct hd_panel_k4 *k4 = (struct hd_panel_k4 *)(out + p->scale_at) + c;
+    struct hd_panel_k6 *k6 = (struct hd_panel_k6 *)(out + p->scale_at) + c;
+
+    switch (p->type) {
+    case HD_Q6_K:
+        k6->d[lane] = hd_load16(in + 208);
+        for (int j = 0; j < 16; j++)
+            k6->scale[j][lane] = (int8_t)in[192 + j];
+        break;
+    case HD_Q4_K:
+    case HD_Q5_K:
+        k4->d[lane] = hd_load16(in);
+        k4->dmin[lane] = hd_load16(in + 2);
+        for (int j = 0; j < 8; j++) {
+            int scale, min;
+
+            hd_k4_scale(in + 4, j, &scale, &min);
+            k4->scale[j][lane] = (uint8_t)scale;
+            k4->min[j][lane] = (uint8_t)min;
         }
+        break;
+    default:
+        memcpy(out + p->scale_at + (c * 16 + lane) * 2, in, 2);
+        if (p->type == HD_Q5_1)
+            memcpy(out + p->min_at + (c * 16 + lane) * 2, in + 2, 2);
+    }
 }
 
-/* q5_0 and q5_1: scale, minimum, fifth bits, nibbles. */
-static void pack_fives(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
+/* q5_0, q5_1, q4_k, q5_k, q6_k, in pieces of rows as above. */
+static inline void pack_coded(enum hd_dtype type, const struct hd_tensor *w, const struct hd_panels *p, int64_t row0, int n_lane, uint8_t *out)
 {
-    const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes;
-    int head = w->type == HD_Q5_1 ? 4 : 2;
+    int sub = hd_dtypes[type].block_len / 32;
+    int64_t block = hd_dtypes[type].block_bytes, n = p->n / 32 / sub, few = FEW / sub;
 
-    for (int64_t b = 0; b < p->n / 32; b++, in += head + 20) {
-        const uint8_t *q = in + head + 4;
-        uint32_t high;
-        uint8_t code[32];
+    for (int64_t from = 0; from < n; from += few)
+        for (int lane = 0; lane < n_lane; lane += 4) {
+            struct rows in = rows_from(w, row0 + lane, n_lane - lane, 0);
 
-        memcpy(&high, in + head, 4);
-        for (int j = 0; j < 16; j++) {
-            code[j] = (uint8_t)((q[j] & 15) | (high >> j & 1) << 4);
-            code[16 + j] = (uint8_t)(q[j] >> 4 | (high >> (16 + j) & 1) << 4);
+            prefetch(&in, (from + few) * block, few * block);
+            for (int64_t c = from; c < n && c < from + few; c++) {
+                for (int j = 0; j < sub; j++) {
+                    u8x16 lo[4] = {{0}}, hi[4] = {{0}};
+
+                    for (int i = 0; i < 4; i++)
+                        if (in.at[i])
+                            get_codes(type, in.at[i] + c * block, j, &lo[i], &hi[i]);
+                    put_codes(type, lo, hi, out + (c * sub + j) * hd_panel_block_bytes(type) + lane * 4);
+                }
+                for (int i = 0; i < 4; i++)
+                    if (in.at[i])
+                        put_scales(p, in.at[i] + c * block, c, lane + i, out);
+            }
         }
-        put_codes(p, code, b, lane, out);
-        memcpy(out + p->scale_at + (b * 16 + lane) * 2, in, 2);
-        if (head == 4)
-            memcpy(out + p->min_at + (b * 16 + lane) * 2, in + 2, 2);
-    }
-}
-
-/* q4_k and q5_k, 256 columns: blocks.h. */
-static void pack_k4(const struct hd_panels *p, const uint8_t *in, int64_t c, int lane, uint8_t *out)
-{
-    struct hd_panel_k4 *s = (struct hd_panel_k4 *)(out + p->scale_at) + c;
-    bool five = p->type == HD_Q5_K;
-
-    s->d[lane] = hd_load16(in);
-    s->dmin[lane] = hd_load16(in + 2);
-    for (int j = 0; j < 8; j++) {
-        const uint8_t *q = in + (five ? 48 : 16) + j / 2 * 32;
-        uint8_t code[32];
-        int scale, min;
-
-        hd_k4_scale(in + 4, j, &scale, &min);
-        s->scale[j][lane] = (uint8_t)scale;
-        s->min[j][lane] = (uint8_t)min;
-        for (int l = 0; l < 32; l++)
-            code[l] = (uint8_t)((j % 2 ? q[l] >> 4 : q[l] & 15) | (five ? (in[16 + l] >> j & 1) << 4 : 0));
-        put_codes(p, code, c * 8 + j, lane, out);
-    }
-}
-
-static void pack_k6(const struct hd_panels *p, const uint8_t *in, int64_t c, int lane, uint8_t *out)
-{
-    struct hd_panel_k6 *s = (struct hd_panel_k6 *)(out + p->scale_at) + c;
-
-    s->d[lane] = hd_load16(in + 208);
-    for (int j = 0; j < 16; j++)
-        s->scale[j][lane] = (int8_t)in[192 + j];
-    for (int j = 0; j < 8; j++) {
-        const uint8_t *low = in + j / 4 * 64 + j % 2 * 32, *high = in + 128 + j / 4 * 32;
-        uint8_t code[32];
-
-        for (int l = 0; l < 32; l++)
-            code[l] = (uint8_t)((j % 4 < 2 ? low[l] & 15 : low[l] >> 4) | (high[l] >> (2 * (j % 4)) & 3) << 4);
-        put_codes(p, code, c * 8 + j, lane, out);
-    }
-}
-
-static void pack_super(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
-{
-    const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes;
-
-    for (int64_t c = 0; c < p->n / 256; c++, in += hd_dtypes[p->type].block_bytes)
-        if (p->type == HD_Q6_K)
-            pack_k6(p, in, c, lane, out);
-        else
-            pack_k4(p, in, c, lane, out);
 }
 
 /* Four columns of fp8 as the kernels want them in a lane: 0, 2, 1, 3. */
@@ -387,24 +433,23 @@ void hd_panel_pack(const struct hd_tensor *w, const struct hd_panels *p, int64_t
 {
     int64_t row0 = i * HD_PANEL_ROWS;
     int n_lane = (int)(p->n_row - row0 < HD_PANEL_ROWS ? p->n_row - row0 : HD_PANEL_ROWS);
-    bool super = hd_dtypes[p->type].block_len == 256, fives = p->type == HD_Q5_0 || p->type == HD_Q5_1;
 
     if ((i + 1) * HD_PANEL_ROWS > p->n_row)
         memset(out, 0, (size_t)p->bytes);
     else
         memset((char *)out + p->bytes - 64, 0, 64);       /* what pads a whole panel */
-    for (int lane = 0; (super || fives) && lane < n_lane; lane++)
-        if (super)
-            pack_super(w, p, row0 + lane, lane, out);
+    switch (p->type) {
+    case HD_Q5_0: pack_coded(HD_Q5_0, w, p, row0, n_lane, out); break;
+    case HD_Q5_1: pack_coded(HD_Q5_1, w, p, row0, n_lane, out); break;
+    case HD_Q4_K: pack_coded(HD_Q4_K, w, p, row0, n_lane, out); break;
+    case HD_Q5_K: pack_coded(HD_Q5_K, w, p, row0, n_lane, out); break;
+    case HD_Q6_K: pack_coded(HD_Q6_K, w, p, row0, n_lane, out); break;
+    default:
+        if (p->kind == HD_PANEL_NIBBLES || p->kind == HD_PANEL_BYTES)
+            pack_blocks(w, p, row0, n_lane, out);
         else
-            pack_fives(w, p, row0 + lane, lane, out);
-    if (super || fives)
-        return;
-    if (p->kind == HD_PANEL_NIBBLES || p->kind == HD_PANEL_BYTES) {
-        pack_blocks(w, p, row0, n_lane, out);
-        return;
+            pack_words(w, p, row0, n_lane, out);
     }
-    pack_words(w, p, row0, n_lane, out);
     for (int lane = 0; p->kind == HD_PANEL_FP8 && lane < (p->scale_rows ? n_lane : 1); lane++)
         pack_fp8_scales(w, p, row0 + lane, lane, out);
 }
