@@ -34,6 +34,7 @@ struct hd_source {
     /* Is w read from files by the row? Then: row of w into data (w->row_bytes) and its row of scales, if any, into scale. */
     bool (*has_rows)(void *self, const struct hd_tensor *w);
     int (*row)(void *self, const struct hd_tensor *w, int64_t row, void *data, void *scale, struct hd_err *err);
+    /* Rows that will be read: the drive may begin. Nothing happens where they cannot be. */
     void (*rows_ahead)(void *self, const struct hd_tensor *w, const int32_t *row, int64_t n);
 };
 

@@ -269,14 +269,18 @@ int hd_experts_row(void *self, const struct hd_tensor *w, int64_t row, void *dat
 
 void hd_experts_rows_ahead(void *self, const struct hd_tensor *w, const int32_t *row, int64_t n)
 {
-    const struct hd_experts *x = self;
-    int64_t at;
-    int file;
+    struct hd_experts *x = self;
+    int64_t at, scale_at = 0, scale_n = w->scale.data ? hd_row_bytes(w->scale.type, w->scale.n_col) : 0;
+    int file, scale_file = 0;
 
-    if (!w->data || !hd_store_locate(x->store, w->data, &file, &at))
+    if (!hd_experts_has_rows(x, w) || !hd_store_locate(x->store, w->data, &file, &at) || (scale_n && !hd_store_locate(x->store, w->scale.data, &scale_file, &scale_at)))
         return;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++) {
         posix_fadvise(x->store->files[file].fd, at + row[i] * w->row_bytes, w->row_bytes, POSIX_FADV_WILLNEED);
+        if (scale_n)
+            posix_fadvise(x->store->files[scale_file].fd, scale_at + row[i] / w->scale.block_rows * scale_n, scale_n, POSIX_FADV_WILLNEED);
+    }
+    __atomic_fetch_add(&x->stats.n_row_ahead, n, __ATOMIC_RELAXED);
 }
 
 /* ---- files ---- */

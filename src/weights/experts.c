@@ -618,5 +618,6 @@ void hd_experts_stats(struct hd_experts *x, struct hd_experts_stats *out)
     *out = x->stats;
     pthread_mutex_unlock(&x->lock);
     out->n_row = __atomic_load_n(&x->stats.n_row, __ATOMIC_RELAXED);
+    out->n_row_ahead = __atomic_load_n(&x->stats.n_row_ahead, __ATOMIC_RELAXED);
     out->row_bytes = __atomic_load_n(&x->stats.row_bytes, __ATOMIC_RELAXED);
 }

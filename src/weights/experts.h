@@ -60,6 +60,7 @@ struct hd_experts_stats {
     int64_t n_read, bytes;            /* experts read, and bytes of them (also of those given up), as the drive sees it */
     int64_t needed_bytes;             /* of experts that a mixture wanted and that had to be read, before or then, as stored */
     int64_t n_row, row_bytes;         /* table rows */
+    int64_t n_row_ahead;              /* rows that the system was told of before, the same ones more than once */
     double wait_s;                    /* engine thread, with nothing to compute */
     double read_s, pack_s;            /* summed over the readers */
 };
