@@ -133,7 +133,7 @@ static int64_t wait_turn(struct hd_expert_reader *r)
     pthread_mutex_lock(&x->lock);
     while (!e->wanted && !e->given_up && !x->closing && (urgent_bytes(x) || first_wanted(x) < x->queue.n))
         pthread_cond_wait(&x->work, &x->lock);
-    n = e->wanted ? PIECE_WANTED : e->given_up || x->closing ? 0 : PIECE;
+    n = !e->wanted && (e->given_up || x->closing) ? 0 : e->wanted || x->sweep ? PIECE_WANTED : PIECE;
     pthread_mutex_unlock(&x->lock);
     return n;
 }
@@ -371,7 +371,7 @@ static void serve(struct hd_expert_reader *r, int32_t i)
         pack(e, p, n, r->buf, x->data + e->slot * x->slot_bytes);
     t2 = hd_now();
     pthread_mutex_lock(&x->lock);
-    x->stats.n_read++;
+    x->stats.n_read += rc == HD_OK;
     x->stats.bytes += r->bytes - bytes;
     x->stats.read_s += t1 - t0;
     x->stats.pack_s += t2 - t1;
