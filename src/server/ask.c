@@ -56,7 +56,7 @@ int hd_ask_model(const struct hd_server *s, struct hd_ask *a, bool anthropic, st
         p->code = "model_not_found";
         return rc;
     }
-    a->thinking = !s->thinks || legacy == 1 ? "off" : "high";
+    a->thinking = !s->thinks || legacy == 1 ? "off" : legacy == 2 && !strcmp(s->thinking, "off") ? "high" : s->thinking;
     return HD_OK;
 }
 
@@ -223,7 +223,7 @@ int hd_ask_thinking(const struct hd_server *s, struct hd_ask *a, const char *eff
     }
     if (!s->thinks)
         on = false;
-    a->thinking = !on ? "off" : level && strcmp(level, "off") ? level : "high";
+    a->thinking = !on ? "off" : level && strcmp(level, "off") ? level : strcmp(s->thinking, "off") ? s->thinking : "high";
     return HD_OK;
 }
 

@@ -502,6 +502,8 @@ static void know_the_model(struct hd_server *s)
     s->parse_family = hd_parse_family(s->chat_family);
     s->deepseek = s->parse_family == HD_PARSE_V4 || s->parse_family == HD_PARSE_V41;
     s->thinks = s->parse_family != HD_PARSE_PLAIN;
+    s->thinking = s->opt.thinking ? s->opt.thinking : hd_tokenizer_thinking(s->tok);
+    s->thinking = !s->thinks ? "off" : !s->thinking || !strcmp(s->thinking, "on") ? "high" : s->thinking;
     s->tools = s->parse_family != HD_PARSE_PLAIN;
     s->think_id = hd_tokenizer_find(s->tok, "<think>");
     s->think_end_id = hd_tokenizer_find(s->tok, "</think>");

@@ -109,6 +109,32 @@ def _():
         error_of(s.post(P, s.chat(**more)), 400)
 
 
+@case("thinking of requests that do not say: as the model's directory has it, --thinking before it; aliases and requests that do say are kept")
+def _():
+    model = os.path.join(TMP, "habit")
+    shutil.copytree(v4_model(), model)
+
+    def habit(said, *args):
+        with open(model + "/generation_config.json", "w") as f:
+            json.dump(said, f)
+        h = Server({"runs": RUNS[-1:]}, "--quiet", "--legacy-aliases", *args, model=model)
+        yes = lambda **more: h.post("/apply-template", h.chat("hi", **more)).json()["prompt"].endswith("<think>")
+        seen = [yes(), yes(thinking={"type": "enabled"}), yes(thinking={"type": "disabled"}), yes(reasoning_effort="low"), yes(model="deepseek-chat"), yes(model="deepseek-reasoner")]
+        props, listed = h.get("/props").json()["reasoning_effort"], h.get("/v1/models").json()["data"][0]["effort"]["default_level"]
+        assert h.stop() == 0 and props == listed and seen[1:] == [True, False, True, False, True], (said, args, seen, props, listed)
+        return seen[0], props
+    assert habit({}) == (True, "high") and habit({"thinking": True}) == (True, "high") and habit({"thinking": "low"}) == (True, "low")
+    assert habit({"thinking": False}) == (False, "none") and habit({"thinking": "off"}) == (False, "none") and habit({"thinking": {"of": "others"}}) == (True, "high")
+    assert habit({"thinking": False}, "--thinking", "max") == (True, "max") and habit({"thinking": True}, "--thinking", "off") == (False, "none")
+    assert habit({"thinking": "off"}, "--thinking", "auto") == (False, "none")
+    b = Server({"runs": RUNS[-1:]}, "--thinking", "much", model=model, expect_fail=True)
+    assert b.p.returncode != 0 and "--thinking" in b.stderr() and "expected auto" in b.stderr(), b.stderr()
+    with open(model + "/generation_config.json", "w") as f:
+        json.dump({"thinking": "much"}, f)
+    b = Server({"runs": RUNS[-1:]}, model=model, expect_fail=True)
+    assert b.p.returncode != 0 and "generation_config.json: thinking" in b.stderr(), b.stderr()
+
+
 @case("a tool call, whole: content, arguments with Python's spacing, finish_reason")
 def _():
     m = s.post(P, s.chat("one call", tools=TOOLS)).json()["choices"][0]
