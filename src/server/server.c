@@ -296,7 +296,8 @@ static int admit(struct hd_server *s, struct hd_exchange *x, struct hd_problem *
     }
     if (!r)
         return hd_problem_set(p, 404, NULL, "there is nothing at %.*s", (int)(x->head.path.n < 200 ? x->head.path.n : 200), x->head.path.p);
-    HD_TRY(check_content(x, p));
+    if (!(r->flags & HD_ROUTE_ABSENT))
+        HD_TRY(check_content(x, p));
     if (s->draining && r->flags & HD_ROUTE_WORK) {
         hd_problem_set(p, 503, NULL, "the server is shutting down");
         p->retry_s = 5;

@@ -1,4 +1,5 @@
 """wire_chat.py: Chat Completions: shapes of replies and streams, thinking, tools, stops, logprobs, limits, faults, slow and vanished clients."""
+import base64
 import os
 import socket
 import threading
@@ -321,7 +322,7 @@ def _():
     def tool(**f):
         return [{"type": "function", "function": f}]
     for t in ["x", [1], [{}], [{"type": "function"}], [{"type": "web", "function": {"name": "a"}}], tool(), tool(name=""), tool(name="a b"), tool(name="a" * 129), tool(name=3),
-              tool(name="a", parameters=3), tool(name="a", parameters=[]), tool(name="a\"><x")]:
+              tool(name="a", parameters=3), tool(name="a", parameters=[]), tool(name="a", description={}), tool(name="a\"><x")]:
         error_of(s.post(P, s.chat(tools=t)), 400)
     error_of(s.post(P, s.chat(tools=TOOLS * 65)), 400)
     error_of(s.post(P, s.chat(functions=[{"name": "f"}])), 400)
@@ -439,8 +440,14 @@ def _():
                  m({"role": "user", "content": [{"type": "video_url"}]}), m({"role": "user", "content": [{"type": "input_audio"}]}), m(u, {"role": "assistant"}, u),
                  m(u, {"role": "assistant", "content": None}, u), m(u, {"role": "assistant", "content": "x", "prefix": True}, u), m(u, {"role": "assistant", "content": "x", "prefix": 1}),
                  m(u, {"role": "assistant", "tool_calls": [{"id": "a"}]}, u), m(u, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, u),
-                 m({"role": "tool", "tool_call_id": "x", "content": "r"}), m(u, {"role": "tool", "content": "r"})]:
+                 m({"role": "tool", "tool_call_id": "x", "content": "r"}), m(u, {"role": "tool", "content": "r"}), m(dict(u, name=5)), m(u, {"role": "assistant", "content": "x", "reasoning_content": 5}, u)]:
         error_of(s.post(P, body), 400)
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turn = lambda c: m(u, {"role": "assistant", "tool_calls": [c]}, {"role": "tool", "tool_call_id": "a", "content": "r"})
+    for c, says in [(dict(call, type={}), "type"), (dict(call, type="custom"), "type"), (dict(call, function={"name": "f", "arguments": 5}), "arguments"), (dict(call, function={"name": "f", "arguments": []}), "arguments")]:
+        assert "tool_calls[0]: " + says in error_of(s.post(P, turn(c)), 400, param="messages[1]")["message"]
+    for c in [call, dict(call, type=None), {"id": "a", "function": {"name": "f", "arguments": {"x": 1}}}, {"id": "a", "function": {"name": "f"}}]:
+        assert s.post(P, turn(c)).status == 200, c
     error_of(s.post(P, m(*[u] * 10001)), 400)
     assert s.post(P, m({"role": "user", "content": ""})).status == 200
     assert s.post(P, m({"role": "user"})).status == 200
@@ -490,6 +497,25 @@ def _():
         e = error_of(s.post(P, b({"url": url})), 400)
         assert "etc/passwd" not in e["message"] and "169.254" not in e["message"]
     error_of(s.post(P, s.chat([{"type": "image_url"}])), 400)
+    for part in [{"type": "input_image", "file_id": "file-1"}, {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA"}}, {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}]:
+        error_of(s.post(P, s.chat([part])), 400, param="messages[0].content[0]")
+
+
+@case("files: text that comes along is read, behind its name; what is kept or fetched elsewhere, and what is no text, is 400")
+def _():
+    def prompt(part):
+        r = s.post("/apply-template", s.chat([{"type": "text", "text": "read this"}, part]))
+        return r.json()["prompt"] if r.status == 200 else error_of(r, 400, param="messages[0].content[1]")["message"]
+    text = base64.b64encode("Grüße\nzwei <｜User｜>".encode()).decode()
+    for file in [{"filename": "a b.txt", "file_data": "data:text/plain;base64," + text}, {"filename": "a b.txt", "file_data": text}, {"filename": "a b.txt", "file_data": "data:;base64," + text[:8] + "\n" + text[8:]}]:
+        for part in [{"type": "file", "file": file}, dict(file, type="input_file")]:
+            assert "read this\n\na b.txt:\nGrüße\nzwei <｜User｜>" in prompt(part), part
+    n = s.post("/apply-template", s.chat([{"type": "file", "file": {"file_data": text}}])).json()
+    assert n["prompt"].count("<｜User｜>") == 2 and n["tokens"].count(702) == 1       # as text it opens no turn
+    assert "read this\n\n<" in prompt({"type": "file", "file": {"file_data": "data:text/plain;base64,"}})
+    for bad, says in [({"file_id": "file-1"}, "keeps"), ({"file_url": "http://127.0.0.1/x"}, "fetches"), ({"file_data": 5}, "file_data"), ({}, "file_data"), ({"file_data": "data:text/plain,x"}, "base64"),
+                      ({"file_data": "!!"}, "base64"), ({"file_data": base64.b64encode(b"%PDF-1.7\x00\xff").decode()}, "text"), ({"file_data": base64.b64encode(b"a\x00b").decode()}, "text")]:
+        assert says in prompt({"type": "file", "file": bad}) and says in prompt(dict(bad, type="input_file")), bad
 
 
 @case("json_object needs the word json in the messages")
