@@ -312,7 +312,7 @@ static int read_messages(struct reader *r)
 static int read_tools(struct reader *r)
 {
     const json_t *tools = hd_field(r->a->body, "tools"), *choice = hd_field(r->a->body, "tool_choice"), *t;
-    const char *type = hd_text_of(choice, "type");
+    const char *type = hd_text_of(choice, "type"), *name = "";
     bool one = false;
     size_t i;
 
@@ -331,9 +331,10 @@ static int read_tools(struct reader *r)
     if (!choice)
         return HD_OK;
     HD_TRY(hd_field_bool(choice, "disable_parallel_tool_use", &one, r->p));
+    HD_TRY(hd_field_str(choice, "name", &name, r->p));
     r->a->one_call = one;
     if (!strcmp(type, "tool"))
-        return hd_tools_choose(r->s, r->a, "function", hd_text_of(choice, "name"), r->p);
+        return hd_tools_choose(r->s, r->a, "function", name, r->p);
     return hd_tools_choose(r->s, r->a, !strcmp(type, "any") ? "required" : type, NULL, r->p);
 }
 

@@ -180,15 +180,17 @@ static void restore_turns(struct hd_server *s, struct hd_ask *a)
     json_array_foreach(messages, i, m)
     {
         struct hd_replay_spot *spot = a->spot + a->n_spot;
+        bool calls = json_array_size(json_object_get(m, "tool_calls")) > 0, said = hd_text_is(m, "role", "assistant") && !json_is_true(json_object_get(m, "prefix"));
 
-        if (!a->spot || !json_array_size(json_object_get(m, "tool_calls")))
-            continue;
-        if (hd_replay_restore(s->replay, tenant, m, spot)) {
-            spot->text = hd_replay_text(s->tok, spot, m, a->thinking);
-            a->n_spot++;
-        } else {
-            hd_metrics_count(&s->metrics.replays[HD_REPLAY_MISS], 1);
+        if (a->spot && (calls || said)) {
+            if (hd_replay_restore(s->replay, tenant, a->chain, m, spot)) {
+                hd_replay_text(s->tok, spot, m, a->thinking);
+                a->n_spot++;
+            } else if (calls) {
+                hd_metrics_count(&s->metrics.replays[HD_REPLAY_MISS], 1);
+            }
         }
+        a->chain = hd_replay_chain(a->chain, m);
     }
 }
 
