@@ -285,7 +285,7 @@ def user(s, i, n_at_once, until, count):
 
 def users(name, n_at_once, *more):
     s = serve(32768, *more)
-    shares, rate = [], 0
+    shares, rate, least = [], 0, []
     for _ in range(args.rounds):
         count, seconds = [0] * 8, 8
         until = time.monotonic() + seconds
@@ -295,8 +295,9 @@ def users(name, n_at_once, *more):
         for t in ts:
             t.join()
         shares.append(min(count) / (sum(count) / 8))
+        least.append(min(count) / seconds)
         rate = max(rate, sum(count) / seconds)
-    row(name, "slowest / mean: median %.2f, worst %.2f" % (statistics.median(shares), min(shares)), "%.0f chunks/s" % rate)
+    row(name, "slowest / mean: median %.2f, worst %.2f" % (statistics.median(shares), min(shares)), "slowest %.0f, all %.0f chunks/s" % (statistics.median(least), rate))
     s.stop()
 
 
