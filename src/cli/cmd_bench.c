@@ -42,8 +42,9 @@ struct result {
     double cpu_ms;                    /* a token, of all cores */
     double barrier_share;             /* decode: of a step, what the engine's thread spent waking its team and waiting for it; the median, as of speed */
     double fed_s, fed_cpu_s;          /* decode: what feeding the tokens before took */
-    double disk_share;                /* of what memory, processor and drive together allow with the bytes that were read; 0: nothing is on disk */
+    double disk_share;                /* of what memory, processor and drive together allow with the bytes that were needed; 0: nothing is on disk */
     double hit_rate, disk_bytes;      /* experts that were in memory; bytes read, a step */
+    double wasted;                    /* of the bytes that were read: not needed (read ahead in vain, or gaps) */
     double wait_s, read_s, pack_s;    /* a step: the engine's waits; the readers' time, all of them together */
 };
 
@@ -65,13 +66,15 @@ static int by_depth(const void *a, const void *b)
 static void count_disk(struct hd_engine *e, const struct hd_experts_stats *from, double disk_gbs, double least_s, double sec, int64_t n_step, struct result *out)
 {
     struct hd_experts_stats to;
-    double drive_s;
+    double drive_s, needed;
 
     if (!e->experts)
         return;
     hd_experts_stats(e->experts, &to);
+    needed = (double)(to.needed_bytes - from->needed_bytes);
+    out->wasted = to.bytes > from->bytes ? 1 - needed / (double)(to.bytes - from->bytes) : 0;
     out->disk_bytes = (double)(to.bytes - from->bytes) / (double)n_step;
-    drive_s = 1e-9 * (double)(to.bytes - from->bytes) / disk_gbs;
+    drive_s = 1e-9 * needed / disk_gbs;
     out->hit_rate = (double)(to.hit - from->hit) / (double)(to.hit - from->hit + to.miss - from->miss + !(to.hit + to.miss));
     out->wait_s = (to.wait_s - from->wait_s) / (double)n_step;
     out->read_s = (to.read_s - from->read_s) / (double)n_step;
@@ -265,9 +268,9 @@ static void print_result(const struct result *x, bool json, bool first)
                            : "%sprefill %7lld tokens            %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token",
                       json && !first ? ", " : "", (long long)x->tokens, x->tps, x->share, x->cpu_ms);
     if (x->disk_share > 0)
-        hd_out_printf(json ? ", \"disk_share\": %.4f, \"hit_rate\": %.4f, \"disk_bytes\": %.0f, \"wait_s\": %.4f, \"read_s\": %.4f, \"pack_s\": %.4f"
-                           : "; %.2f of what the disk allows; %.3f in memory; a step reads %.0f bytes, waits %.3f s, readers %.3f s and packing %.3f s",
-                      x->disk_share, x->hit_rate, x->disk_bytes, x->wait_s, x->read_s, x->pack_s);
+        hd_out_printf(json ? ", \"disk_share\": %.4f, \"hit_rate\": %.4f, \"disk_bytes\": %.0f, \"wasted\": %.4f, \"wait_s\": %.4f, \"read_s\": %.4f, \"pack_s\": %.4f"
+                           : "; %.2f of what the disk allows; %.3f in memory; a step reads %.0f bytes (%.2f of them in vain), waits %.3f s, readers %.3f s and packing %.3f s",
+                      x->disk_share, x->hit_rate, x->disk_bytes, x->wasted, x->wait_s, x->read_s, x->pack_s);
     hd_out_printf(json ? "}" : "\n");
     fflush(stdout);
 }
@@ -289,16 +292,16 @@ static int write_csv(const char *path, const struct bench *b, struct hd_err *err
     int rc;
 
     hd_str_init(&s, 0);
-    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,cpu_ms,barrier_share,disk_gbs,disk_share,hit_rate,disk_bytes\n");
+    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,cpu_ms,barrier_share,disk_gbs,disk_share,hit_rate,disk_bytes,wasted\n");
     for (int i = 0; i < b->n; i++) {
         const struct result *x = &b->res[i];
 
         hd_str_putc(&s, '"');
         for (const char *c = b->name; *c; c++)
             hd_str_puts(&s, *c == '"' ? "\"\"" : (char[]){*c, 0});
-        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.4f,%.4f,%.3f,%.4f,%.4f,%.0f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
+        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.4f,%.4f,%.3f,%.4f,%.4f,%.0f,%.4f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
                       x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms,
-                      x->barrier_share, b->disk_gbs, x->disk_share, x->hit_rate, x->disk_bytes);
+                      x->barrier_share, b->disk_gbs, x->disk_share, x->hit_rate, x->disk_bytes, x->wasted);
     }
     rc = write_text(path, &s, err);
     hd_str_release(&s);
