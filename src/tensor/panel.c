@@ -6,6 +6,7 @@
 #include "tensor/act_bf16.h"
 #include "tensor/blocks.h"
 #include "tensor/decode_rows.h"
+#include "tensor/vec16.h"
 
 static int64_t up64(int64_t n)
 {
@@ -85,19 +86,8 @@ bool hd_panels_describe(const struct hd_tensor *w, struct hd_panels *p)
 
 #define FEW 32                        /* blocks of a row that are packed before the next rows' */
 
-/* Packing turns rows into lanes, a matrix of four-byte words: four rows at a time, in vectors of 16 bytes, which every machine has. */
-typedef uint8_t u8x16 __attribute__((vector_size(16)));
-typedef int16_t i16x8 __attribute__((vector_size(16)));
-typedef uint32_t u32x4 __attribute__((vector_size(16)));
-typedef uint64_t u64x2 __attribute__((vector_size(16)));
-
-#if defined __clang__ || __GNUC__ >= 12
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (__typeof__(a)){__VA_ARGS__})
-#endif
-
-/* Four rows' places; NULL behind the matrix's last row, which reads as zeros. */
+/* Packing turns rows into lanes, a matrix of four-byte words: four rows at a time, in vectors of 16 bytes, which every machine has.
+ * Four rows' places; NULL behind the matrix's last row, which reads as zeros. */
 struct rows {
     const uint8_t *at[4];
 };
@@ -114,13 +104,13 @@ static inline u32x4 load(const struct rows *r, int i, int64_t at)
 /* Four words of four rows, and word g of all of them. */
 static inline void turn(const u32x4 v[4], u64x2 w[4])
 {
-    u64x2 a = (u64x2)SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = (u64x2)SHUFFLE(v[2], v[3], 0, 4, 1, 5);
-    u64x2 c = (u64x2)SHUFFLE(v[0], v[1], 2, 6, 3, 7), d = (u64x2)SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+    u64x2 a = (u64x2)HD_SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = (u64x2)HD_SHUFFLE(v[2], v[3], 0, 4, 1, 5);
+    u64x2 c = (u64x2)HD_SHUFFLE(v[0], v[1], 2, 6, 3, 7), d = (u64x2)HD_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
 
-    w[0] = SHUFFLE(a, b, 0, 2);
-    w[1] = SHUFFLE(a, b, 1, 3);
-    w[2] = SHUFFLE(c, d, 0, 2);
-    w[3] = SHUFFLE(c, d, 1, 3);
+    w[0] = HD_SHUFFLE(a, b, 0, 2);
+    w[1] = HD_SHUFFLE(a, b, 1, 3);
+    w[2] = HD_SHUFFLE(c, d, 0, 2);
+    w[3] = HD_SHUFFLE(c, d, 1, 3);
 }
 
 /* Word g of all four to out + 64 g. */
@@ -142,8 +132,8 @@ static inline void turn_bytes(const uint8_t *in, int64_t n, uint8_t *out)
         memcpy(&v[i], in + i * n, 16);
     for (int round = 0; round < 4; round++) {         /* each halves how far apart what belongs together lies */
         for (int i = 0; i < 8; i++) {
-            w[2 * i] = SHUFFLE(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            w[2 * i + 1] = SHUFFLE(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            w[2 * i] = HD_SHUFFLE(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            w[2 * i + 1] = HD_SHUFFLE(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         }
         memcpy(v, w, sizeof v);
     }
@@ -166,11 +156,11 @@ static void pack_bytes(const struct hd_tensor *w, int64_t row0, int n_lane, int6
 /* Nibbles of two rows with columns 2j and 2j + 1 in byte j: as j and 16 + j. */
 static inline void unzip(u32x4 *v, u32x4 *w)
 {
-    u8x16 a = (u8x16)SHUFFLE((u64x2)*v, (u64x2)*w, 0, 2), b = (u8x16)SHUFFLE((u64x2)*v, (u64x2)*w, 1, 3);
+    u8x16 a = (u8x16)HD_SHUFFLE((u64x2)*v, (u64x2)*w, 0, 2), b = (u8x16)HD_SHUFFLE((u64x2)*v, (u64x2)*w, 1, 3);
     u8x16 even = (a & 0x0F) | (u8x16)((i16x8)(b & 0x0F) << 4), odd = ((u8x16)((i16x8)a >> 4) & 0x0F) | (b & 0xF0);
 
-    *v = (u32x4)SHUFFLE(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    *w = (u32x4)SHUFFLE(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    *v = (u32x4)HD_SHUFFLE(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *w = (u32x4)HD_SHUFFLE(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 
 /* Codes of n blocks of four rows: groups of four bytes, 64 bytes apart. */

@@ -161,12 +161,19 @@ static void walk_entries(const struct hd_call *c, const struct view *v, int64_t 
 {
     int64_t dim = c->i[3], len = v[n_tok - 1].n - v[n_tok - 1].pad;
     const struct hd_paged *p = v->entry;
+    const void *next[BLOCK];          /* rows of the next block, which are fetched meanwhile */
 
+    hd_paged_rows(p, 0, len < BLOCK ? len : BLOCK, next);
     for (int64_t e = 0; e < len; e += BLOCK) {
+        int64_t n_next = len - e - BLOCK < BLOCK ? len - e - BLOCK : BLOCK;
+
         r->n = len - e < BLOCK ? len - e : BLOCK;
-        hd_paged_rows(p, e, r->n, r->row);
+        memcpy(r->row, next, (size_t)r->n * sizeof *next);
+        if (n_next > 0)
+            hd_paged_rows(p, e + BLOCK, n_next, next);
         for (int64_t i = 0; i < r->n && p->pack; i++) {
-            hd_paged_fetch(p, e + BLOCK + i, 1, len);
+            for (int64_t at = 0; i < n_next && at < p->row_bytes; at += 64)
+                __builtin_prefetch((const char *)next[i] + at, 0, 2);
             hd_k.kv_decode(p->pack, r->row[i], r->unpacked + i * (dim + 16));
             r->row[i] = r->unpacked + i * (dim + 16);
         }

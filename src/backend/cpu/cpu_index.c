@@ -17,6 +17,7 @@
 #include "backend/cpu/cpu.h"
 #include "kernels/kernels.h"
 #include "tensor/simulate.h"
+#include "tensor/vec16.h"
 
 #define KEYS HD_ROWS_MAX              /* scored together */
 #define GROUP 32                      /* tokens of a group, at most */
@@ -144,9 +145,6 @@ static struct hd_panels key_panels(int64_t dim)
     return p;
 }
 
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
-typedef uint32_t words4 __attribute__((vector_size(16)));
-
 static uint32_t word_of(const void *row, int64_t at)
 {
     uint32_t word;
@@ -158,14 +156,14 @@ static uint32_t word_of(const void *row, int64_t at)
 /* Four bytes of sixteen rows as four times sixteen: each round brings one more bit of a byte's row behind those of its column. */
 static void turn4(const void *const row[HD_PANEL_ROWS], int64_t at, uint8_t *out)
 {
-    bytes16 a[4], b[4];
+    u8x16 a[4], b[4];
 
     for (int i = 0; i < 4; i++)
-        a[i] = (bytes16)(words4){word_of(row[4 * i], at), word_of(row[4 * i + 1], at), word_of(row[4 * i + 2], at), word_of(row[4 * i + 3], at)};
+        a[i] = (u8x16)(u32x4){word_of(row[4 * i], at), word_of(row[4 * i + 1], at), word_of(row[4 * i + 2], at), word_of(row[4 * i + 3], at)};
     for (int round = 0; round < 4; round++) {
         for (int i = 0; i < 2; i++) {
-            b[2 * i] = __builtin_shuffle(a[i], a[i + 2], (bytes16){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
-            b[2 * i + 1] = __builtin_shuffle(a[i], a[i + 2], (bytes16){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+            b[2 * i] = HD_SHUFFLE(a[i], a[i + 2], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            b[2 * i + 1] = HD_SHUFFLE(a[i], a[i + 2], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         }
         memcpy(a, b, sizeof a);
     }
