@@ -237,6 +237,7 @@ void hd_latent_layer_run(struct hd_stream *s, const struct hd_latent *d, int lay
 {
     const struct hd_latent_layer *l = &d->layer[layer];
 
+    hd_layer_begin(s, z);
     hd_rmsnorm(s, u, z, &l->attn_norm, d->norm_eps);
     hd_attn_mla(s, &d->attn, &l->attn, b, rope, l->part0, u, y, layer);
     hd_add(s, z, z, y);
@@ -247,6 +248,7 @@ void hd_latent_layer_run(struct hd_stream *s, const struct hd_latent *d, int lay
         hd_moe_block(s, &d->moe, &l->moe, layer + 1 < d->n_layer && !l[1].dense ? &l[1].moe : NULL, b, u, y, layer);
     hd_add(s, z, z, y);
     hd_trace(s, z, "layers.%d.out", layer);
+    hd_layer_end(s);
 }
 
 struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)

@@ -51,7 +51,7 @@ void hd_index_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
 void hd_learn_index(struct hd_stream *s, const struct hd_tensor *iq, const struct hd_tensor *wt, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
                     const struct hd_tensor *sink, const struct hd_ragged *b, const struct hd_index_loss_hp *hp)
 {
-    struct hd_tensor *loss = hd_new(s, HD_F32, hd_rows(q), 1);
+    struct hd_tensor *loss = hd_new_kept(s, HD_F32, hd_rows(q), 1);
 
     hd_index_loss(s, loss, iq, wt, q, kv, sel, sink, b, s->target, hp);
     hd_learn_loss(s, HD_LEARN_INDEX, loss, s->target);

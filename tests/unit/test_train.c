@@ -123,6 +123,98 @@ static void test_v4(void **state)
     check_family("train-v4.json", v4, 1.6);
 }
 
+/* ---- layers that are computed again ---- */
+
+/* One step with and without: the same loss, gradients and weights, bit for bit; less memory; no more than planned. */
+struct again {
+    uint64_t sum, grad;
+    double loss;
+    int64_t step, kept;
+};
+
+static void step_again(const char *name, const char *model, const char *data, bool again, struct again *a)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    char more[256];
+    const char *config;
+    double lr;
+
+    snprintf(more, sizeof more, ", \"steps\": 9, \"indexer\": {\"dense\": %s}, \"recompute\": %s", strstr(name, "dense") ? "true" : "false", again ? "true" : "false");
+    config = write_config(name, model, data, more);
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 2, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    for (int i = 0; i < 3; i++) {
+        struct hd_step_result s;
+
+        assert_ok(hd_train_run_step(r, &s, &lr, &test_err));
+        a->loss = s.loss + s.aux + s.learnt[0] + s.learnt[1] + s.learnt[2];
+    }
+    assert_ok(hd_loader_next(&r->loader, &r->batch, false, &test_err));
+    assert_ok(hd_trainer_batch(&r->trainer, &r->batch, &test_err));
+    a->sum = hd_hash(HD_HASH_INIT, r->trainer.ps.w, r->trainer.ps.n_float * 4);
+    a->grad = hd_hash(HD_HASH_INIT, r->trainer.ps.grad, r->trainer.ps.n_float * 4);
+    a->step = (int64_t)(r->trainer.step.peak + r->trainer.tape.layer.peak);
+    a->kept = (int64_t)(r->trainer.tape.kept.peak + r->trainer.tape.scratch.peak);
+    if (2 * a->step > r->plan.step || a->kept > r->plan.kept + (1 << 20))
+        fail_msg("%s: a step took %lld bytes and kept %lld; planned were %lld and %lld", name, (long long)a->step, (long long)a->kept, (long long)r->plan.step / 2, (long long)r->plan.kept);
+    hd_train_run_close(r);
+    hd_free(r);
+}
+
+static void check_again(const char *name, const char *model)
+{
+    char *data = tmp_path("again.txt");
+    struct again with, without;
+
+    write_text(data, 200);
+    step_again(name, model, data, false, &without);
+    step_again(name, model, data, true, &with);
+    if (with.sum != without.sum || with.grad != without.grad || with.loss != without.loss)
+        fail_msg("%s: layers computed again: loss %.9f, %s weights, %s gradients; loss %.9f without", name, with.loss, with.sum == without.sum ? "the same" : "other",
+                 with.grad == without.grad ? "the same" : "other", without.loss);
+    assert_true(4 * (2 * with.step + with.kept) < 3 * (2 * without.step + without.kept));
+}
+
+/* The plan: layers are computed again when nothing else fits and nobody forbids it, and not before. */
+static void test_plan(void **state)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    char *data = tmp_path("plan.txt");
+    int64_t most, least;
+    const char *config;
+
+    write_text(data, 50);
+    config = write_config("plan.json", v41, data, ", \"steps\": 5");
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 1, &test_err));
+    assert_false(r->c.hp.again);
+    most = r->plan.total;
+    assert_ok(hd_train_run_plan(r, most, &test_err));
+    assert_false(r->c.hp.again);
+    assert_ok(hd_train_run_plan(r, most - 1, &test_err));
+    assert_true(r->c.hp.again);
+    least = r->plan.total;
+    assert_true(least < most);
+    assert_ok(hd_train_run_plan(r, least, &test_err));
+    assert_int_equal(hd_train_run_plan(r, least - 1, &test_err), HD_ERR_MEMORY);
+    assert_null(strstr(test_err.msg, "recompute"));
+    r->c.again_if_needed = r->c.hp.again = false;
+    assert_int_equal(hd_train_run_plan(r, most - 1, &test_err), HD_ERR_MEMORY);
+    assert_non_null(strstr(test_err.msg, "recompute"));
+    hd_train_run_close(r);
+    hd_free(r);
+}
+
+static void test_again(void **state)
+{
+    check_again("again-llama.json", llama);
+    check_again("again-v3.json", v3);
+    check_again("again-v4.json", v4);
+    check_again("again-v41.json", v41);
+    check_again("again-v41-dense.json", v41);
+}
+
 /* ---- what learns beside the logits, in whole models ---- */
 
 struct slope {
@@ -293,16 +385,15 @@ static void test_blocks(void **state)
 {
     static const char *const names[] = {"qwen2-a", "v2-lite", "v32-a", "v4-f32-a", "v41-f32-a", "hadal-a", "hadal-b", "hadal-c", "hadal-d"};
     static const char *const drop[] = {"quantization_config", "engram_num_embeddings", "engram_compressed_vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "image_token_id"};
-    char *data = tmp_path("sea.txt");
 
-    write_text(data, 50);
     for (int k = 0; k < HD_LEN(names); k++) {
-        char path[256], *model;
+        char path[256], *model, *data = tmp_path("sea.txt");          /* in here: paths are forgotten after some more */
         const char *config;
-        double first, one, two;
-        uint64_t a, b;
+        double first, one, two, three;
+        uint64_t a, b, again;
         json_t *c, *text;
 
+        write_text(data, 50);
         snprintf(path, sizeof path, "tests/golden/%s/config.json", names[k]);
         assert_non_null(c = hd_json_read(path, (size_t)1 << 20, &test_err));
         text = json_object_get(c, "text_config");
@@ -321,8 +412,12 @@ static void test_blocks(void **state)
         a = steps(config, false, 1, 12, &one);
         remove_state(config);
         b = steps(config, false, 2, 12, &two);
-        if (!(one < first - 0.5) || a != b)
-            fail_msg("%s: loss %.3f, after 12 steps %.3f; %s bits with two workers", names[k], first, one, a == b ? "the same" : "other");
+        config = write_config("block-again.json", model, data, ", \"steps\": 20, \"recompute\": true");
+        remove_state(config);
+        again = steps(config, false, 2, 12, &three);
+        if (!(one < first - 0.5) || a != b || a != again)
+            fail_msg("%s: loss %.3f, after 12 steps %.3f; %s bits with two workers, %s with layers computed again", names[k], first, one, a == b ? "the same" : "other",
+                     a == again ? "the same" : "other");
         hd_free(model);
         json_decref(c);
     }
@@ -668,9 +763,18 @@ static void test_balance(void **state)
         memcpy(load, a->b.gate[0].load, sizeof load);
         for (int e = 0; e < 5; e++)
             top = load[e] > top ? load[e] : top;
-        assert_true(fabs(hd_balance_update(&a->b) - ((double)top / 2.8 - 1)) < 1e-12);      /* 14 choices of 5 experts */
+        assert_true(fabs(hd_balance_vio(&a->b, false) - ((double)top / 2.8 - 1)) < 1e-12);      /* 14 choices of 5 experts */
+        a->b.sign = true;
+        hd_balance_update(&a->b, 1);
         for (int e = 0; e < 5; e++)
             assert_true(a->bias[e] == (load[e] > 2 ? -0.01f : 0.01f));
+        assert_true(fabs(hd_balance_vio(&a->b, true) - ((double)top / 2.8 - 1)) < 1e-12 && hd_balance_vio(&a->b, false) == 0);
+        memset(a->bias, 0, sizeof a->bias);
+        memcpy(a->b.gate[0].load, load, sizeof load);
+        a->b.sign = false;
+        hd_balance_update(&a->b, 0.5);                /* by shares: a gap of all of the mean or more moves by the speed */
+        for (int e = 0; e < 5; e++)
+            assert_true(fabs((double)a->bias[e] - 0.005 * fmax(-1, (2.8 - (double)load[e]) / 2.8)) < 1e-9);
         hd_balance_release(&a->b);
         hd_tape_release(&a->tape);
         hd_arena_release(&a->arena);
@@ -783,7 +887,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_export),
+        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41), cmocka_unit_test(test_again), cmocka_unit_test(test_plan),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_export),
         cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
     };
 
