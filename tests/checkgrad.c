@@ -217,6 +217,28 @@ static void ref_xent(const struct trial *t, const double *const *in, double *out
     }
 }
 
+/* The same, and the z-loss. */
+static int run_z(struct trial *t, struct hd_stream *s)
+{
+    static struct hd_learn learn;
+
+    learn = (struct hd_learn){.weight = {[HD_LEARN_Z] = 1}};
+    s->learn = &learn;
+    run_xent(t, s);
+    t->out[1] = (struct hd_tensor *)learn.loss[0].loss;
+    return 2;
+}
+
+static void ref_z(const struct trial *t, const double *const *in, double *out)
+{
+    ref_xent(t, in, out);
+    for (int64_t i = 0; i < rows(t, 0); i++) {
+        double z = out[i] + (t->list[i] < 0 ? 0 : dot(cols(t, 0), in[0] + i * cols(t, 0), in[1] + t->list[i] * cols(t, 0)));
+
+        out[rows(t, 0) + i] = t->list[i] < 0 ? 0 : z * z;
+    }
+}
+
 /* ---- row ops ---- */
 
 static int run_rmsnorm(struct trial *t, struct hd_stream *s)
@@ -982,6 +1004,8 @@ static const struct grad_case cases[] = {
     {"xent", run_xent, ref_xent, .shape = {{6, 5}, {9, 5}}},
     {"xent, one token", run_xent, ref_xent, .shape = {{1, 8}, {3, 8}}},
     {"xent, in rounds", run_xent, ref_xent, .shape = {{70, 4}, {20000, 4}}},
+    {"xent, z-loss", run_z, ref_z, .shape = {{6, 5}, {9, 5}}},
+    {"xent, z-loss, in rounds", run_z, ref_z, .shape = {{70, 4}, {20000, 4}}},
     {"group_matmul", run_group, ref_group, .shape = {{5, 12}, {14, 4}}, .n = {3, 5, 1, 3}},
     {"group_matmul, one token", run_group, ref_group, .shape = {{1, 16}, {6, 8}}, .n = {2, 3, 0, 3}},
     {"absorb", run_absorb, ref_absorb, .shape = {{5, 21}, {24, 6}}, .n = {3, 4, 8, 3}},

@@ -86,7 +86,7 @@ static void print_step(const struct progress *p, const struct hd_step_result *s,
     const struct hd_train_run *r = &p->r;
     double gflops = 1e-9 * s->flops / seconds, mean = p->took / (double)(r->step - p->first_step);
     int64_t left = (int64_t)(mean * (double)(r->c.schedule.n_step - r->step)), left_max = (int64_t)(60 * r->c.schedule.minutes - r->seconds - (hd_now() - r->since));
-    static const char *const kind[HD_LEARN_KINDS] = {"index", "draft", "confidence"};
+    static const char *const kind[HD_LEARN_KINDS] = {"index", "draft", "confidence", "z"};
     char share[32] = "", vio[32] = "", learnt[192] = "";
 
     if (r->c.schedule.minutes > 0 && left_max < left)

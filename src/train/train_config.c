@@ -11,7 +11,7 @@
 #define CONFIG_MAX ((size_t)1 << 24)
 
 static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
-                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample", "recompute"};
+                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample", "recompute", "z_loss"};
 static const char *const known_data[] = {"train", "val", "val_part", "targets"};
 static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "ema"};
 static const char *const known_schedule[] = {"name", "warmup", "last", "decay", "minutes"};
@@ -172,6 +172,7 @@ static int read_learn(struct hd_train_config *c, const char *file, struct hd_err
     HD_TRY(check_keys(d, known_draft, HD_LEN(known_draft), "draft", file, err));
     HD_TRY(hd_json_real_or(i, "weight", 0, 1000, 1, &w[HD_LEARN_INDEX], file, err));
     HD_TRY(hd_json_bool_or(i, "dense", false, &c->hp.index_dense, file, err));
+    HD_TRY(hd_json_real_or(c->json, "z_loss", 0, 1000, 0, &w[HD_LEARN_Z], file, err));
     HD_TRY(hd_json_real_or(d, "weight", 0, 1000, 0.3, &w[HD_LEARN_DRAFT], file, err));
     return hd_json_real_or(d, "confidence", 0, 1000, 0.1, &w[HD_LEARN_CONFIDENCE], file, err);
 }

@@ -87,7 +87,7 @@ int hd_trainer_plan(const struct hd_model *m, const struct hd_trainer_hp *hp, st
     HD_TRY(step_cost(m, hp, &c, err));
     plan->flops = c.flops;
     plan->step = 2 * (c.arena_peak + c.layer_peak) + (c.arena_peak + c.layer_peak) / 32;
-    plan->kept = (c.arena_peak + c.layer_peak) * 3 / 2 + 2 * c.layer_in;  /* what is overwritten, and scratch: they grow as they must; as measured */
+    plan->kept = c.arena_peak * 3 / 2 + 2 * c.layer_peak + 3 * c.layer_in;  /* what is overwritten, and scratch: they grow as they must; as measured */
     plan->weights = hd_params_bytes(m);
     plan->optim = hd_optim_bytes(m, &hp->optim);
     plan->cache = 2 * hd_cache_spec_bytes(&m->spec, 2 * hp->batch_tokens, most_sequences(hp));

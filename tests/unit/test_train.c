@@ -139,7 +139,7 @@ static void step_again(const char *name, const char *model, const char *data, bo
     const char *config;
     double lr;
 
-    snprintf(more, sizeof more, ", \"steps\": 9, \"indexer\": {\"dense\": %s}, \"recompute\": %s", strstr(name, "dense") ? "true" : "false", again ? "true" : "false");
+    snprintf(more, sizeof more, ", \"steps\": 9, \"z_loss\": 0.001, \"indexer\": {\"dense\": %s}, \"recompute\": %s", strstr(name, "dense") ? "true" : "false", again ? "true" : "false");
     config = write_config(name, model, data, more);
     remove_state(config);
     assert_ok(hd_train_run_prepare(r, config, false, 2, &test_err));
@@ -148,7 +148,7 @@ static void step_again(const char *name, const char *model, const char *data, bo
         struct hd_step_result s;
 
         assert_ok(hd_train_run_step(r, &s, &lr, &test_err));
-        a->loss = s.loss + s.aux + s.learnt[0] + s.learnt[1] + s.learnt[2];
+        a->loss = s.loss + s.aux + s.learnt[HD_LEARN_INDEX] + s.learnt[HD_LEARN_DRAFT] + s.learnt[HD_LEARN_CONFIDENCE] + s.learnt[HD_LEARN_Z];
     }
     assert_ok(hd_loader_next(&r->loader, &r->batch, false, &test_err));
     assert_ok(hd_trainer_batch(&r->trainer, &r->batch, &test_err));
@@ -213,6 +213,86 @@ static void test_again(void **state)
     check_again("again-v4.json", v4);
     check_again("again-v41.json", v41);
     check_again("again-v41-dense.json", v41);
+}
+
+/* ---- gradients of several batches add up to that of one that holds them all ---- */
+
+/* Sequences from..to of a batch as one of its own. */
+static struct hd_batch some_of(const struct hd_batch *b, int64_t from, int64_t to, struct hd_span *span)
+{
+    int64_t first = b->span[from].tok0, end = b->span[to - 1].tok0 + b->span[to - 1].n_tok;
+    struct hd_batch one = *b;
+
+    for (int64_t i = from; i < to; i++)
+        span[i - from] = (struct hd_span){.tok0 = b->span[i].tok0 - first, .n_tok = b->span[i].n_tok};
+    one.span = span;
+    one.n_seq = to - from;
+    one.n_tok = end - first;
+    one.id += first;
+    one.pos += first;
+    one.target += first;
+    one.n_target = 0;
+    for (int64_t t = 0; t < one.n_tok; t++)
+        one.n_target += one.target[t] >= 0;
+    return one;
+}
+
+/* Gradients are there; how far they are from g, of its length. */
+static double distance(const struct hd_params *ps, const float *g)
+{
+    double far = 0, length = 0;
+
+    for (size_t i = 0; i < ps->n_float; i++) {
+        far += ((double)ps->grad[i] - (double)g[i]) * ((double)ps->grad[i] - (double)g[i]);
+        length += (double)g[i] * (double)g[i];
+    }
+    assert_true(length > 0);
+    return sqrt(far / length);
+}
+
+static void check_sum(const char *name, const char *model)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    struct hd_trainer *t = &r->trainer;
+    char *data = tmp_path("sum.txt");
+    struct hd_span span[512];
+    const char *config;
+    double loss, learnt;
+    float *g;
+
+    write_text(data, 200);
+    config = write_config(name, model, data, ", \"steps\": 5, \"z_loss\": 0.01, \"draft\": {\"weight\": 0}");
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 2, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    assert_ok(hd_loader_next(&r->loader, &r->batch, false, &test_err));
+    assert_true(r->batch.n_seq >= 4);
+    assert_ok(hd_trainer_batch(t, &r->batch, &test_err));
+    loss = t->loss + t->aux;
+    learnt = t->learnt[HD_LEARN_Z] + t->learnt[HD_LEARN_INDEX];
+    assert_non_null(g = hd_malloc(t->ps.n_float * sizeof *g));
+    memcpy(g, t->ps.grad, t->ps.n_float * sizeof *g);
+    memset(t->ps.grad, 0, t->ps.n_float * sizeof *g);
+    t->loss = t->aux = 0;
+    memset(t->learnt, 0, sizeof t->learnt);
+    for (int64_t i = 0; i < 3; i++) {
+        struct hd_batch part = some_of(&r->batch, r->batch.n_seq * i / 3, r->batch.n_seq * (i + 1) / 3, span);
+
+        assert_ok(hd_trainer_batch(t, &part, &test_err));
+    }
+    if (!(distance(&t->ps, g) < 2e-6) || fabs(t->loss + t->aux - loss) > 1e-6 * loss || fabs(t->learnt[HD_LEARN_Z] + t->learnt[HD_LEARN_INDEX] - learnt) > 1e-5 * learnt)
+        fail_msg("%s: the gradient of three batches is %.2g away from that of all at once; losses %.7g and %.7g, others %.7g and %.7g", name, distance(&t->ps, g), t->loss + t->aux, loss,
+                 t->learnt[HD_LEARN_Z] + t->learnt[HD_LEARN_INDEX], learnt);
+    hd_free(g);
+    hd_train_run_close(r);
+    hd_free(r);
+}
+
+static void test_sum(void **state)
+{
+    check_sum("sum-llama.json", llama);
+    check_sum("sum-v3.json", v3);
+    check_sum("sum-v41.json", v41);
 }
 
 /* ---- what learns beside the logits, in whole models ---- */
@@ -887,7 +967,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41), cmocka_unit_test(test_again), cmocka_unit_test(test_plan),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_export),
+        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41), cmocka_unit_test(test_again), cmocka_unit_test(test_sum), cmocka_unit_test(test_plan),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_export),
         cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
     };
 
