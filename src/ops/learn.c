@@ -35,7 +35,8 @@ void hd_index_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
     const struct hd_attend_sel_hp *a = &hp->attend;
 
     if (!hd_require(s, hd_rows(iq) == b->n_tok && hd_cols(iq) == hp->index_heads * hp->index_dim && hd_cols(wt) == hp->index_heads && hd_rows(wt) == b->n_tok, HD_OP_INDEX_LOSS, iq, wt) ||
-        !hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == a->n_head * a->head_dim && hd_cols(kv) == a->head_dim && hd_rows(kv) == b->n_tok, HD_OP_INDEX_LOSS, q, kv) ||
+        !hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == a->n_head * a->head_dim && (kv ? hd_cols(kv) == a->head_dim && hd_rows(kv) == b->n_tok : !a->window), HD_OP_INDEX_LOSS, q,
+                    kv ? kv : q) ||
         !hd_require(s, hd_rows(out) == b->n_tok && hd_cols(out) == 1 && a->part_entry >= 0 && (!sel || hd_rows(sel) == b->n_tok), HD_OP_INDEX_LOSS, out, q))
         return;
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_INDEX_LOSS,

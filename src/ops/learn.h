@@ -36,7 +36,7 @@ void hd_learn_loss(struct hd_stream *s, enum hd_learn_kind kind, const struct hd
 /* out = x, and no gradient passes. */
 void hd_detach(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x);
 
-/* out[T, 1] = KL(p, softmax(I)) over the entries that hd_attend_sel() with hp and sel would see, 0 where target is -1 or there is none: p = the attention on them
+/* kv and sink: NULL without a window, without a sink. out[T, 1] = KL(p, softmax(I)) over the entries that hd_attend_sel() with hp and sel would see, 0 where target is -1 or there is none: p = the attention on them
  * of q and kv, summed over heads, as shares of their sum; I = sum_h wt[h] relu(iq[h] . key). Gradients: iq, wt and the keys of part_key. */
 struct hd_index_loss_hp {
     struct hd_attend_sel_hp attend;

@@ -279,7 +279,7 @@ static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
     }
     if (!resume && r->c.init)
         HD_TRY(take_init(r, err));
-    HD_TRY(hd_model_open(&r->m, r->c.out, HD_KV_F32, 0, err));
+    HD_TRY(hd_model_open(&r->m, r->c.out, HD_KV_F32, HD_MODEL_LEARN, err));
     r->opened = true;
     HD_TRY(take_classes(r, err));
     if (r->c.task.n_stage)

@@ -17,6 +17,14 @@ static const char v3[] = "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"mod
                          "\"routed_scaling_factor\": 1.5, \"scoring_func\": \"sigmoid\", \"topk_method\": \"noaux_tc\", \"norm_topk_prob\": true, \"rms_norm_eps\": 1e-6, "
                          "\"max_position_embeddings\": 128, \"rope_theta\": 10000, \"tie_word_embeddings\": false, \"num_nextn_predict_layers\": 0, \"moe_layer_freq\": 1, \"hidden_act\": \"silu\"}";
 
+/* V3.2: the same with an indexer, and an MTP module. */
+static const char v32[] = "{\"architectures\": [\"DeepseekV32ForCausalLM\"], \"model_type\": \"deepseek_v32\", \"hidden_size\": 32, \"intermediate_size\": 64, \"moe_intermediate_size\": 16, "
+                          "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 2, \"q_lora_rank\": 16, \"kv_lora_rank\": 16, \"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 8, "
+                          "\"v_head_dim\": 8, \"n_routed_experts\": 8, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, \"first_k_dense_replace\": 1, \"n_group\": 2, \"topk_group\": 1, "
+                          "\"routed_scaling_factor\": 1.5, \"scoring_func\": \"sigmoid\", \"topk_method\": \"noaux_tc\", \"norm_topk_prob\": true, \"rms_norm_eps\": 1e-6, \"index_n_heads\": 2, "
+                          "\"index_head_dim\": 16, \"index_topk\": 8, \"max_position_embeddings\": 128, \"rope_theta\": 10000, \"tie_word_embeddings\": false, \"num_nextn_predict_layers\": 1, "
+                          "\"moe_layer_freq\": 1, \"hidden_act\": \"silu\"}";
+
 static const char v41[] = "{\"architectures\": [\"DeepseekV41ForCausalLM\"], \"model_type\": \"deepseek_v41\", \"text_config\": {\"hidden_size\": 32, \"moe_intermediate_size\": 16, \"num_hidden_layers\": 4, "
                           "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16, \"qk_rope_head_dim\": 8, \"q_lora_rank\": 16, \"o_lora_rank\": 8, \"o_groups\": 2, \"swiglu_limit\": 10.0, "
                           "\"rms_norm_eps\": 1e-6, \"max_position_embeddings\": 1024, \"n_routed_experts\": 4, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, \"scoring_func\": \"sqrtsoftplus\", "
@@ -210,6 +218,7 @@ static void test_again(void **state)
 {
     check_again("again-llama.json", llama);
     check_again("again-v3.json", v3);
+    check_again("again-v32.json", v32);
     check_again("again-v4.json", v4);
     check_again("again-v41.json", v41);
     check_again("again-v41-dense.json", v41);
@@ -311,6 +320,8 @@ static double n_layer_of(const struct hd_train_run *r)
     size_t i;
     json_t *v;
 
+    if (json_object_get(r->c.model, "index_topk") && !json_object_get(r->c.model, "compress_ratios"))
+        return 3;                     /* V3.2: every layer, the MTP module's too */
     json_array_foreach(json_object_get(c ? c : r->c.model, "compress_ratios"), i, v)
         n += c ? json_integer_value(v) > 0 : json_integer_value(v) == 4;
     return n;
@@ -388,6 +399,8 @@ static void test_learnt(void **state)
     check_slope("slope-v41-d.json", v41, HD_LEARN_DRAFT, ".markov_head.");
     check_slope("slope-v41-e.json", v41, HD_LEARN_DRAFT, "mtp.0.");
     check_slope("slope-v41-c.json", v41, HD_LEARN_CONFIDENCE, ".confidence_head.");
+    check_slope("slope-v32-i.json", v32, HD_LEARN_INDEX, ".indexer.");
+    check_slope("slope-v32-d.json", v32, HD_LEARN_DRAFT, ".eh_proj.");
     check_slope("slope-v4-i.json", v4, HD_LEARN_INDEX, ".indexer.");
     check_slope("slope-v4-d.json", v4, HD_LEARN_DRAFT, "mtp.1.");
 }
