@@ -206,7 +206,7 @@ static int read_balance(struct hd_train_config *c, const char *file, struct hd_e
     if (strcmp(rule, "share") && strcmp(rule, "sign"))
         return hd_err_set(err, HD_ERR_FORMAT, "%s: balance.rule: found \"%.40s\"; expected share or sign", file, rule);
     c->hp.bias_sign = !strcmp(rule, "sign");
-    HD_TRY(hd_json_real_or(b, "bias_speed", 0, 1, c->hp.bias_sign ? 1e-3 : 1e-2, &c->hp.bias_speed, file, err));
+    HD_TRY(hd_json_real_or(b, "bias_speed", 0, 1, c->hp.bias_sign ? 1e-3 : 3e-2, &c->hp.bias_speed, file, err));
     HD_TRY(hd_json_bool_or(b, "follow_lr", false, &c->bias_follows, file, err));
     return hd_json_real_or(b, "loss", 0, 10, 1e-4, &c->hp.balance, file, err);
 }
