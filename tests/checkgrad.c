@@ -217,6 +217,28 @@ static void ref_xent(const struct trial *t, const double *const *in, double *out
     }
 }
 
+/* The same, and the z-loss. */
+static int run_z(struct trial *t, struct hd_stream *s)
+{
+    static struct hd_learn learn;
+
+    learn = (struct hd_learn){.weight = {[HD_LEARN_Z] = 1}};
+    s->learn = &learn;
+    run_xent(t, s);
+    t->out[1] = (struct hd_tensor *)learn.loss[0].loss;
+    return 2;
+}
+
+static void ref_z(const struct trial *t, const double *const *in, double *out)
+{
+    ref_xent(t, in, out);
+    for (int64_t i = 0; i < rows(t, 0); i++) {
+        double z = out[i] + (t->list[i] < 0 ? 0 : dot(cols(t, 0), in[0] + i * cols(t, 0), in[1] + t->list[i] * cols(t, 0)));
+
+        out[rows(t, 0) + i] = t->list[i] < 0 ? 0 : z * z;
+    }
+}
+
 /* ---- row ops ---- */
 
 static int run_rmsnorm(struct trial *t, struct hd_stream *s)
@@ -642,7 +664,7 @@ static int run_index_loss(struct trial *t, struct hd_stream *s)
         for (int64_t k = 0; k < n[4]; k++)
             t->list[i * n[4] + k] = (int32_t)((t->pos[i] + 1) / n[3] - 1 - 2 * k < 0 ? -1 : (t->pos[i] + 1) / n[3] - 1 - 2 * k);
     }
-    hd_index_loss(s, o, &t->in[0], &t->in[1], fixed(s, T, n[0] * n[1], 0.9), fixed(s, T, n[1], 1.3), n[4] ? list_of(t, s, n[4]) : NULL, fixed(s, 1, n[0], 0.4), &t->b, t->ids, &hp);
+    hd_index_loss(s, o, &t->in[0], &t->in[1], fixed(s, T, n[0] * n[1], 0.9), n[2] ? fixed(s, T, n[1], 1.3) : NULL, n[4] ? list_of(t, s, n[4]) : NULL, fixed(s, 1, n[0], 0.4), &t->b, t->ids, &hp);
     return one(t, o);
 }
 
@@ -982,6 +1004,8 @@ static const struct grad_case cases[] = {
     {"xent", run_xent, ref_xent, .shape = {{6, 5}, {9, 5}}},
     {"xent, one token", run_xent, ref_xent, .shape = {{1, 8}, {3, 8}}},
     {"xent, in rounds", run_xent, ref_xent, .shape = {{70, 4}, {20000, 4}}},
+    {"xent, z-loss", run_z, ref_z, .shape = {{6, 5}, {9, 5}}},
+    {"xent, z-loss, in rounds", run_z, ref_z, .shape = {{70, 4}, {20000, 4}}},
     {"group_matmul", run_group, ref_group, .shape = {{5, 12}, {14, 4}}, .n = {3, 5, 1, 3}},
     {"group_matmul, one token", run_group, ref_group, .shape = {{1, 16}, {6, 8}}, .n = {2, 3, 0, 3}},
     {"absorb", run_absorb, ref_absorb, .shape = {{5, 21}, {24, 6}}, .n = {3, 4, 8, 3}},
@@ -1033,6 +1057,7 @@ static const struct grad_case cases[] = {
     {"attend_sel, no group complete", run_sel, ref_sel, .shape = {{5, 12}, {5, 6}, {0, 6}, {1, 2}}, .n = {2, 6, 3, 4}, .f = {0.6f}, .len = {3, 2}},
     {"attend_sel, many rounds", run_sel, ref_sel, .shape = {{90, 36}, {90, 12}, {22, 12}, {1, 3}}, .n = {3, 12, 16, 4, 5}, .f = {0.6f}, .len = {70, 20}},
     {"index_loss, all", run_index_loss, ref_index_loss, .shape = {{12, 8}, {12, 2}, {5, 4}}, .n = {3, 8, 3, 2, 0, 2, 4}, .f = {0.6f}, .len = {5, 1, 6}},
+    {"index_loss, no window", run_index_loss, ref_index_loss, .shape = {{12, 8}, {12, 2}, {12, 4}}, .n = {3, 8, 0, 1, 3, 2, 4}, .f = {0.6f}, .len = {5, 1, 6}},
     {"index_loss, selected", run_index_loss, ref_index_loss, .shape = {{17, 12}, {17, 2}, {17, 6}}, .n = {2, 6, 3, 1, 2, 2, 6}, .f = {0.6f}, .len = {12, 5}},
     {"index_loss, many rounds", run_index_loss, ref_index_loss, .shape = {{90, 24}, {90, 3}, {22, 8}}, .n = {3, 12, 16, 4, 5, 3, 8}, .f = {0.6f}, .len = {70, 20}},
     {"attend_block", run_block, ref_block, .shape = {{9, 16}, {9, 8}, {11, 8}, {1, 2}}, .n = {2, 8, 4, 3}, .f = {0.6f}, .len = {7, 4}},

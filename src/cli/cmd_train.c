@@ -70,6 +70,8 @@ static int print_plan(const struct progress *p, bool preview, struct hd_err *err
         print_preview(&r->train, r->tok, p->tty);
     fprintf(stderr, "needs %s: weights and gradients %s, optimiser %s, a step %s, cache %s; %s are free\n", hd_fmt_bytes(total, plan->total), hd_fmt_bytes(w, plan->weights),
             hd_fmt_bytes(o, plan->optim), hd_fmt_bytes(s, plan->step + plan->kept), hd_fmt_bytes(c, plan->cache), hd_fmt_bytes(free_now, hd_mem_available()));
+    if (r->c.hp.again)
+        fprintf(stderr, "layers are computed again on the way back%s\n", r->c.again_if_needed ? ": what they make would not fit otherwise" : "");
     if (p->peak_gflops > 0)
         fprintf(stderr, "%lld steps of %lld tokens, %.3g TFLOP each: %.0f minutes at half of the FMA probe's %.0f GF/s\n", (long long)r->c.schedule.n_step,
                 (long long)r->c.step_tokens, 3e-12 * plan->flops * (double)r->c.step_tokens / (double)r->c.hp.batch_tokens,
@@ -84,7 +86,7 @@ static void print_step(const struct progress *p, const struct hd_step_result *s,
     const struct hd_train_run *r = &p->r;
     double gflops = 1e-9 * s->flops / seconds, mean = p->took / (double)(r->step - p->first_step);
     int64_t left = (int64_t)(mean * (double)(r->c.schedule.n_step - r->step)), left_max = (int64_t)(60 * r->c.schedule.minutes - r->seconds - (hd_now() - r->since));
-    static const char *const kind[HD_LEARN_KINDS] = {"index", "draft", "confidence"};
+    static const char *const kind[HD_LEARN_KINDS] = {"index", "draft", "confidence", "z"};
     char share[32] = "", vio[32] = "", learnt[192] = "";
 
     if (r->c.schedule.minutes > 0 && left_max < left)
@@ -92,7 +94,7 @@ static void print_step(const struct progress *p, const struct hd_step_result *s,
     if (p->peak_gflops > 0)
         snprintf(share, sizeof share, " (%.0f %% of peak)", 100 * gflops / p->peak_gflops);
     if (r->trainer.balance.n_gate)
-        snprintf(vio, sizeof vio, "  maxvio %.2f", s->max_vio);
+        snprintf(vio, sizeof vio, "  maxvio %.2f (lately %.2f)", s->max_vio, s->max_vio_window);
     for (int k = 0; k < HD_LEARN_KINDS; k++)
         if (s->learnt[k] != 0)
             snprintf(learnt + strlen(learnt), sizeof learnt - strlen(learnt), "  %s %.4f", kind[k], s->learnt[k]);
@@ -164,17 +166,19 @@ static int show_sample(const struct progress *p, struct hd_err *err)
 /* Validation; best: it was the least so far. */
 static int evaluate(struct progress *p, bool *best, struct hd_err *err)
 {
-    double loss, bits;
-    char beside[48] = "";
+    struct hd_eval_result e;
+    char beside[48] = "", vio[32] = "";
 
-    HD_TRY(hd_train_run_eval(&p->r, &loss, &bits, err));
-    hd_train_log_eval(&p->log, &p->r, loss, bits);
+    HD_TRY(hd_train_run_eval(&p->r, &e, err));
+    hd_train_log_eval(&p->log, &p->r, &e);
     if (p->log.ngram > 0)
         snprintf(beside, sizeof beside, " (%d-grams %.4f)", p->r.c.ngram, p->log.ngram);
-    if ((*best = loss < p->r.best))
-        p->r.best = loss;
+    if (p->r.trainer.seen.n_gate)
+        snprintf(vio, sizeof vio, "  maxvio %.3f", e.max_vio);
+    if ((*best = e.loss < p->r.best))
+        p->r.best = e.loss;
     if (!p->quiet)
-        fprintf(stderr, "%sstep %lld  validation loss %.4f%s  %.4f bits per byte%s\n", p->tty ? "\r\033[K" : "", (long long)p->r.step, loss, beside, bits, *best ? "  (best so far)" : "");
+        fprintf(stderr, "%sstep %lld  validation loss %.4f%s  %.4f bits per byte%s%s\n", p->tty ? "\r\033[K" : "", (long long)p->r.step, e.loss, beside, e.bits_per_byte, vio, *best ? "  (best so far)" : "");
     return HD_OK;
 }
 

@@ -503,6 +503,7 @@ static void enter(struct hd_stream *s, const struct v4 *d, const struct hd_mhc_w
 /* next: the layer whose experts may be read ahead, or NULL. */
 static void layer_run(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct layer *next, const struct hd_ragged *b, int layer, struct work *k)
 {
+    hd_layer_begin(s, k->x);
     enter(s, d, &l->hc_attn, &l->attn_norm, "attn", layer, k);
     hd_attn_csa(s, &d->attn, &l->attn, l->ratio, l->part0, &k->st, k->u, k->y, layer);
     hd_mhc_post(s, k->x, k->y, k->mix, d->mhc.n_hc);
@@ -513,6 +514,7 @@ static void layer_run(struct hd_stream *s, const struct v4 *d, const struct laye
     hd_mhc_post(s, k->x, k->y, k->mix, d->mhc.n_hc);
     hd_bf16(s, k->x);
     hd_trace(s, k->x, "layers.%d.stream", layer);
+    hd_layer_end(s);
 }
 
 /* u[n, D] = the streams of x collapsed for the head; then logits. */

@@ -397,6 +397,7 @@ static void layer_run(struct hd_stream *s, const struct v41 *d, const struct lay
     hd_mhc_post(s, k->x, k->y, k->mix_f, d->mhc.n_hc);
     hd_bf16(s, k->x);
     hd_trace(s, k->x, "layers.%d.stream", layer);
+    hd_layer_end(s);
 }
 
 static void head(struct hd_stream *s, const struct v41 *d, const struct hd_tensor *norm, struct hd_tensor *y, struct hd_tensor *logits)
@@ -436,6 +437,7 @@ static void draft_stages(struct hd_stream *s, const struct v41 *d, const struct 
     for (int i = 0; i < d->n_draft; i++) {
         const struct layer *l = &d->draft[i];
 
+        hd_layer_begin(s, k->x);
         enter(s, d, &l->hc_attn, &l->attn_norm, "attn", (int)d->n_layer + i, k->mix_a, i ? k->mix_f : NULL, k);
         layer_run(s, d, l, NULL, &d->draft_moe, b, (int)d->n_layer + i, k);
         hd_trace(s, k->x, "draft.stage.%d", i);
@@ -514,6 +516,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     for (int64_t i = 0; i < d->n_layer; i++) {
         const struct layer *l = &d->layer[i];
 
+        hd_layer_begin(s, k.x);
         if (hd_engram_index(&d->engram, i) >= 0)
             hd_engram_add(s, &d->engram, &l->engram, hd_engram_index(&d->engram, i), b, hc, d->norm_eps, d->attn.act_block, k.x, class);
         if (taps && hd_dspark_tap(&d->spark, i) >= 0)

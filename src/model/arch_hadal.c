@@ -497,6 +497,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
         const struct layer *l = &d->layer[i];
         int memory = hd_engram_index(&d->engram, i);
 
+        hd_layer_begin(s, x.x);
         if (memory >= 0)
             hd_engram_add(s, &d->engram, &l->engram, memory, b, d->mhc.n_hc, d->norm_eps, 0, x.x, class);
         hd_streams_enter(s, &x, &l->hc_attn, u);
@@ -516,6 +517,7 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
             hd_moe_block(s, &d->moe, &l->moe, i + 1 < d->n_layer && !l[1].dense ? &l[1].moe : NULL, b, u, y, i);
         hd_streams_leave(s, &x, y);
         hd_trace(s, x.x, "layers.%d.stream", i);
+        hd_layer_end(s);
     }
     hd_engram_done(s, &d->engram, b, class, b->encode ? d->csa2.decoder + 1 : d->n_layer);
     if (n_out == 0 || b->encode)

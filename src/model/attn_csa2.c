@@ -222,7 +222,7 @@ static void choose(struct hd_stream *s, const struct hd_csa2_hp *hp, const struc
                              .block = hp->cand_block, .n_block = hp->n_cand, .row_bytes = packed_bytes(row_of(hp, ROW_KEY))};
     bool behind = hp->cand_source >= 0 && layer > hp->cand_source && all[layer].owner == all[hp->cand_source].owner;
     struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
+    struct hd_tensor *q = hd_new_kept(s, HD_F32, n, hp->index_heads * dim), *wt = hd_new_kept(s, HD_F32, n, hp->index_heads);      /* while the indexer learns, of the layers behind too */
 
     hd_linear(s, q, hd_learn_input(s, qr), &w->index_wq_b, hp->act_block);
     rotate(s, q, st->rope_comp, dim, hp->rope_dim, false);

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "ops/learn.h"
+
 #define DIM_MAX ((int64_t)1 << 24)
 
 static double mscale(double factor, double m)
@@ -91,20 +93,25 @@ void hd_mla_keep(struct hd_stream *s, const struct hd_mla_hp *hp, const struct h
         keep_index_keys(s, hp, w, b, rope, part0 + 1, x);
 }
 
+/* index: the indexer's queries and weights, for its loss. NULL while it learns over all tokens: attention sees them all. */
 static struct hd_tensor *select_tokens(struct hd_stream *s, const struct hd_mla_hp *hp, const struct hd_mla_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope,
-                                       int part, const struct hd_tensor *x, const struct hd_tensor *qr, int layer)
+                                       int part, const struct hd_tensor *x, const struct hd_tensor *qr, int layer, struct hd_tensor *index[2])
 {
     int64_t n = hd_rows(x), dim = hp->index_dim;
     struct hd_index_hp ih = {.n_head = hp->index_heads, .head_dim = dim, .ratio = 1, .top_k = hp->index_top_k, .ascending = true, .row_bytes = hp->native ? 2 * dim : 0};
-    struct hd_tensor *sel = hd_new(s, HD_I32, n, hp->index_top_k);
+    struct hd_tensor *sel = hd_new(s, HD_I32, n, hp->index_top_k), *q, *wt;
     struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *q = hd_new(s, HD_F32, n, hp->index_heads * dim), *wt = hd_new(s, HD_F32, n, hp->index_heads);
 
-    hd_matmul(s, q, qr, &w->index_q_b);
+    x = hd_learn_input(s, x);
+    index[0] = q = hd_new(s, HD_F32, n, hp->index_heads * dim);
+    index[1] = wt = hd_new(s, HD_F32, n, hp->index_heads);
+    hd_matmul(s, q, hd_learn_input(s, qr), &w->index_q_b);
     hd_rope(s, q, rope, dim, false);
     keep_index_keys(s, hp, w, b, rope, part, x);
     hd_matmul(s, wt, x, &w->index_weights);
     hd_scale(s, wt, (float)(1 / sqrt((double)dim) / sqrt((double)hp->index_heads)));
+    if (hd_learn_dense(s))
+        return NULL;
     hd_index(s, sel, q, wt, b, part, &ih, NULL, NULL);
     hd_trace(s, sel, "layers.%d.attn.selected", layer);
     hd_stream_rewind(s, mark);
@@ -132,7 +139,7 @@ void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct h
 {
     int64_t n = hd_rows(x), H = hp->n_head, qd = hp->nope_dim + hp->rope_dim, wide = hp->kv_rank + hp->rope_dim;
     struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *q = hd_new(s, HD_F32, n, H * qd), *ql = hd_new(s, HD_F32, n, H * wide), *sel = NULL, *qr = NULL, *u, *o;
+    struct hd_tensor *q = hd_new(s, HD_F32, n, H * qd), *ql = hd_new(s, HD_F32, n, H * wide), *sel = NULL, *qr = NULL, *index[2] = {NULL, NULL}, *u, *o;
     struct hd_attend_sel_hp ah = {.n_head = H, .head_dim = wide, .window = 0, .ratio = 1, .part_window = -1, .part_entry = part0, .scale = hp->scale, .value_dim = hp->kv_rank,
                                   .row_bytes = hp->native ? 2 * wide : 0};
 
@@ -148,8 +155,10 @@ void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct h
     hd_rope_at(s, q, rope, qd, hp->rope_interleaved, hp->nope_dim, false);
     keep_latents(s, hp, w, b, rope, part0, x, layer);
     if (hp->index_heads)
-        sel = select_tokens(s, hp, w, b, rope, part0 + 1, x, qr, layer);
+        sel = select_tokens(s, hp, w, b, rope, part0 + 1, x, qr, layer, index);
     absorb_keys(s, hp, w, ql, q);
+    if (hp->index_heads && hd_learns(s, HD_LEARN_INDEX))
+        hd_learn_index(s, index[0], index[1], ql, NULL, sel, NULL, b, &(struct hd_index_loss_hp){ah, hp->index_heads, hp->index_dim, part0 + 1});
     u = hd_new(s, HD_F32, n, H * hp->kv_rank);
     hd_attend_sel(s, u, ql, NULL, sel, NULL, b, &ah);
     o = hd_new(s, HD_F32, n, H * hp->v_dim);

@@ -213,6 +213,7 @@ struct hd_tensor *hd_decoder_forward(const struct hd_model *m, struct hd_stream 
         struct hd_gqa_hp hp = d->attn;
 
         hp.window = w->window;
+        hd_layer_begin(s, x);
         hd_rmsnorm(s, norm, x, &w->attn_norm, d->norm_eps);
         hd_trace(s, norm, "layers.%d.attn_norm", (int)i);
         hd_attn_gqa(s, &hp, &w->attn, b, rope, (int)(2 * i), norm, y, (int)i);
@@ -223,6 +224,7 @@ struct hd_tensor *hd_decoder_forward(const struct hd_model *m, struct hd_stream 
         hd_trace(s, y, "layers.%d.ffn_out", (int)i);
         hd_add(s, x, x, y);
         hd_trace(s, x, "layers.%d.out", (int)i);
+        hd_layer_end(s);
     }
     if (n_out == 0)
         return logits;

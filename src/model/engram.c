@@ -194,7 +194,7 @@ void hd_engram_add(struct hd_stream *s, const struct hd_engram *e, const struct 
 {
     int64_t n = e->n_order * e->n_head;
     struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *rows = hd_new(s, HD_I32, b->n_tok, n), *in = hd_new(s, HD_F32, b->n_tok, n * e->dim), *kv = hd_new(s, HD_F32, b->n_tok, hd_cols(x) / n_hc * (n_hc + 1));
+    struct hd_tensor *rows = hd_new_kept(s, HD_I32, b->n_tok, n), *in = hd_new(s, HD_F32, b->n_tok, n * e->dim), *kv = hd_new(s, HD_F32, b->n_tok, hd_cols(x) / n_hc * (n_hc + 1));
 
     hd_ngram_rows(s, rows, class, b, e->part_ngram, &e->ngram[index]);
     hd_table(s, in, rows, &w->embed);

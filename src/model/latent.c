@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ops/learn.h"
+
 #define LAYER_MAX 1024
 #define DIM_MAX ((int64_t)1 << 24)
 
@@ -103,6 +105,9 @@ static int read_config(struct hd_model *m, struct hd_latent *d, int64_t *n_ctx, 
     HD_TRY(hd_json_int_or(c, "moe_intermediate_size", 1, DIM_MAX, d->d_ff, &d->d_expert, f, err));
     HD_TRY(hd_mla_config(a, c, f, err));
     a->native = m->kv == HD_KV_NATIVE || (m->kv == HD_KV_AUTO && json_object_get(c, "quantization_config"));
+    HD_TRY(hd_json_int_or(c, "num_nextn_predict_layers", 0, 1024, 0, &d->n_mtp, f, err));
+    if (m->wants_learn && d->n_mtp > 1)
+        return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: num_nextn_predict_layers: found %lld; expected at most 1 to train", f, (long long)d->n_mtp);
     HD_TRY(hd_json_int_or(c, "n_routed_experts", 1, 4096, 1, &g->n_expert, f, err));
     HD_TRY(hd_json_int_or(c, "num_experts_per_tok", 1, 64, 1, &g->n_used, f, err));
     HD_TRY(hd_json_int_or(c, "n_shared_experts", 0, 64, 0, &d->n_shared, f, err));
@@ -205,7 +210,8 @@ int hd_latent_bind(struct hd_model *m, struct hd_latent *d, struct hd_err *err)
     d->kv_halves = hd_store_find(&m->store, "blk.0.attn_k_b.weight") != NULL;
     d->list[0] = (struct hd_weight_list){.row = rows, .n_row = HD_LEN(rows), .sym = d->sym, .n_sym = HD_LEN(sym), .n_layer = d->n_layer, .globals = d, .layers = d->layer,
                                       .layer_bytes = sizeof *d->layer, .n_expert = d->moe.gate.n_expert, .exists = exists, .arg = d};
-    if (m->wants_draft && hd_latent_has_mtp(m, d->n_layer))
+    m->draft_learns = m->wants_learn && (m->planned ? d->n_mtp > 0 : hd_latent_has_mtp(m, d->n_layer));
+    if (m->draft_learns || (m->wants_draft && hd_latent_has_mtp(m, d->n_layer)))
         HD_TRY(hd_latent_mtp_list(m, d, rows + N_GLOBAL, HD_LEN(rows) - N_GLOBAL, err));
     set_aside(&m->store, d->n_layer + d->list[1].n_layer);
     HD_TRY(hd_bind_lists(&m->store, d->list, 2, &m->arena, m->planned, err));
@@ -226,7 +232,7 @@ int hd_latent_bind(struct hd_model *m, struct hd_latent *d, struct hd_err *err)
         d->layer[i].part0 = n;
         n += hd_mla_parts(a, (int)i, part + n);
     }
-    if (m->draft.depth)
+    if (m->draft.depth || m->draft_learns)
         n += hd_latent_mtp_parts(d, n, part + n);
     m->spec = (struct hd_cache_spec){n, part};
     return HD_OK;
@@ -237,6 +243,7 @@ void hd_latent_layer_run(struct hd_stream *s, const struct hd_latent *d, int lay
 {
     const struct hd_latent_layer *l = &d->layer[layer];
 
+    hd_layer_begin(s, z);
     hd_rmsnorm(s, u, z, &l->attn_norm, d->norm_eps);
     hd_attn_mla(s, &d->attn, &l->attn, b, rope, l->part0, u, y, layer);
     hd_add(s, z, z, y);
@@ -247,6 +254,7 @@ void hd_latent_layer_run(struct hd_stream *s, const struct hd_latent *d, int lay
         hd_moe_block(s, &d->moe, &l->moe, layer + 1 < d->n_layer && !l[1].dense ? &l[1].moe : NULL, b, u, y, layer);
     hd_add(s, z, z, y);
     hd_trace(s, z, "layers.%d.out", layer);
+    hd_layer_end(s);
 }
 
 struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)
@@ -263,6 +271,8 @@ struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *
         hd_latent_layer_run(s, d, (int)i, b, rope, x, u, y);
     if (m->draft.depth)
         hd_latent_mtp_keep(s, d, b, x);
+    if (m->draft_learns && hd_learns(s, HD_LEARN_DRAFT))
+        hd_latent_mtp_learn(s, d, b, x, rope);
     if (n_out == 0)
         return logits;
     last = hd_new(s, HD_F32, n_out, D);

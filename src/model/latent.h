@@ -26,6 +26,7 @@ struct hd_latent_layer {
 
 struct hd_latent {
     int64_t n_layer, d_model, n_vocab, d_ff, d_expert, n_shared;
+    int64_t n_mtp;                                    /* that the config tells of */
     float norm_eps, rope_scale;
     struct hd_mla_hp attn;
     struct hd_moe_block_hp moe;
@@ -60,6 +61,8 @@ int hd_latent_mtp_list(struct hd_model *m, struct hd_latent *d, const struct hd_
 int hd_latent_mtp_parts(struct hd_latent *d, int first, struct hd_cache_part *part);
 /* What the module keeps of the tokens of a step; x[T, D]: what the last layer gave. */
 void hd_latent_mtp_keep(struct hd_stream *s, const struct hd_latent *d, const struct hd_ragged *b, const struct hd_tensor *x);
+/* The module's loss at every token of whole sequences. rope: the batch's. */
+void hd_latent_mtp_learn(struct hd_stream *s, const struct hd_latent *d, const struct hd_ragged *b, const struct hd_tensor *x, const struct hd_tensor *rope);
 void hd_latent_draft(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out);
 void hd_latent_each_draft(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
 

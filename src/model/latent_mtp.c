@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "model/latent.h"
+#include "ops/learn.h"
 
 #define DEPTH 8                       /* tokens proposed at most: behind the first one, the module is fed with its own output */
 
@@ -55,7 +56,8 @@ int hd_latent_mtp_list(struct hd_model *m, struct hd_latent *d, const struct hd_
     d->list[1].n_layer = 1;
     d->list[1].first_layer = d->n_layer;
     d->list[1].layers = &d->layer[d->n_layer];
-    m->draft = (struct hd_draft){DEPTH, 1, 0, true};
+    if (m->wants_draft)
+        m->draft = (struct hd_draft){DEPTH, 1, 0, true};
     return HD_OK;
 }
 
@@ -108,6 +110,22 @@ void hd_latent_mtp_keep(struct hd_stream *s, const struct hd_latent *d, const st
     hd_rmsnorm(s, z, z, &l->attn_norm, d->norm_eps);
     hd_mla_keep(s, &d->attn, &l->attn, slots, rope_of(s, d, slots), l->part0, z, (int)d->n_layer);
     hd_stream_rewind(s, mark);
+}
+
+/* At i it has what the model says of token i, and token i + 1, and is asked for token i + 2. Embedding and head are the model's and learn from it too. */
+void hd_latent_mtp_learn(struct hd_stream *s, const struct hd_latent *d, const struct hd_ragged *b, const struct hd_tensor *x, const struct hd_tensor *rope)
+{
+    const int32_t *target = NULL;
+    const struct hd_ragged *next = hd_ahead(s, b, 1, &target);
+    struct hd_tensor *h = hd_new(s, HD_F32, b->n_tok, d->d_model), *u = hd_new(s, HD_F32, b->n_tok, d->d_model), *y = hd_new(s, HD_F32, b->n_tok, d->d_model);
+    struct hd_tensor *loss = hd_new(s, HD_F32, b->n_tok, 1), *z;
+
+    hd_rmsnorm(s, h, x, &d->norm, d->norm_eps);
+    z = input(s, d, next, h);
+    hd_latent_layer_run(s, d, (int)d->n_layer, b, rope, z, u, y);
+    hd_rmsnorm(s, u, z, &d->layer[d->n_layer].mtp.norm, d->norm_eps);
+    hd_token_loss(s, loss, u, d->head.n_dim ? &d->head : &d->embed, target);
+    hd_learn_loss(s, HD_LEARN_DRAFT, loss, target);
 }
 
 void hd_latent_draft(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out)

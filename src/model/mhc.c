@@ -24,7 +24,7 @@ void hd_streams_enter(struct hd_stream *s, struct hd_streams *st, const struct h
         st->mix = older;
     }
     if (!st->mix)
-        st->mix = hd_new(s, HD_F32, hd_rows(u), n_hc * (2 + n_hc));
+        st->mix = hd_new_kept(s, HD_F32, hd_rows(u), n_hc * (2 + n_hc));
     hd_mhc_mix(s, st->mix, st->x, &w->fn, &w->base, &w->scale, st->hp);
     hd_mhc_pre(s, u, st->x, st->form == HD_RESIDUAL_MHC_V41 ? st->before : st->mix, n_hc);
 }

@@ -58,9 +58,10 @@ int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags
 
     memset(m, 0, sizeof *m);
     hd_arena_init(&m->arena, 0);
-    HD_TRY(hd_store_open(&m->store, path, flags & ~HD_MODEL_DRAFT, err));
+    HD_TRY(hd_store_open(&m->store, path, flags & ~(HD_MODEL_DRAFT | HD_MODEL_LEARN), err));
     m->kv = kv;
     m->wants_draft = flags & HD_MODEL_DRAFT;
+    m->wants_learn = flags & HD_MODEL_LEARN;
     m->planned = (flags & HD_STORE_PLAN) && m->store.n_entry == 0;
     if ((rc = find_arch(m, err)) < 0 || (rc = m->arch->load(m, err)) < 0) {
         hd_gguf_deepseek_explain(&m->store, err);

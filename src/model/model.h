@@ -68,14 +68,15 @@ struct hd_model {
     struct hd_cache_spec spec;
     enum hd_kv kv;                    /* chosen by the caller */
     struct hd_draft draft;
-    bool wants_draft;                 /* HD_MODEL_DRAFT */
+    bool wants_draft, wants_learn;    /* HD_MODEL_DRAFT, HD_MODEL_LEARN */
     bool draft_learns;                /* forward() has losses of the draft module where a stream asks for them (ops/learn.h) */
     int64_t shortcut;                 /* tokens of a prompt's end that need every layer; the others can do with the encoder half. 0: no halves */
     bool planned;                     /* no weights: shapes only */
     bool wants_classes;               /* take_classes() must be called before the first forward pass */
 };
 
-enum { HD_MODEL_DRAFT = 1 << 16 };    /* bring the draft module, if there is one */
+enum { HD_MODEL_DRAFT = 1 << 16,      /* bring the draft module, if there is one */
+       HD_MODEL_LEARN = 1 << 17 };    /* likewise, to be trained with the model (planned: if its config has one) */
 
 /* flags: of enum hd_store_flags, and the above. PLAN: a directory with nothing but a config.json will do; its weights have shapes and no data. */
 int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags, struct hd_err *err);

@@ -32,7 +32,8 @@ void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const s
 {
     struct hd_stream_mark mark = hd_stream_mark(s);
     int64_t n = hd_rows(x), k = hp->gate.n_used;
-    struct hd_tensor *logits = hd_new(s, HD_F32, n, hp->gate.n_expert), *idx = hd_new(s, HD_I32, n, k), *weight = hd_new(s, HD_F32, n, k), *y = NULL;
+    struct hd_tensor *logits = hd_new_kept(s, HD_F32, n, hp->gate.n_expert), *idx = hd_new_kept(s, HD_I32, n, k);      /* the trainer balances by them */
+    struct hd_tensor *weight = hd_new(s, HD_F32, n, k), *y = NULL;
 
     hd_matmul(s, logits, x, &w->gate_inp);
     hd_trace(s, logits, "layers.%d.ffn.router_logits", layer);

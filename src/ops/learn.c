@@ -35,7 +35,8 @@ void hd_index_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
     const struct hd_attend_sel_hp *a = &hp->attend;
 
     if (!hd_require(s, hd_rows(iq) == b->n_tok && hd_cols(iq) == hp->index_heads * hp->index_dim && hd_cols(wt) == hp->index_heads && hd_rows(wt) == b->n_tok, HD_OP_INDEX_LOSS, iq, wt) ||
-        !hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == a->n_head * a->head_dim && hd_cols(kv) == a->head_dim && hd_rows(kv) == b->n_tok, HD_OP_INDEX_LOSS, q, kv) ||
+        !hd_require(s, hd_rows(q) == b->n_tok && hd_cols(q) == a->n_head * a->head_dim && (kv ? hd_cols(kv) == a->head_dim && hd_rows(kv) == b->n_tok : !a->window), HD_OP_INDEX_LOSS, q,
+                    kv ? kv : q) ||
         !hd_require(s, hd_rows(out) == b->n_tok && hd_cols(out) == 1 && a->part_entry >= 0 && (!sel || hd_rows(sel) == b->n_tok), HD_OP_INDEX_LOSS, out, q))
         return;
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_INDEX_LOSS,
@@ -51,7 +52,7 @@ void hd_index_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
 void hd_learn_index(struct hd_stream *s, const struct hd_tensor *iq, const struct hd_tensor *wt, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
                     const struct hd_tensor *sink, const struct hd_ragged *b, const struct hd_index_loss_hp *hp)
 {
-    struct hd_tensor *loss = hd_new(s, HD_F32, hd_rows(q), 1);
+    struct hd_tensor *loss = hd_new_kept(s, HD_F32, hd_rows(q), 1);
 
     hd_index_loss(s, loss, iq, wt, q, kv, sel, sink, b, s->target, hp);
     hd_learn_loss(s, HD_LEARN_INDEX, loss, s->target);
@@ -114,8 +115,8 @@ const struct hd_ragged *hd_ahead(struct hd_stream *s, const struct hd_ragged *b,
     return out;
 }
 
-/* x w^T, and x2 w2^T where there is one: then the head learns nothing from it. */
-static void xent(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2, const int32_t *target)
+/* x w^T, and x2 w2^T where there is one: then the head learns nothing from it. z: the z-loss, or NULL. */
+static void xent(struct hd_stream *s, struct hd_tensor *out, struct hd_tensor *z, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2, const int32_t *target)
 {
     int64_t n = hd_rows(x), V = hd_rows(w), at_once = LOGITS_AT_ONCE / (V > 0 ? V : 1);
     struct hd_stream_mark mark = hd_stream_mark(s);
@@ -124,20 +125,29 @@ static void xent(struct hd_stream *s, struct hd_tensor *out, const struct hd_ten
     if (!hd_require(s, hd_rows(out) == n && hd_cols(out) == 1 && hd_cols(x) == hd_cols(w), HD_OP_XENT, x, w))
         return;
     s->cost.flops += 2.0 * (double)n * (double)(hd_elems(w) + (w2 ? hd_elems(w2) : 0));
-    hd_dispatch(s, &(struct hd_call){.op = HD_OP_XENT, .n_out = 1, .out = {out}, .in = {x, w, hd_new(s, HD_F32, n < at_once ? n : at_once, V), x2, w2}, .rows = target, .i = {x2 != NULL}});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_XENT, .n_out = z ? 2 : 1, .out = {out, z}, .in = {x, w, hd_new(s, HD_F32, n < at_once ? n : at_once, V), x2, w2}, .rows = target, .i = {x2 != NULL}});
     hd_stream_rewind(s, mark);
+}
+
+void hd_model_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w)
+{
+    struct hd_tensor *z = hd_learns(s, HD_LEARN_Z) ? hd_new(s, HD_F32, hd_rows(x), 1) : NULL;
+
+    xent(s, out, z, x, w, NULL, NULL, s->target);
+    if (z)
+        hd_learn_loss(s, HD_LEARN_Z, z, s->target);
 }
 
 void hd_token_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const int32_t *target)
 {
-    xent(s, out, x, w, NULL, NULL, target);
+    xent(s, out, NULL, x, w, NULL, NULL, target);
 }
 
 void hd_draft_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2,
                    const int32_t *target)
 {
     if (hd_require(s, hd_rows(x2) == hd_rows(x) && hd_cols(x2) == hd_cols(w2) && hd_rows(w2) == hd_rows(w), HD_OP_XENT, x2, w2))
-        xent(s, out, x, w, x2, w2, target);
+        xent(s, out, NULL, x, w, x2, w2, target);
 }
 
 void hd_confidence_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *z, const struct hd_tensor *loss, const int32_t *target)

@@ -11,7 +11,7 @@
 
 #include "ops/ops.h"
 
-enum hd_learn_kind { HD_LEARN_INDEX, HD_LEARN_DRAFT, HD_LEARN_CONFIDENCE, HD_LEARN_KINDS };
+enum hd_learn_kind { HD_LEARN_INDEX, HD_LEARN_DRAFT, HD_LEARN_CONFIDENCE, HD_LEARN_Z, HD_LEARN_KINDS };
 
 #define HD_LEARN_MAX 160
 
@@ -36,7 +36,7 @@ void hd_learn_loss(struct hd_stream *s, enum hd_learn_kind kind, const struct hd
 /* out = x, and no gradient passes. */
 void hd_detach(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x);
 
-/* out[T, 1] = KL(p, softmax(I)) over the entries that hd_attend_sel() with hp and sel would see, 0 where target is -1 or there is none: p = the attention on them
+/* kv and sink: NULL without a window, without a sink. out[T, 1] = KL(p, softmax(I)) over the entries that hd_attend_sel() with hp and sel would see, 0 where target is -1 or there is none: p = the attention on them
  * of q and kv, summed over heads, as shares of their sum; I = sum_h wt[h] relu(iq[h] . key). Gradients: iq, wt and the keys of part_key. */
 struct hd_index_loss_hp {
     struct hd_attend_sel_hp attend;
@@ -66,6 +66,10 @@ void hd_attend_block(struct hd_stream *s, struct hd_tensor *out, const struct hd
 /* A batch's tokens and targets shifted: id[t] is the token `ahead` places behind t, target[t] the one after that; 0 and -1 where the sequence has ended. The
  * batch that is returned lives as long as the step. */
 const struct hd_ragged *hd_ahead(struct hd_stream *s, const struct hd_ragged *b, int64_t ahead, const int32_t **target);
+
+/* What hd_logits() does while a model learns: losses against s->target; asked for HD_LEARN_Z also their z-loss, log(sum of exp(logits))^2 a row (Chowdhery et al.
+ * 2022, 5: it keeps logits from drifting). */
+void hd_model_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w);
 
 /* hd_logits() against any target[n]. */
 void hd_token_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const int32_t *target);

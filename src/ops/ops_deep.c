@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/dispatch.h"
+#include "ops/learn.h"
 #include "tensor/panel.h"
 #include "tensor/quant_q8.h"
 
@@ -326,8 +327,6 @@ void hd_swiglu(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
 
 /* ---- what a model ends with ---- */
 
-#define LOGITS_AT_ONCE ((int64_t)1 << 20)
-
 struct hd_tensor *hd_logits_new(struct hd_stream *s, int64_t n, int64_t n_vocab)
 {
     return hd_new(s, HD_F32, n, s->target ? 1 : n_vocab);
@@ -335,20 +334,12 @@ struct hd_tensor *hd_logits_new(struct hd_stream *s, int64_t n, int64_t n_vocab)
 
 void hd_logits(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w)
 {
-    int64_t n = hd_rows(x), V = hd_rows(w), at_once = LOGITS_AT_ONCE / (V > 0 ? V : 1);
-    struct hd_stream_mark mark = hd_stream_mark(s);
-
     if (!s->target) {
         hd_matmul(s, out, x, w);
         return;
     }
-    at_once = at_once < 64 ? 64 : at_once;
-    if (!hd_require(s, hd_rows(out) == n && hd_cols(out) == 1 && hd_cols(x) == hd_cols(w), HD_OP_XENT, x, w))
-        return;
-    s->cost.flops += 2.0 * (double)n * (double)hd_elems(w);
     s->cost.weight_bytes += (double)hd_tensor_bytes(w);
-    hd_dispatch(s, &(struct hd_call){.op = HD_OP_XENT, .n_out = 1, .out = {out}, .in = {x, w, hd_new(s, HD_F32, n < at_once ? n : at_once, V)}, .rows = s->target});
-    hd_stream_rewind(s, mark);
+    hd_model_loss(s, out, x, w);
 }
 
 /* ---- n-gram memory ---- */

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ops/tape.h"
+
 const struct hd_op_info hd_ops[HD_N_OP] = {
 #define HD_OP(id, name, need, shard, bwd) {name, HD_NEED_##need, HD_SHARD_##shard, HD_BWD_##bwd},
 #include "ops/ops.def"
@@ -53,12 +55,44 @@ struct hd_tensor *hd_new(struct hd_stream *s, enum hd_dtype type, int64_t rows, 
     }
     *t = hd_view2(type, NULL, rows, cols);
     bytes = (hd_tensor_bytes(t) + 63) & ~(int64_t)63;
-    s->used += bytes + ((int64_t)sizeof *t + 63) / 64 * 64;
+    s->used += (s->within_layer ? 0 : bytes) + ((int64_t)sizeof *t + 63) / 64 * 64;
+    s->layer_used += s->within_layer ? bytes : 0;
     if (s->used > s->cost.arena_peak)
         s->cost.arena_peak = s->used;
-    if (s->be && bytes && !(t->data = hd_arena_alloc(s->step, (size_t)bytes)))
+    if (s->layer_used > s->cost.layer_peak)
+        s->cost.layer_peak = s->layer_used;
+    if (s->be && bytes && !(t->data = hd_arena_alloc(s->within_layer ? &s->tape->layer : s->step, (size_t)bytes)))
         hd_stream_fail(s, HD_ERR_MEMORY, "step: no memory for a tensor [%lld, %lld] of %lld bytes", (long long)rows, (long long)cols, (long long)bytes);
     return t;
+}
+
+struct hd_tensor *hd_new_kept(struct hd_stream *s, enum hd_dtype type, int64_t rows, int64_t cols)
+{
+    bool within = s->within_layer;
+    struct hd_tensor *t;
+
+    s->within_layer = false;
+    t = hd_new(s, type, rows, cols);
+    s->within_layer = within;
+    return t;
+}
+
+void hd_layer_begin(struct hd_stream *s, const struct hd_tensor *x)
+{
+    if (!s->tape || !s->tape->again || !hd_stream_ok(s))
+        return;
+    HD_ASSERT(!s->within_layer);
+    s->within_layer = true;
+    s->layer_used = 0;
+    s->cost.layer_in += hd_tensor_bytes(x);
+    hd_tape_layer(s, true);
+}
+
+void hd_layer_end(struct hd_stream *s)
+{
+    if (s->within_layer)
+        hd_tape_layer(s, false);
+    s->within_layer = false;
 }
 
 struct hd_stream_mark hd_stream_mark(const struct hd_stream *s)

@@ -77,6 +77,8 @@ struct hd_cost {
     double weight_bytes;              /* each weight counted once a step, with its scales */
     double kv_bytes;                  /* cache rows read and written */
     int64_t arena_peak;               /* bytes of the step arena */
+    int64_t layer_peak;               /* bytes of the largest layer, where they are computed again: they lie apart */
+    int64_t layer_in;                 /* and of what went into all of them */
     int64_t n_call;
 };
 
@@ -102,6 +104,8 @@ struct hd_stream {
     struct hd_err err;                /* err.code 0: fine so far */
     struct hd_cost cost;
     int64_t used;                     /* bytes of tensors now, as the step arena counts them */
+    bool within_layer;                /* that will be computed again (tape.h); layer_used: its bytes so far */
+    int64_t layer_used;
     hd_trace_fn trace;
     void *trace_arg;
     struct hd_tape *tape;             /* NULL: not recording */
@@ -120,6 +124,14 @@ void hd_stream_fail(struct hd_stream *s, int code, const char *fmt, ...) __attri
 
 /* A tensor of the step, not cleared. Never NULL: after a failure it is an empty one that ops ignore. */
 struct hd_tensor *hd_new(struct hd_stream *s, enum hd_dtype type, int64_t rows, int64_t cols);
+
+/* A tensor that outlives the layer it is made in, on a tape that computes layers again too: later layers or the trainer look at it. Otherwise hd_new(). */
+struct hd_tensor *hd_new_kept(struct hd_stream *s, enum hd_dtype type, int64_t rows, int64_t cols);
+
+/* The ops of a layer, from the streams x on that it changes, stand between these two. On a tape that computes layers again (tape.h) its tensors last until the
+ * end, and once more on the way back; everywhere else they say nothing. Layers do not nest; what later code looks at was made before or by hd_new_kept(). */
+void hd_layer_begin(struct hd_stream *s, const struct hd_tensor *x);
+void hd_layer_end(struct hd_stream *s);
 
 /* Scratch of a layer: everything made after the mark is given back. */
 struct hd_stream_mark {

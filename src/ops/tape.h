@@ -9,6 +9,10 @@
  *     hd_tape_init(); hd_tape_range() ...     once
  *     hd_tape_begin(); forward; d = hd_grad(&s, logits); fill d; hd_tape_backward()     per step
  *
+ * Recomputation. With hd_tape_layers() what a layer makes (between hd_layer_begin() and hd_layer_end()) lies in memory that all layers share. Of what lay there
+ * before, a layer's calls keep what others than they themselves still need; on the way back that is put back, the calls are run once more, in order, and then
+ * undone. Ops compute the same bits from the same bits, so losses and gradients do not change; a step costs one forward pass more and holds one layer at a time.
+ *
  * Verified by checkgrad (op by op, in double) and test_grad (whole models).
  *
  * Threads: the engine thread. Memory: what is kept and scratch grow to the largest step and stay. */
@@ -30,17 +34,40 @@ struct hd_tape_entry {
     void *old[3];                     /* compact rows of what out[k] held before; NULL: nothing that anybody wrote */
 };
 
+/* Memory that tensors are made in: who wrote every 64 bytes of it last. */
+struct hd_tape_area {
+    char *base;
+    size_t n;
+    uint16_t *mark;                   /* 0: nobody; 2 who, + 1: somebody else looked at it since. who: layers from 1; 0x7fff: outside of them */
+};
+
+struct hd_tape_save {                 /* what a layer overwrote and others need */
+    struct hd_tensor x;
+    void *old;
+};
+
+struct hd_tape_layer {
+    size_t first, end;                /* its calls */
+    size_t save0, save_end;
+};
+
 struct hd_tape {
     struct hd_tape_entry *entry;
     size_t n, cap;
     struct hd_tape_range *range;      /* ascending */
     size_t n_range, cap_range;
     struct hd_arena kept, scratch;
-    unsigned char *written;           /* a bit for 64 bytes of the step's range */
-    size_t n_written;
+    struct hd_tape_area step_area, layer_area;
     bool clean;                       /* the step's gradients are all zero: every one was taken on the last way back */
-    char *step;                       /* the step's range: base */
-    size_t n_step;
+    /* layers that are computed again */
+    bool again;
+    struct hd_arena layer;
+    char *layer_grad;
+    struct hd_tape_layer *part;
+    size_t n_part, cap_part;
+    struct hd_tape_save *save;
+    size_t n_save, cap_save;
+    uint16_t who;                     /* writes now */
 };
 
 void hd_tape_init(struct hd_tape *t);
@@ -49,6 +76,9 @@ void hd_tape_release(struct hd_tape *t);
 /* n bytes at base have gradients at grad (f32, cleared by the caller). step: the range that tensors of the step lie in: hd_tape_begin() clears its gradients.
  * Ranges must not overlap. Errors: MEMORY. */
 int hd_tape_range(struct hd_tape *t, void *base, void *grad, size_t n, bool step, struct hd_err *err);
+
+/* From now on layers are computed again; the largest makes n bytes of tensors (hd_cost.layer_peak). n 0: of dry runs, which only count. Errors: MEMORY. */
+int hd_tape_layers(struct hd_tape *t, size_t n, struct hd_err *err);
 
 /* Forgets the last step's calls; clears gradients of the step's range. The caller sets s->tape = t. */
 void hd_tape_begin(struct hd_tape *t);
@@ -62,6 +92,9 @@ float *hd_grad_at(const struct hd_stream *s, const void *p);          /* NULL li
 
 /* Scratch of a back function, until it returns (forward: of an op that rewinds it itself): f32, not cleared. NULL (and the error in s) when there is no memory. */
 float *hd_tape_scratch(struct hd_stream *s, int64_t rows, int64_t cols);
+
+/* For hd_layer_begin() and hd_layer_end(). */
+void hd_tape_layer(struct hd_stream *s, bool begin);
 
 /* For hd_dispatch(): false when the stream has failed. */
 bool hd_tape_record(struct hd_stream *s, const struct hd_call *c);

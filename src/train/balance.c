@@ -8,10 +8,14 @@
 #include "ops/ops.h"
 #include "ops/tape.h"
 
+#define FADE 0.98
+
 void hd_balance_release(struct hd_balance *b)
 {
-    for (int i = 0; i < b->n_gate; i++)
+    for (int i = 0; i < b->n_gate; i++) {
         hd_free(b->gate[i].load);
+        hd_free(b->gate[i].window);
+    }
     hd_free(b->gate);
     b->gate = NULL;
     b->n_gate = b->cap = 0;
@@ -25,6 +29,7 @@ static const float *row(const struct hd_tensor *t, int64_t r)
 static struct hd_gate_load *gate_at(struct hd_balance *b, int which, const struct hd_call *c, struct hd_err *err)
 {
     size_t cap = (size_t)b->cap;
+    struct hd_gate_load *g;
 
     if (which < b->n_gate)
         return &b->gate[which];
@@ -33,13 +38,14 @@ static struct hd_gate_load *gate_at(struct hd_balance *b, int which, const struc
         return NULL;
     }
     b->cap = (int)cap;
-    b->gate[which] = (struct hd_gate_load){.bias = c->in[1] ? c->in[1]->data : NULL, .n = c->i[0], .load = hd_calloc((size_t)c->i[0], sizeof(int64_t))};
-    if (!b->gate[which].load) {
-        hd_err_set(err, HD_ERR_MEMORY, "no memory for the loads of %lld experts", (long long)c->i[0]);
-        return NULL;
-    }
+    g = &b->gate[which];
+    *g = (struct hd_gate_load){.bias = c->in[1] ? c->in[1]->data : NULL, .chosen = c->in[2] != NULL, .n = c->i[0], .load = hd_calloc((size_t)c->i[0], sizeof *g->load),
+                               .window = hd_calloc((size_t)c->i[0], sizeof *g->window)};
     b->n_gate = which + 1;
-    return &b->gate[which];
+    if (g->load && g->window)
+        return g;
+    hd_err_set(err, HD_ERR_MEMORY, "no memory for the loads of %lld experts", (long long)c->i[0]);
+    return NULL;
 }
 
 /* Scores as the gate makes them, divided by their sum; slope: of the score before that. Softmax: slope unused. */
@@ -93,15 +99,13 @@ static double sequence(const struct hd_balance *b, const struct hd_call *c, cons
     return b->alpha * loss * (double)sp->n_tok;
 }
 
-int hd_balance_batch(struct hd_balance *b, struct hd_stream *s, double weight, struct hd_err *err)
+int hd_balance_count(struct hd_balance *b, const struct hd_stream *s, struct hd_err *err)
 {
     int which = 0;
 
-    b->loss = 0;
     for (size_t i = 0; i < s->tape->n; i++) {
         const struct hd_call *c = &s->tape->entry[i].call;
         struct hd_gate_load *g;
-        struct hd_tensor d;
 
         if (c->op != HD_OP_GATE)
             continue;
@@ -111,7 +115,19 @@ int hd_balance_batch(struct hd_balance *b, struct hd_stream *s, double weight, s
         for (int64_t t = 0; t < hd_rows(c->out[0]); t++)
             for (int64_t e = 0; e < c->i[1]; e++)
                 g->load[((const int32_t *)row(c->out[0], t))[e]]++;
-        if (b->alpha <= 0 || c->in[2])                /* chosen by a table: nothing to balance */
+    }
+    return HD_OK;
+}
+
+int hd_balance_batch(struct hd_balance *b, struct hd_stream *s, double weight, struct hd_err *err)
+{
+    b->loss = 0;
+    HD_TRY(hd_balance_count(b, s, err));
+    for (size_t i = 0; i < s->tape->n && b->alpha > 0; i++) {
+        const struct hd_call *c = &s->tape->entry[i].call;
+        struct hd_tensor d;
+
+        if (c->op != HD_OP_GATE || c->in[2])
             continue;
         d = hd_grad(s, c->in[0]);
         for (int64_t q = 0; q < c->batch->n_seq; q++)
@@ -120,22 +136,53 @@ int hd_balance_batch(struct hd_balance *b, struct hd_stream *s, double weight, s
     return HD_OK;
 }
 
-double hd_balance_update(struct hd_balance *b)
+static double load_at(const struct hd_gate_load *g, int64_t e, bool window)
+{
+    return window ? g->window[e] : (double)g->load[e];
+}
+
+double hd_balance_vio(const struct hd_balance *b, bool window)
 {
     double vio = 0;
+    int n = 0;
 
     for (int i = 0; i < b->n_gate; i++) {
-        struct hd_gate_load *g = &b->gate[i];
+        const struct hd_gate_load *g = &b->gate[i];
         double mean = 0, top = 0;
 
         for (int64_t e = 0; e < g->n; e++) {
-            mean += (double)g->load[e] / (double)g->n;
-            top = fmax(top, (double)g->load[e]);
+            mean += load_at(g, e, window) / (double)g->n;
+            top = fmax(top, load_at(g, e, window));
         }
-        for (int64_t e = 0; e < g->n && g->bias; e++)
-            g->bias[e] += (float)(b->speed * (mean > (double)g->load[e] ? 1 : mean < (double)g->load[e] ? -1 : 0));
-        memset(g->load, 0, (size_t)g->n * sizeof *g->load);
-        vio += mean > 0 ? (top - mean) / mean / (double)b->n_gate : 0;
+        if (g->chosen || mean <= 0)
+            continue;
+        vio += (top - mean) / mean;
+        n++;
     }
-    return vio;
+    return n ? vio / n : 0;
+}
+
+/* How far a bias moves, of the speed: load is what the expert had, mean its share. */
+static double move(bool sign, double load, double mean)
+{
+    double gap = mean > 0 ? (mean - load) / mean : 0;
+
+    return sign ? (gap > 0) - (gap < 0) : fmin(fmax(gap, -1), 1);
+}
+
+void hd_balance_update(struct hd_balance *b, double scale)
+{
+    for (int i = 0; i < b->n_gate; i++) {
+        struct hd_gate_load *g = &b->gate[i];
+        double mean = 0;
+
+        for (int64_t e = 0; e < g->n; e++)
+            mean += (double)g->load[e] / (double)g->n;
+        for (int64_t e = 0; e < g->n; e++) {
+            if (g->bias)
+                g->bias[e] += (float)(scale * b->speed * move(b->sign, (double)g->load[e], mean));
+            g->window[e] = FADE * g->window[e] + (double)g->load[e];
+            g->load[e] = 0;
+        }
+    }
 }

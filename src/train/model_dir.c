@@ -141,7 +141,7 @@ int hd_model_dir_create(const char *dir, const json_t *config, double init_std, 
     forget(dir, "model.safetensors");
     HD_TRY(hd_write_json(dir, "config.json", config, err));
     HD_TRY(write_generation(dir, config, err));
-    HD_TRY(hd_model_open(&m, dir, HD_KV_F32, HD_STORE_PLAN, err));
+    HD_TRY(hd_model_open(&m, dir, HD_KV_F32, HD_STORE_PLAN | HD_MODEL_LEARN, err));
     rc = write_new(&m, dir, init_std, seed, err);
     hd_model_close(&m);
     return rc;

@@ -65,7 +65,7 @@ int hd_quant_plan(struct hd_params *ps, const char *dir, const json_t *config, c
         rc = hd_write_json(dir, "config.json", c, err);
     json_decref(c);
     HD_TRY(rc);
-    HD_TRY(hd_model_open(&m, dir, HD_KV_F32, HD_STORE_BARE, err));
+    HD_TRY(hd_model_open(&m, dir, HD_KV_F32, HD_STORE_BARE | HD_MODEL_LEARN, err));
     hd_params_each(&m, take_format, ps);
     hd_model_close(&m);
     return check_formats(ps, err);

@@ -11,11 +11,11 @@
 #define CONFIG_MAX ((size_t)1 << 24)
 
 static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
-                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample"};
+                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample", "recompute", "z_loss"};
 static const char *const known_data[] = {"train", "val", "val_part", "targets"};
 static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "ema"};
 static const char *const known_schedule[] = {"name", "warmup", "last", "decay", "minutes"};
-static const char *const known_balance[] = {"bias_speed", "loss"};
+static const char *const known_balance[] = {"bias_speed", "loss", "rule", "follow_lr"};
 static const char *const known_indexer[] = {"weight", "dense"};
 static const char *const known_draft[] = {"weight", "confidence"};
 static const char *const known_qat[] = {"from", "quantization"};
@@ -172,6 +172,7 @@ static int read_learn(struct hd_train_config *c, const char *file, struct hd_err
     HD_TRY(check_keys(d, known_draft, HD_LEN(known_draft), "draft", file, err));
     HD_TRY(hd_json_real_or(i, "weight", 0, 1000, 1, &w[HD_LEARN_INDEX], file, err));
     HD_TRY(hd_json_bool_or(i, "dense", false, &c->hp.index_dense, file, err));
+    HD_TRY(hd_json_real_or(c->json, "z_loss", 0, 1000, 0, &w[HD_LEARN_Z], file, err));
     HD_TRY(hd_json_real_or(d, "weight", 0, 1000, 0.3, &w[HD_LEARN_DRAFT], file, err));
     return hd_json_real_or(d, "confidence", 0, 1000, 0.1, &w[HD_LEARN_CONFIDENCE], file, err);
 }
@@ -194,9 +195,34 @@ static int read_special(struct hd_train_config *c, const char *file, struct hd_e
     return HD_OK;
 }
 
+/* A bias of the rule of signs moves by all of its speed whatever the gap: DeepSeek's 0.001 is for many thousands of steps. */
+static int read_balance(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    const json_t *b = json_object_get(c->json, "balance");
+    const char *rule;
+
+    HD_TRY(check_keys(b, known_balance, HD_LEN(known_balance), "balance", file, err));
+    HD_TRY(hd_json_str_or(b, "rule", "share", &rule, file, err));
+    if (strcmp(rule, "share") && strcmp(rule, "sign"))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: balance.rule: found \"%.40s\"; expected share or sign", file, rule);
+    c->hp.bias_sign = !strcmp(rule, "sign");
+    HD_TRY(hd_json_real_or(b, "bias_speed", 0, 1, c->hp.bias_sign ? 1e-3 : 3e-2, &c->hp.bias_speed, file, err));
+    HD_TRY(hd_json_bool_or(b, "follow_lr", false, &c->bias_follows, file, err));
+    return hd_json_real_or(b, "loss", 0, 10, 1e-4, &c->hp.balance, file, err);
+}
+
+static int read_recompute(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    const json_t *v = json_object_get(c->json, "recompute");
+
+    c->again_if_needed = !v || (json_is_string(v) && !strcmp(json_string_value(v), "auto"));
+    c->hp.again = json_is_true(v);
+    return c->again_if_needed || json_is_boolean(v) ? HD_OK : hd_err_set(err, HD_ERR_FORMAT, "%s: recompute: expected \"auto\", true or false", file);
+}
+
 static int read_rest(struct hd_train_config *c, const char *file, struct hd_err *err)
 {
-    const json_t *j = c->json, *b = json_object_get(j, "balance"), *s = json_object_get(j, "sample");
+    const json_t *j = c->json, *s = json_object_get(j, "sample");
     int64_t seed, ngram;
 
     HD_TRY(read_learn(c, file, err));
@@ -205,10 +231,9 @@ static int read_rest(struct hd_train_config *c, const char *file, struct hd_err 
     c->qat = json_object_get(j, "qat");
     HD_TRY(check_keys(c->qat, known_qat, HD_LEN(known_qat), "qat", file, err));
     HD_TRY(hd_json_real_or(c->qat, "from", 0, 1, 0.8, &c->qat_from, file, err));
-    HD_TRY(check_keys(b, known_balance, HD_LEN(known_balance), "balance", file, err));
     HD_TRY(check_keys(s, known_sample, HD_LEN(known_sample), "sample", file, err));
-    HD_TRY(hd_json_real_or(b, "bias_speed", 0, 1, 1e-3, &c->hp.bias_speed, file, err));
-    HD_TRY(hd_json_real_or(b, "loss", 0, 10, 1e-4, &c->hp.balance, file, err));
+    HD_TRY(read_balance(c, file, err));
+    HD_TRY(read_recompute(c, file, err));
     HD_TRY(hd_json_int_or(s, "tokens", 0, 100000, 0, &c->sample_tokens, file, err));
     HD_TRY(hd_json_str_or(s, "prompt", "\n", &c->sample_prompt, file, err));
     HD_TRY(hd_json_str_or(j, "out", NULL, &c->out, file, err));

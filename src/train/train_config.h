@@ -26,10 +26,12 @@ struct hd_train_config {
     double val_part;                  /* of every training document, where no val files are named */
     bool all_targets;                 /* of conversations: not only what the assistant says */
     struct hd_trainer_hp hp;
+    bool again_if_needed;             /* hp.again is decided by the plan */
     int64_t step_tokens;              /* tokens of an update; batch_tokens of them at once */
     struct hd_schedule schedule;
     const json_t *qat;                /* NULL: weights are never rounded */
     double qat_from;                  /* of all steps: where rounding begins */
+    bool bias_follows;                /* experts' biases move slower as the learning rate falls */
     double init_std;
     uint64_t seed;
     double ema;                       /* decay of the weights' average; 0: none is kept */

@@ -82,19 +82,21 @@ int hd_train_log_read(struct hd_train_log *l, const char *out, int64_t step, str
 
 void hd_train_log_step(struct hd_train_log *l, const struct hd_train_run *r, const struct hd_step_result *s, double lr, double tokens_per_s)
 {
-    hd_str_printf(&l->lines, "{\"step\": %lld, \"tokens\": %lld, \"loss\": %.6f, \"smooth\": %.6f, \"grad_norm\": %.6g, \"lr\": %.6g, \"balance_loss\": %.6g, \"max_vio\": %.4f, "
+    hd_str_printf(&l->lines, "{\"step\": %lld, \"tokens\": %lld, \"loss\": %.6f, \"smooth\": %.6f, \"grad_norm\": %.6g, \"lr\": %.6g, \"balance_loss\": %.6g, \"max_vio\": %.4f, \"max_vio_window\": %.4f, "
                              "\"tokens_per_s\": %.1f, \"time\": %lld}\n",
-                  (long long)r->step, (long long)r->n_tok, s->loss, r->smooth, s->grad_norm, lr, s->aux, s->max_vio, tokens_per_s, (long long)time(NULL));
+                  (long long)r->step, (long long)r->n_tok, s->loss, r->smooth, s->grad_norm, lr, s->aux, s->max_vio, s->max_vio_window, tokens_per_s, (long long)time(NULL));
     add_point(&l->loss, (double)r->n_tok, r->smooth);
 }
 
-void hd_train_log_eval(struct hd_train_log *l, const struct hd_train_run *r, double loss, double bits_per_byte)
+void hd_train_log_eval(struct hd_train_log *l, const struct hd_train_run *r, const struct hd_eval_result *e)
 {
-    hd_str_printf(&l->lines, "{\"step\": %lld, \"tokens\": %lld, \"val_loss\": %.6f, \"bits_per_byte\": %.6f", (long long)r->step, (long long)r->n_tok, loss, bits_per_byte);
+    hd_str_printf(&l->lines, "{\"step\": %lld, \"tokens\": %lld, \"val_loss\": %.6f, \"bits_per_byte\": %.6f", (long long)r->step, (long long)r->n_tok, e->loss, e->bits_per_byte);
+    if (r->trainer.seen.n_gate)
+        hd_str_printf(&l->lines, ", \"val_max_vio\": %.4f", e->max_vio);
     if (l->ngram > 0)
         hd_str_printf(&l->lines, ", \"ngram_loss\": %.6f", l->ngram);
     hd_str_printf(&l->lines, ", \"time\": %lld}\n", (long long)time(NULL));
-    add_point(&l->val, (double)r->n_tok, loss);
+    add_point(&l->val, (double)r->n_tok, e->loss);
 }
 
 /* At most DRAWN points, evenly taken. */
@@ -112,7 +114,7 @@ static int thin(const struct hd_train_curve *c, double *x, double *y)
 
 /* ---- for other programs ---- */
 
-static const char *const columns[] = {"step", "tokens", "loss", "smooth", "val_loss", "bits_per_byte", "ngram_loss", "grad_norm", "lr", "balance_loss", "max_vio", "tokens_per_s", "time"};
+static const char *const columns[] = {"step", "tokens", "loss", "smooth", "val_loss", "bits_per_byte", "ngram_loss", "grad_norm", "lr", "balance_loss", "max_vio", "max_vio_window", "val_max_vio", "tokens_per_s", "time"};
 
 struct tables {
     struct hd_str csv, events;

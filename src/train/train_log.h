@@ -22,7 +22,7 @@ void hd_train_log_release(struct hd_train_log *l);
 int hd_train_log_read(struct hd_train_log *l, const char *out, int64_t step, struct hd_err *err);
 
 void hd_train_log_step(struct hd_train_log *l, const struct hd_train_run *r, const struct hd_step_result *s, double lr, double tokens_per_s);
-void hd_train_log_eval(struct hd_train_log *l, const struct hd_train_run *r, double loss, double bits_per_byte);
+void hd_train_log_eval(struct hd_train_log *l, const struct hd_train_run *r, const struct hd_eval_result *e);
 int hd_train_log_write(const struct hd_train_log *l, const char *out, struct hd_err *err);
 
 #endif

@@ -248,10 +248,24 @@ static int reopen_tokenizer(struct hd_train_run *r, struct hd_err *err)
     return hd_tokenizer_open(&r->tok, r->c.out, 0, err);
 }
 
+int hd_train_run_plan(struct hd_train_run *r, int64_t have, struct hd_err *err)
+{
+    const char *less = r->c.hp.again || r->c.again_if_needed ? "" : ", and so does \"recompute\": true";
+    char need[32], are[32];
+
+    HD_TRY(hd_trainer_plan(&r->m, &r->c.hp, &r->plan, err));
+    if (have && r->plan.total > have && r->c.again_if_needed) {
+        r->c.hp.again = true;
+        HD_TRY(hd_trainer_plan(&r->m, &r->c.hp, &r->plan, err));
+    }
+    if (have && r->plan.total > have)
+        return hd_err_set(err, HD_ERR_MEMORY, "training needs %s and %s are free; fewer batch_tokens (%lld) need less%s", hd_fmt_bytes(need, r->plan.total), hd_fmt_bytes(are, have),
+                          (long long)r->c.hp.batch_tokens, less);
+    return HD_OK;
+}
+
 static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
 {
-    char need[32], have[32];
-
     if (!resume)
         HD_TRY(begin(r, err));
     if (!r->c.task.n_stage)
@@ -265,7 +279,7 @@ static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
     }
     if (!resume && r->c.init)
         HD_TRY(take_init(r, err));
-    HD_TRY(hd_model_open(&r->m, r->c.out, HD_KV_F32, 0, err));
+    HD_TRY(hd_model_open(&r->m, r->c.out, HD_KV_F32, HD_MODEL_LEARN, err));
     r->opened = true;
     HD_TRY(take_classes(r, err));
     if (r->c.task.n_stage)
@@ -275,11 +289,7 @@ static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
     if (!r->c.task.n_stage)
         HD_TRY(hd_loader_init(&r->loader, &r->train, r->c.hp.context, r->c.hp.batch_tokens, r->c.seed, true, err));
     HD_TRY(hd_batch_init(&r->batch, &r->loader, err));
-    HD_TRY(hd_trainer_plan(&r->m, &r->c.hp, &r->plan, err));
-    if (hd_mem_available() && r->plan.total > hd_mem_available())
-        return hd_err_set(err, HD_ERR_MEMORY, "training needs %s and %s are free; fewer batch_tokens (%lld) need less", hd_fmt_bytes(need, r->plan.total),
-                          hd_fmt_bytes(have, hd_mem_available()), (long long)r->c.hp.batch_tokens);
-    return HD_OK;
+    return hd_train_run_plan(r, hd_mem_available(), err);
 }
 
 int hd_train_run_prepare(struct hd_train_run *r, const char *path, bool resume, int n_thread, struct hd_err *err)
@@ -463,7 +473,7 @@ int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double
             break;                                    /* nearer to what was asked for than one batch more */
     }
     *lr = hd_schedule_lr(&r->c.schedule, r->step, elapsed(r));
-    HD_TRY(hd_trainer_update(&r->trainer, *lr, out, err));
+    HD_TRY(hd_trainer_update(&r->trainer, *lr, r->c.bias_follows ? *lr / r->c.schedule.lr : 1, out, err));
     r->step++;
     hd_average_update(&r->average, &r->trainer.ps, r->step, r->pool);
     r->n_tok += out->n_tok;
@@ -473,14 +483,16 @@ int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double
     return HD_OK;
 }
 
-int hd_train_run_eval(struct hd_train_run *r, double *loss, double *bits_per_byte, struct hd_err *err)
+int hd_train_run_eval(struct hd_train_run *r, struct hd_eval_result *out, struct hd_err *err)
 {
+    struct hd_balance *seen = &r->trainer.seen;
     struct hd_loader l;
     double sum = 0, part;
     int64_t n = 0, k;
     int rc;
 
     HD_TRY(round_when_due(r, err));
+    hd_balance_release(seen);
     HD_TRY(hd_loader_init(&l, &r->val, r->c.hp.context, r->c.hp.batch_tokens, 0, false, err));
     do {
         rc = hd_loader_next(&l, &r->batch, true, err);
@@ -493,8 +505,8 @@ int hd_train_run_eval(struct hd_train_run *r, double *loss, double *bits_per_byt
     } while (rc == HD_OK && r->batch.n_tok);
     hd_loader_release(&l);
     HD_TRY(rc);
-    *loss = sum / (double)n;
-    *bits_per_byte = r->val.n_bytes ? sum / log(2) / (double)r->val.n_bytes * (double)r->val.n / (double)n : 0;
+    *out = (struct hd_eval_result){.loss = sum / (double)n, .max_vio = hd_balance_vio(seen, false)};
+    out->bits_per_byte = r->val.n_bytes ? sum / log(2) / (double)r->val.n_bytes * (double)r->val.n / (double)n : 0;
     return HD_OK;
 }
 

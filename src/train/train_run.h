@@ -38,6 +38,9 @@ struct hd_train_run {
 /* path: a configuration, or (resume) a run's directory. Reads data and makes the model, then the plan; nothing large is allocated yet.
  * Errors: IO, FORMAT, USAGE (a run is already there; changed data), MEMORY when the plan exceeds the machine. */
 int hd_train_run_prepare(struct hd_train_run *r, const char *path, bool resume, int n_thread, struct hd_err *err);
+/* r->plan, for `have` free bytes (0: not known). Where a step would not fit otherwise its layers are computed again, unless the configuration says. Part of
+ * hd_train_run_prepare(). Errors: MEMORY: it does not fit; says what would need less. */
+int hd_train_run_plan(struct hd_train_run *r, int64_t have, struct hd_err *err);
 /* Weights, optimiser, step memory; the state where one is resumed. */
 int hd_train_run_open(struct hd_train_run *r, bool resume, struct hd_err *err);
 void hd_train_run_close(struct hd_train_run *r);           /* after a failed prepare or open too */
@@ -46,8 +49,11 @@ void hd_train_run_close(struct hd_train_run *r);           /* after a failed pre
 double hd_train_run_done(struct hd_train_run *r);
 /* One update. */
 int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double *lr, struct hd_err *err);
-/* Mean loss over the whole validation split in nats a token, and in bits a byte of its text (0 where that is not known). */
-int hd_train_run_eval(struct hd_train_run *r, double *loss, double *bits_per_byte, struct hd_err *err);
+/* Over the whole validation split: mean loss in nats a token, and in bits a byte of its text (0 where that is not known); MaxVio of all its tokens (balance.h). */
+struct hd_eval_result {
+    double loss, bits_per_byte, max_vio;
+};
+int hd_train_run_eval(struct hd_train_run *r, struct hd_eval_result *out, struct hd_err *err);
 /* The model, then the state; best: the model into OUT/best, too. */
 int hd_train_run_save(struct hd_train_run *r, bool best, struct hd_err *err);
 

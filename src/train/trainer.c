@@ -45,6 +45,8 @@ static int dry(const struct hd_model *m, const struct hd_trainer_hp *hp, int64_t
     }
     r = (struct hd_ragged){.n_tok = hp->batch_tokens, .n_seq = n_seq, .ids = b.id, .pos = b.pos, .span = b.span, .max_pos = (hp->batch_tokens + n_seq - 1) / n_seq};
     hd_tape_init(&none);
+    if (hp->again)
+        HD_TRY(hd_tape_layers(&none, 0, err));
     hd_arena_init(&arena, 0);
     hd_stream_init(&s, NULL, &arena, HD_EXACT_F32);
     s.tape = &none;                   /* keeps every tensor, as a step does */
@@ -64,25 +66,28 @@ static int64_t most_sequences(const struct hd_trainer_hp *hp)
     return hp->batch_tokens / 16 + 8;
 }
 
-/* Bytes of a step, and of its batch of whole contexts. */
-static int step_bytes(const struct hd_model *m, const struct hd_trainer_hp *hp, int64_t *bytes, double *flops, struct hd_err *err)
+/* What a step needs at most: its batch may be of whole contexts, or of many short documents. flops: of whole contexts. */
+static int step_cost(const struct hd_model *m, const struct hd_trainer_hp *hp, struct hd_cost *cost, struct hd_err *err)
 {
-    struct hd_cost few, many;
     int64_t whole = (hp->batch_tokens + hp->context - 1) / hp->context;
+    struct hd_cost many;
 
-    HD_TRY(dry(m, hp, whole, &few, err));
+    HD_TRY(dry(m, hp, whole, cost, err));
     HD_TRY(dry(m, hp, most_sequences(hp) < hp->batch_tokens ? most_sequences(hp) : hp->batch_tokens, &many, err));
-    *bytes = (few.arena_peak > many.arena_peak ? few.arena_peak : many.arena_peak) + SLACK;
-    *flops = few.flops;
+    cost->arena_peak = (many.arena_peak > cost->arena_peak ? many.arena_peak : cost->arena_peak) + SLACK;
+    cost->layer_peak = (many.layer_peak > cost->layer_peak ? many.layer_peak : cost->layer_peak) + (hp->again ? SLACK : 0);
     return HD_OK;
 }
 
 int hd_trainer_plan(const struct hd_model *m, const struct hd_trainer_hp *hp, struct hd_trainer_plan *plan, struct hd_err *err)
 {
+    struct hd_cost c;
+
     memset(plan, 0, sizeof *plan);
-    HD_TRY(step_bytes(m, hp, &plan->step, &plan->flops, err));
-    plan->kept = plan->step * 3 / 2;  /* what in-place ops overwrite, and scratch: they grow as they must; as measured */
-    plan->step *= 2;
+    HD_TRY(step_cost(m, hp, &c, err));
+    plan->flops = c.flops;
+    plan->step = 2 * (c.arena_peak + c.layer_peak) + (c.arena_peak + c.layer_peak) / 32;
+    plan->kept = c.arena_peak * 3 / 2 + 2 * c.layer_peak + 3 * c.layer_in;  /* what is overwritten, and scratch: they grow as they must; as measured */
     plan->weights = hd_params_bytes(m);
     plan->optim = hd_optim_bytes(m, &hp->optim);
     plan->cache = 2 * hd_cache_spec_bytes(&m->spec, 2 * hp->batch_tokens, most_sequences(hp));
@@ -131,11 +136,12 @@ static int open_cache(struct hd_trainer *t, struct hd_err *err)
 
 static int open_step(struct hd_trainer *t, struct hd_err *err)
 {
-    int64_t bytes;
-    double flops;
+    struct hd_cost c;
 
-    HD_TRY(step_bytes(t->m, &t->hp, &bytes, &flops, err));
-    t->n_step = (size_t)(bytes + 4095) / 4096 * 4096;
+    HD_TRY(step_cost(t->m, &t->hp, &c, err));
+    t->n_step = (size_t)(c.arena_peak + 4095) / 4096 * 4096;
+    if (t->hp.again)
+        HD_TRY(hd_tape_layers(&t->tape, (size_t)c.layer_peak, err));
     hd_arena_init(&t->step, t->n_step);
     t->step_grad = hd_pages_alloc(t->n_step);
     if (!t->step_grad || !hd_arena_reserve(&t->step, t->n_step) || !(t->step_base = hd_arena_alloc(&t->step, 64)))
@@ -149,7 +155,7 @@ int hd_trainer_open(struct hd_trainer *t, struct hd_model *m, const struct hd_tr
     int rc;
 
     memset(t, 0, sizeof *t);
-    *t = (struct hd_trainer){.hp = *hp, .m = m, .pool = pool, .be = be, .max_seq = most_sequences(hp), .balance = {.speed = hp->bias_speed, .alpha = hp->balance}};
+    *t = (struct hd_trainer){.hp = *hp, .m = m, .pool = pool, .be = be, .max_seq = most_sequences(hp), .balance = {.speed = hp->bias_speed, .alpha = hp->balance, .sign = hp->bias_sign}};
     hd_tape_init(&t->tape);
     rc = hd_params_take(&t->ps, m, err);
     if (rc == HD_OK)
@@ -179,6 +185,7 @@ void hd_trainer_close(struct hd_trainer *t)
     hd_arena_release(&t->step);
     hd_tape_release(&t->tape);
     hd_balance_release(&t->balance);
+    hd_balance_release(&t->seen);
     hd_optim_release(&t->optim);
     hd_params_release(&t->ps);
     memset(t, 0, sizeof *t);
@@ -224,28 +231,30 @@ static void look_at(void *arg, const char *name, const struct hd_tensor *x)
             }
 }
 
-static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct hd_learn *learn, struct suspect *suspect)
+static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct hd_learn *learn)
 {
     hd_arena_reset(&t->step);
     hd_stream_init(s, t->be, &t->step, HD_EXACT_F32);
     s->target = b->target;
     s->learn = learn;
-    if (suspect) {
-        s->trace = look_at;
-        s->trace_arg = suspect;
-    } else {
-        hd_tape_begin(&t->tape);
-        s->tape = &t->tape;
-    }
+    hd_tape_begin(&t->tape);
+    s->tape = &t->tape;
     return t->m->arch->forward(t->m, s, r, b->row, b->n_tok);
 }
 
 static int not_finite(struct hd_trainer *t, const struct hd_ragged *r, const struct hd_batch *b, struct hd_err *err)
 {
     struct suspect who = {""};
+    struct hd_arena arena;
     struct hd_stream s;
 
-    forward(t, &s, r, b, NULL, &who);
+    hd_arena_init(&arena, 0);
+    hd_stream_init(&s, t->be, &arena, HD_EXACT_F32);
+    s.target = b->target;
+    s.trace = look_at;
+    s.trace_arg = &who;
+    t->m->arch->forward(t->m, &s, r, b->row, b->n_tok);
+    hd_arena_release(&arena);
     return hd_err_set(err, HD_ERR_FORMAT, "the loss is not finite; the first tensor that is not is %s", who.name[0] ? who.name : "the loss itself");
 }
 
@@ -333,7 +342,7 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
 
     HD_TRY(lay_out(t, b, &r, err));
     refresh(t);
-    losses = forward(t, &s, &r, b, &learn, NULL);
+    losses = forward(t, &s, &r, b, &learn);
     if (!hd_stream_ok(&s))
         return hd_stream_end(&s, err);
     sum = sum_losses(losses);
@@ -367,7 +376,7 @@ static int name_weight(const struct hd_trainer *t, struct hd_err *err)
     return hd_err_set(err, HD_ERR_FORMAT, "the gradient's norm is not finite");
 }
 
-int hd_trainer_update(struct hd_trainer *t, double lr, struct hd_step_result *r, struct hd_err *err)
+int hd_trainer_update(struct hd_trainer *t, double lr, double bias_scale, struct hd_step_result *r, struct hd_err *err)
 {
     double scale = 1 / (double)t->n_target, clip = t->hp.optim.clip, norm = hd_grad_norm(&t->optim, scale);
 
@@ -378,7 +387,9 @@ int hd_trainer_update(struct hd_trainer *t, double lr, struct hd_step_result *r,
     for (int k = 0; k < HD_LEARN_KINDS; k++)
         r->learnt[k] = t->learnt[k] * scale;
     HD_TRY(hd_optim_step(&t->optim, lr, clip > 0 && norm > clip ? scale * clip / norm : scale, err));
-    r->max_vio = hd_balance_update(&t->balance);
+    r->max_vio = hd_balance_vio(&t->balance, false);
+    hd_balance_update(&t->balance, bias_scale);
+    r->max_vio_window = hd_balance_vio(&t->balance, true);
     t->stale = true;
     t->loss = t->aux = t->flops = 0;
     t->n_target = t->n_tok = t->n_batch = t->n_sure = 0;
@@ -394,8 +405,9 @@ int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss
 
     HD_TRY(lay_out(t, b, &r, err));
     refresh(t);
-    losses = forward(t, &s, &r, b, NULL, NULL);
+    losses = forward(t, &s, &r, b, NULL);
     HD_TRY(hd_stream_end(&s, err));
+    HD_TRY(hd_balance_count(&t->seen, &s, err));
     *loss = sum_losses(losses);
     *n = b->n_target;
     return HD_OK;

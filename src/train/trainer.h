@@ -18,12 +18,14 @@ struct hd_trainer_hp {
     int64_t context, batch_tokens;
     struct hd_optim_hp optim;
     double bias_speed, balance;       /* of experts: balance.h */
+    bool bias_sign;
     double learn[HD_LEARN_KINDS];     /* weights of the losses beside the logits' (ops/learn.h) */
     bool index_dense;
+    bool again;                       /* layers are computed again on the way back instead of kept (tape.h): the same bits, less memory, more time */
 };
 
 struct hd_trainer_plan {
-    int64_t weights, optim, step, kept, cache, total;      /* bytes; weights: gradients included; step: activations and theirs */
+    int64_t weights, optim, step, kept, cache, total;      /* bytes; weights: gradients included; step: activations and theirs; kept: what is overwritten, and scratch */
     double flops;                     /* of a batch, forward */
 };
 
@@ -34,7 +36,7 @@ struct hd_trainer {
     const struct hd_backend *be;
     struct hd_params ps;
     struct hd_optim optim;
-    struct hd_balance balance;
+    struct hd_balance balance, seen;  /* seen: the loads of evaluations */
     struct hd_cache cache;
     struct hd_seq **seq;              /* one per sequence of a batch, made when a batch first has as many */
     struct hd_paged *part;
@@ -69,15 +71,16 @@ int hd_trainer_round(struct hd_trainer *t, struct hd_err *err);
 int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_err *err);
 
 struct hd_step_result {
-    double loss, aux, grad_norm, max_vio, flops;
+    double loss, aux, grad_norm, flops;
+    double max_vio, max_vio_window;   /* of the step's loads, and of the last hundred steps' (balance.h) */
     double sure;                      /* share of targets that had more than half of the probability */
     double learnt[HD_LEARN_KINDS];    /* means; the indexer's over its layers too */
     int64_t n_tok;
 };
-/* Applies the mean gradient over all targets since the last update. Errors: FORMAT when its norm is not finite: names a weight. */
-int hd_trainer_update(struct hd_trainer *t, double lr, struct hd_step_result *r, struct hd_err *err);
+/* Applies the mean gradient over all targets since the last update; biases of experts move by bias_scale times their speed. Errors: FORMAT when its norm is not finite: names a weight. */
+int hd_trainer_update(struct hd_trainer *t, double lr, double bias_scale, struct hd_step_result *r, struct hd_err *err);
 
-/* Sum of losses and number of targets of a batch, nothing else changes. */
+/* Sum of losses and number of targets of a batch; loads go to t->seen, nothing else changes. */
 int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss, int64_t *n, struct hd_err *err);
 
 #endif

@@ -36,6 +36,16 @@ report $? "and the same model"
 [ "$(grep -c val_loss "$T/b/metrics.jsonl")" -eq 2 ] && [ "$(grep -c grad_norm "$T/b/metrics.jsonl")" -eq 20 ]
 report $? "its metrics are whole"
 
+# layers computed again
+config r r ', "steps": 20, "recompute": true'
+works "layers computed again" "$HADAL" train "$T/r.json" -t 2
+complains "says so" "computed again"
+cmp -s "$T/a/state.safetensors" "$T/r/state.safetensors"
+report $? "with the same bits"
+config r2 r2 ', "steps": 20, "recompute": "sometimes"'
+fails 1 "another word" "$HADAL" train "$T/r2.json" -q
+complains "says what it takes" "auto"
+
 # stopped, and killed
 config c c ', "steps": 1000000'
 "$HADAL" train "$T/c.json" -q -t 1 2>"$T/err" &

@@ -2,8 +2,8 @@
  *
  * With p = softmax(scale q k), out = sum p v: dp = dout v, ds = p (dp - sum p dp) scale, dq = sum ds k, dk += ds q, dv += p dout. Rows are
  * shared by tokens, so their sums must not depend on the team: a task is a whole sequence and key/value head (attend: blocks of queries against all keys
- * that they see, as products of matrices), or (attend_sel, one row for all heads) tokens come in rounds: a pass by token finds p and ds, a second by
- * column adds them to the rows, tokens ascending. */
+ * that they see, as products of matrices), or (attend_sel, one row for all heads) tokens come in rounds: a pass by token finds p and ds, in a second
+ * every row's owner adds them to it, tokens ascending. */
 #pragma GCC optimize("O3")            /* loops over columns, in vectors */
 #include <math.h>
 #include <stdatomic.h>
@@ -179,12 +179,13 @@ HD_CPU_BACK(attend)
 struct sel_job {
     struct job j;
     struct hd_tensor dkv;
-    int64_t t0, n_tok, places;        /* of the round; places: the most a token looks at */
-    float *p, *ds;                    /* [ROUND, n_head, places] */
+    int64_t t0, n_tok, places, n_block;               /* of the round; places: the most a token looks at, in blocks of HD_ROWS_MAX */
+    float (*p)[HD_ROWS_MAX], (*ds)[HD_ROWS_MAX];      /* [ROUND, n_block, n_head] */
     const float **row;                /* [ROUND, places] */
     float **drow;
     int64_t *n_row;                   /* [ROUND] */
     float *dsink;                     /* [ROUND, n_head] */
+    int64_t n_task;
 };
 
 /* What token t looks at, as the forward pass walks it, and where those rows' gradients are. */
@@ -220,6 +221,35 @@ static int64_t look(const struct sel_job *a, int64_t t, int64_t seq, const float
     return n;
 }
 
+/* p and ds of a head of token k, block by block: ds is dp before. */
+static void sel_softmax(const struct sel_job *a, int64_t k, int64_t h)
+{
+    const struct hd_call *c = a->j.c;
+    int64_t n_head = c->i[2], first = k * a->n_block * n_head + h, n = a->n_row[k];
+    float top = -INFINITY, sum = 0, sink = 0, along = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        top = fmaxf(top, a->p[first + i / HD_ROWS_MAX * n_head][i % HD_ROWS_MAX]);
+    for (int64_t i = 0; i < n; i += HD_ROWS_MAX)
+        sum += hd_k.exp_sum(n - i < HD_ROWS_MAX ? n - i : HD_ROWS_MAX, a->p[first + i / HD_ROWS_MAX * n_head], top);
+    if (c->in[3])
+        sum += sink = expf(((const float *)c->in[3]->data)[h] - top);
+    for (int64_t i = 0; i < n; i += HD_ROWS_MAX) {
+        float *p = a->p[first + i / HD_ROWS_MAX * n_head], *ds = a->ds[first + i / HD_ROWS_MAX * n_head];
+        int64_t m = n - i < HD_ROWS_MAX ? n - i : HD_ROWS_MAX;
+
+        hd_k.scale(m, 1 / sum, p);
+        along += hd_k.dot_f32(m, p, ds);
+    }
+    a->dsink[k * n_head + h] = -sink / sum * along;
+    for (int64_t i = 0; i < n; i += HD_ROWS_MAX) {
+        float *p = a->p[first + i / HD_ROWS_MAX * n_head], *ds = a->ds[first + i / HD_ROWS_MAX * n_head];
+
+        for (int64_t e = 0; e < HD_ROWS_MAX && i + e < n; e++)
+            ds[e] = c->f[0] * p[e] * (ds[e] - along);
+    }
+}
+
 static void sel_token_range(void *arg, int64_t begin, int64_t end)
 {
     const struct sel_job *a = arg;
@@ -227,57 +257,74 @@ static void sel_token_range(void *arg, int64_t begin, int64_t end)
     int64_t n_head = c->i[2], dim = c->i[3], vdim = c->i[8], seq = 0;
 
     for (int64_t k = begin; k < end; k++) {
-        int64_t t = a->t0 + k, n;
+        int64_t t = a->t0 + k, n, at = k * a->n_block * n_head;
         const float **row = a->row + k * a->places;
 
         hd_cpu_span(c->batch, t, &seq);
         n = a->n_row[k] = look(a, t, seq, row, a->drow + k * a->places);
-        for (int64_t h = 0; h < n_head; h++) {
-            const float *q = hd_cpu_row(c->in[0], t) + h * dim, *d = hd_cpu_row(a->j.dout, t) + h * vdim;
-            float *p = a->p + (k * n_head + h) * a->places, *ds = a->ds + (k * n_head + h) * a->places, top = -INFINITY, sink = 0, sum, along = 0;
+        for (int64_t i = 0; i < n; i += HD_ROWS_MAX) {
+            int64_t m = n - i < HD_ROWS_MAX ? n - i : HD_ROWS_MAX, block = at + i / HD_ROWS_MAX * n_head;
 
-            for (int64_t i = 0; i < n; i++) {
-                p[i] = c->f[0] * hd_k.dot_f32(dim, q, row[i]);
-                ds[i] = hd_k.dot_f32(vdim, d, row[i]);
-                top = fmaxf(top, p[i]);
+            hd_k.rows_dot(dim, m, (const void *const *)row + i, false, c->f[0], hd_cpu_row(c->in[0], t), n_head, a->p + block);
+            hd_k.rows_dot(vdim, m, (const void *const *)row + i, false, 1, hd_cpu_row(a->j.dout, t), n_head, a->ds + block);
+        }
+        for (int64_t h = 0; h < n_head; h++)
+            sel_softmax(a, k, h);
+        for (int64_t i = 0; i < n && a->j.dq.data; i += HD_ROWS_MAX)
+            hd_k.rows_mix(dim, n - i < HD_ROWS_MAX ? n - i : HD_ROWS_MAX, (const void *const *)row + i, false, (const float (*)[HD_ROWS_MAX])(a->ds + at + i / HD_ROWS_MAX * n_head), n_head,
+                          hd_cpu_row(&a->j.dq, t));
+    }
+}
+
+#define RUN 16                        /* neighbouring rows that one task owns */
+
+/* m gradient rows from g on, places i .. of token k: += sum_h ds q, += sum_h p dout, heads ascending. */
+static void sel_add(const struct sel_job *a, int64_t k, int64_t i, int64_t m, float *g)
+{
+    const struct hd_call *c = a->j.c;
+    int64_t n_head = c->i[2], dim = c->i[3], vdim = c->i[8];
+
+    for (int pass = 0; pass < 2; pass++) {
+        const float *x = pass ? hd_cpu_row(a->j.dout, a->t0 + k) : hd_cpu_row(c->in[0], a->t0 + k);
+        float (*from)[HD_ROWS_MAX] = (pass ? a->p : a->ds) + k * a->n_block * n_head;
+        int64_t d = pass ? vdim : dim;
+
+        for (int64_t h0 = 0; h0 < n_head; h0 += HD_ROWS_MAX) {
+            int64_t n = n_head - h0 < HD_ROWS_MAX ? n_head - h0 : HD_ROWS_MAX;
+            float share[RUN][HD_ROWS_MAX];
+            const void *head[HD_ROWS_MAX];
+
+            for (int64_t h = 0; h < n; h++) {
+                head[h] = x + (h0 + h) * d;
+                for (int64_t r = 0; r < m; r++)
+                    share[r][h] = from[(i + r) / HD_ROWS_MAX * n_head + h0 + h][(i + r) % HD_ROWS_MAX];
             }
-            sum = hd_k.exp_sum(n, p, top);
-            if (c->in[3])
-                sum += sink = expf(((const float *)c->in[3]->data)[h] - top);
-            hd_k.scale(n, 1 / sum, p);
-            for (int64_t i = 0; i < n; i++)
-                along += p[i] * ds[i];
-            a->dsink[k * n_head + h] = -sink / sum * along;
-            for (int64_t i = 0; i < n; i++) {
-                ds[i] = c->f[0] * p[i] * (ds[i] - along);
-                if (a->j.dq.data)
-                    hd_k.axpy_f32(dim, ds[i], row[i], hd_cpu_row(&a->j.dq, t) + h * dim);
-            }
+            if (d == dim)
+                hd_k.rows_mix(d, n, head, false, (const float (*)[HD_ROWS_MAX])share, m, g);
+            for (int64_t r = 0; r < m && d != dim; r++)
+                hd_k.rows_mix(d, n, head, false, (const float (*)[HD_ROWS_MAX])share + r, 1, g + r * dim);
         }
     }
 }
 
-static void sel_cols(void *arg, int64_t begin, int64_t end)
+/* A row of gradients belongs to one task, and there its tokens come in order: no bit depends on how many tasks there are. */
+static void sel_rows(void *arg, int64_t begin, int64_t end)
 {
     const struct sel_job *a = arg;
-    const struct hd_call *c = a->j.c;
-    int64_t n_head = c->i[2], dim = c->i[3], vdim = c->i[8];
+    int64_t dim = a->j.c->i[3];
 
-    for (int64_t k = 0; k < a->n_tok; k++)
-        for (int64_t h = 0; h < n_head; h++) {
-            const float *q = hd_cpu_row(c->in[0], a->t0 + k) + h * dim, *d = hd_cpu_row(a->j.dout, a->t0 + k) + h * vdim;
-            const float *p = a->p + (k * n_head + h) * a->places, *ds = a->ds + (k * n_head + h) * a->places;
+    for (int64_t k = 0; k < a->n_tok; k++) {
+        float *const *g = a->drow + k * a->places;
 
-            for (int64_t i = 0; i < a->n_row[k]; i++) {
-                float *g = a->drow[k * a->places + i];
+        for (int64_t i = 0, m; i < a->n_row[k]; i += m) {
+            int64_t run = (int64_t)((uintptr_t)g[i] / ((uintptr_t)dim * sizeof(float))) / RUN, task = run % a->n_task;
 
-                if (!g)
-                    continue;
-                hd_k.axpy_f32(end - begin, ds[i], q + begin, g + begin);
-                if (begin < vdim)
-                    hd_k.axpy_f32((end < vdim ? end : vdim) - begin, p[i], d + begin, g + begin);
-            }
+            for (m = 1; m < RUN && i + m < a->n_row[k] && g[i] && g[i + m] == g[i] + m * dim && (int64_t)((uintptr_t)g[i + m] / ((uintptr_t)dim * sizeof(float))) / RUN == run;)
+                m++;
+            if (g[i] && task >= begin && task < end)
+                sel_add(a, k, i, m, g[i]);
         }
+    }
 }
 
 HD_CPU_BACK(attend_sel)
@@ -297,8 +344,10 @@ HD_CPU_BACK(attend_sel)
         longest = b->span[i].n_tok > longest ? b->span[i].n_tok : longest;
     }
     a.places = (c->i[4] < longest ? c->i[4] : longest) + (c->i[1] < 0 ? 0 : c->in[2] && c->i[7] < longest / c->i[5] ? c->i[7] : longest / c->i[5]);
-    a.p = hd_tape_scratch(s, ROUND * n_head, a.places);
-    a.ds = hd_tape_scratch(s, ROUND * n_head, a.places);
+    a.n_block = (a.places + HD_ROWS_MAX - 1) / HD_ROWS_MAX;
+    a.n_task = hd_pool_threads(cpu->pool) > 1 ? 4 * hd_pool_threads(cpu->pool) : 1;
+    a.p = (void *)hd_tape_scratch(s, ROUND * n_head * a.n_block, HD_ROWS_MAX);
+    a.ds = (void *)hd_tape_scratch(s, ROUND * n_head * a.n_block, HD_ROWS_MAX);
     a.dsink = hd_tape_scratch(s, ROUND, n_head);
     a.row = (void *)hd_tape_scratch(s, 2 * ROUND, a.places);
     a.drow = (void *)hd_tape_scratch(s, 2 * ROUND, a.places);
@@ -306,7 +355,7 @@ HD_CPU_BACK(attend_sel)
     for (a.t0 = 0; hd_stream_ok(s) && a.t0 < b->n_tok; a.t0 += ROUND) {
         a.n_tok = b->n_tok - a.t0 < ROUND ? b->n_tok - a.t0 : ROUND;
         hd_pool_for(cpu->pool, a.n_tok, 1, sel_token_range, &a);
-        hd_pool_for(cpu->pool, c->i[3], hd_cpu_grain(cpu, c->i[3]), sel_cols, &a);
+        hd_pool_for(cpu->pool, a.n_task, 1, sel_rows, &a);
         for (int64_t k = 0; dsink.data && k < a.n_tok; k++)
             hd_k.add(n_head, dsink.data, a.dsink + k * n_head, dsink.data);
     }

@@ -1,6 +1,6 @@
 /* cpu_xent.c: cross-entropy fused with the head (drafts: and their Markov head): some rows of logits at a time, forward and (computed again) on the way back.
  *
- * With p = softmax(x w^T): loss = -log p[target], dlogits = (p - [target]) dloss. The logits of one round stay in cache; those of all
+ * With p = softmax(x w^T): loss = -log p[target], dlogits = (p - [target]) dloss; z = log(sum of exp(logits))^2, dlogits = 2 log(sum) p dz. The logits of one round stay in cache; those of all
  * tokens of a long batch would not even fit into memory beside a model with a large vocabulary. */
 #include <math.h>
 #include <string.h>
@@ -11,8 +11,8 @@
 struct job {
     const int32_t *target;
     struct hd_tensor logits;          /* of the round */
-    const struct hd_tensor *out;      /* its losses, forward; NULL on the way back */
-    const struct hd_tensor *dout;     /* gradients of its losses; logits become gradients */
+    const struct hd_tensor *out, *z;  /* its losses, forward; NULL on the way back. z: where there is a z-loss */
+    const struct hd_tensor *dout, *dz;                /* gradients of its losses; logits become gradients */
 };
 
 static void loss_range(void *arg, int64_t begin, int64_t end)
@@ -21,7 +21,7 @@ static void loss_range(void *arg, int64_t begin, int64_t end)
     int64_t n = hd_cols(&j->logits);
 
     for (int64_t t = begin; t < end; t++) {
-        float *l = hd_cpu_row(&j->logits, t), top = l[0], sum, d;
+        float *l = hd_cpu_row(&j->logits, t), top = l[0], sum, d, p;
         int32_t target = j->target[t];
         float own = target < 0 ? 0 : l[target];
 
@@ -29,11 +29,17 @@ static void loss_range(void *arg, int64_t begin, int64_t end)
             top = l[i] > top ? l[i] : top;
         sum = hd_k.exp_sum(n, l, top);
         if (j->out) {
-            *hd_cpu_row(j->out, t) = target < 0 ? 0 : (float)(log((double)sum) + (double)top - (double)own);
+            double z = log((double)sum) + (double)top;
+
+            *hd_cpu_row(j->out, t) = target < 0 ? 0 : (float)(z - (double)own);
+            if (j->z)
+                *hd_cpu_row(j->z, t) = target < 0 ? 0 : (float)(z * z);
             continue;
         }
-        d = target < 0 ? 0 : *hd_cpu_row(j->dout, t);
-        hd_k.scale(n, d / sum, l);
+        p = d = target < 0 ? 0 : *hd_cpu_row(j->dout, t);
+        if (j->dz && target >= 0)
+            p += (float)(2 * (log((double)sum) + (double)top) * (double)*hd_cpu_row(j->dz, t));
+        hd_k.scale(n, p / sum, l);
         if (target >= 0)
             l[target] -= d;
     }
@@ -72,11 +78,15 @@ void hd_cpu_xent(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     for (int64_t t0 = 0; t0 < hd_rows(c->in[0]); t0 += hd_rows(c->in[2])) {
         struct job j = {.out = NULL};
-        struct hd_tensor x, out;
+        struct hd_tensor x, out, z;
 
         round_of(self, s, c, t0, &j, &x);
         out = hd_cpu_rows_of(c->out[0], t0, hd_rows(&x));
         j.out = &out;
+        if (c->out[1]) {
+            z = hd_cpu_rows_of(c->out[1], t0, hd_rows(&x));
+            j.z = &z;
+        }
         hd_cpu_rows(self, hd_rows(&x), 4 * hd_cols(&j.logits), loss_range, &j);
     }
 }
@@ -92,11 +102,15 @@ HD_CPU_BACK(xent)
     for (int64_t t0 = 0; t0 < hd_rows(c->in[0]) && hd_stream_ok(s); t0 += hd_rows(c->in[2])) {
         struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
         struct job j = {.out = NULL};
-        struct hd_tensor x, d, part;
+        struct hd_tensor x, d, dz, part;
 
         round_of(self, s, c, t0, &j, &x);
         d = hd_cpu_rows_of(dout[0], t0, hd_rows(&x));
         j.dout = &d;
+        if (c->out[1]) {
+            dz = hd_cpu_rows_of(dout[1], t0, hd_rows(&x));
+            j.dz = &dz;
+        }
         hd_cpu_rows(self, hd_rows(&x), 4 * hd_cols(&j.logits), loss_range, &j);
         if (dx.data) {
             part = hd_cpu_rows_of(&dx, t0, hd_rows(&x));
