@@ -93,6 +93,8 @@ void hd_train_log_eval(struct hd_train_log *l, const struct hd_train_run *r, dou
     hd_str_printf(&l->lines, "{\"step\": %lld, \"tokens\": %lld, \"val_loss\": %.6f, \"bits_per_byte\": %.6f", (long long)r->step, (long long)r->n_tok, loss, bits_per_byte);
     if (l->ngram > 0)
         hd_str_printf(&l->lines, ", \"ngram_loss\": %.6f", l->ngram);
+    if (r->gain > 0)
+        hd_str_printf(&l->lines, ", \"mhc_gain\": %.6g", r->gain);
     hd_str_printf(&l->lines, ", \"time\": %lld}\n", (long long)time(NULL));
     add_point(&l->val, (double)r->n_tok, loss);
 }
@@ -112,7 +114,7 @@ static int thin(const struct hd_train_curve *c, double *x, double *y)
 
 /* ---- for other programs ---- */
 
-static const char *const columns[] = {"step", "tokens", "loss", "smooth", "val_loss", "bits_per_byte", "ngram_loss", "grad_norm", "lr", "balance_loss", "max_vio", "tokens_per_s", "time"};
+static const char *const columns[] = {"step", "tokens", "loss", "smooth", "val_loss", "bits_per_byte", "ngram_loss", "grad_norm", "lr", "balance_loss", "max_vio", "mhc_gain", "tokens_per_s", "time"};
 
 struct tables {
     struct hd_str csv, events;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "train/gain.h"
 #include "train/quant.h"
 
 #define SLACK 65536
@@ -224,15 +225,15 @@ static void look_at(void *arg, const char *name, const struct hd_tensor *x)
             }
 }
 
-static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct hd_learn *learn, struct suspect *suspect)
+static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct hd_learn *learn, hd_trace_fn trace, void *trace_arg)
 {
     hd_arena_reset(&t->step);
     hd_stream_init(s, t->be, &t->step, HD_EXACT_F32);
     s->target = b->target;
     s->learn = learn;
-    if (suspect) {
-        s->trace = look_at;
-        s->trace_arg = suspect;
+    if (trace) {
+        s->trace = trace;
+        s->trace_arg = trace_arg;
     } else {
         hd_tape_begin(&t->tape);
         s->tape = &t->tape;
@@ -245,7 +246,7 @@ static int not_finite(struct hd_trainer *t, const struct hd_ragged *r, const str
     struct suspect who = {""};
     struct hd_stream s;
 
-    forward(t, &s, r, b, NULL, &who);
+    forward(t, &s, r, b, NULL, look_at, &who);
     return hd_err_set(err, HD_ERR_FORMAT, "the loss is not finite; the first tensor that is not is %s", who.name[0] ? who.name : "the loss itself");
 }
 
@@ -333,7 +334,7 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
 
     HD_TRY(lay_out(t, b, &r, err));
     refresh(t);
-    losses = forward(t, &s, &r, b, &learn, NULL);
+    losses = forward(t, &s, &r, b, &learn, NULL, NULL);
     if (!hd_stream_ok(&s))
         return hd_stream_end(&s, err);
     sum = sum_losses(losses);
@@ -394,9 +395,23 @@ int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss
 
     HD_TRY(lay_out(t, b, &r, err));
     refresh(t);
-    losses = forward(t, &s, &r, b, NULL, NULL);
+    losses = forward(t, &s, &r, b, NULL, NULL, NULL);
     HD_TRY(hd_stream_end(&s, err));
     *loss = sum_losses(losses);
     *n = b->n_target;
     return HD_OK;
+}
+
+int hd_trainer_gain(struct hd_trainer *t, const struct hd_batch *b, double *gain, struct hd_err *err)
+{
+    struct hd_gain g = {0};
+    struct hd_ragged r;
+    struct hd_stream s;
+
+    HD_TRY(lay_out(t, b, &r, err));
+    refresh(t);
+    forward(t, &s, &r, b, NULL, hd_gain_take, &g);
+    *gain = hd_gain_mean(&g);
+    hd_gain_release(&g);
+    return hd_stream_end(&s, err);
 }

@@ -80,4 +80,7 @@ int hd_trainer_update(struct hd_trainer *t, double lr, struct hd_step_result *r,
 /* Sum of losses and number of targets of a batch, nothing else changes. */
 int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss, int64_t *n, struct hd_err *err);
 
+/* The gain of a batch's composite mixes (gain.h); 0: no streams. */
+int hd_trainer_gain(struct hd_trainer *t, const struct hd_batch *b, double *gain, struct hd_err *err);
+
 #endif
