@@ -225,15 +225,15 @@ static void look_at(void *arg, const char *name, const struct hd_tensor *x)
             }
 }
 
-static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct hd_learn *learn, hd_trace_fn trace, void *trace_arg)
+static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct hd_learn *learn, struct suspect *suspect)
 {
     hd_arena_reset(&t->step);
     hd_stream_init(s, t->be, &t->step, HD_EXACT_F32);
     s->target = b->target;
     s->learn = learn;
-    if (trace) {
-        s->trace = trace;
-        s->trace_arg = trace_arg;
+    if (suspect) {
+        s->trace = look_at;
+        s->trace_arg = suspect;
     } else {
         hd_tape_begin(&t->tape);
         s->tape = &t->tape;
@@ -246,7 +246,7 @@ static int not_finite(struct hd_trainer *t, const struct hd_ragged *r, const str
     struct suspect who = {""};
     struct hd_stream s;
 
-    forward(t, &s, r, b, NULL, look_at, &who);
+    forward(t, &s, r, b, NULL, &who);
     return hd_err_set(err, HD_ERR_FORMAT, "the loss is not finite; the first tensor that is not is %s", who.name[0] ? who.name : "the loss itself");
 }
 
@@ -334,7 +334,7 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
 
     HD_TRY(lay_out(t, b, &r, err));
     refresh(t);
-    losses = forward(t, &s, &r, b, &learn, NULL, NULL);
+    losses = forward(t, &s, &r, b, &learn, NULL);
     if (!hd_stream_ok(&s))
         return hd_stream_end(&s, err);
     sum = sum_losses(losses);
@@ -395,7 +395,7 @@ int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss
 
     HD_TRY(lay_out(t, b, &r, err));
     refresh(t);
-    losses = forward(t, &s, &r, b, NULL, NULL, NULL);
+    losses = forward(t, &s, &r, b, NULL, NULL);
     HD_TRY(hd_stream_end(&s, err));
     *loss = sum_losses(losses);
     *n = b->n_target;
@@ -404,14 +404,21 @@ int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss
 
 int hd_trainer_gain(struct hd_trainer *t, const struct hd_batch *b, double *gain, struct hd_err *err)
 {
+    struct hd_arena arena;            /* off the tape tensors make room for one another */
     struct hd_gain g = {0};
     struct hd_ragged r;
     struct hd_stream s;
 
     HD_TRY(lay_out(t, b, &r, err));
     refresh(t);
-    forward(t, &s, &r, b, NULL, hd_gain_take, &g);
+    hd_arena_init(&arena, 0);
+    hd_stream_init(&s, t->be, &arena, HD_EXACT_F32);
+    s.target = b->target;
+    s.trace = hd_gain_take;
+    s.trace_arg = &g;
+    t->m->arch->forward(t->m, &s, &r, b->row, b->n_tok);
     *gain = hd_gain_mean(&g);
     hd_gain_release(&g);
+    hd_arena_release(&arena);
     return hd_stream_end(&s, err);
 }
