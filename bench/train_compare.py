@@ -22,10 +22,17 @@ TORCH = r"""
 import json, sys, time, torch, torch.nn as nn, torch.nn.functional as F
 L, D, H, FF, T, B, V, threads, steps = json.loads(sys.argv[1])
 torch.set_num_threads(threads); torch.manual_seed(1)
+Norm = getattr(nn, "RMSNorm", nn.LayerNorm)
+def attend(q, k, v):
+    if hasattr(F, "scaled_dot_product_attention"):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    a = (q @ k.transpose(-2, -1)) * (D // H) ** -0.5          # PyTorch 1 has neither that nor RMSNorm nor a fused AdamW
+    return a.masked_fill(past, float("-inf")).softmax(-1) @ v
+past = torch.ones(T, T, dtype=torch.bool).triu(1)
 class Layer(nn.Module):
     def __init__(s):
         super().__init__()
-        s.n1, s.n2 = nn.RMSNorm(D), nn.RMSNorm(D)
+        s.n1, s.n2 = Norm(D), Norm(D)
         s.qkv, s.o = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
         s.gu, s.down = nn.Linear(D, 2 * FF, bias=False), nn.Linear(FF, D, bias=False)
     def forward(s, x, cos, sin):
@@ -33,20 +40,20 @@ class Layer(nn.Module):
         def turn(a):
             h = a.shape[-1] // 2
             return a * cos + torch.cat((-a[..., h:], a[..., :h]), -1) * sin
-        a = F.scaled_dot_product_attention(turn(q), turn(k), v, is_causal=True)
+        a = attend(turn(q), turn(k), v)
         x = x + s.o(a.transpose(1, 2).reshape(B, T, D))
         g, u = s.gu(s.n2(x)).split(FF, 2)
         return x + s.down(F.silu(g) * u)
 class Model(nn.Module):
     def __init__(s):
         super().__init__()
-        s.e, s.layers, s.n = nn.Embedding(V, D), nn.ModuleList(Layer() for _ in range(L)), nn.RMSNorm(D)
+        s.e, s.layers, s.n = nn.Embedding(V, D), nn.ModuleList(Layer() for _ in range(L)), Norm(D)
     def forward(s, x, y, cos, sin):
         h = s.e(x)
         for l in s.layers:
             h = l(h, cos, sin)
         return F.cross_entropy((s.n(h) @ s.e.weight.T).view(-1, V), y.view(-1))
-m = Model(); opt = torch.optim.AdamW(m.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+m = Model(); opt = torch.optim.AdamW(m.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, **({"fused": True} if torch.__version__ >= "2.4" else {}))
 f = torch.outer(torch.arange(T).float(), 10000 ** (-torch.arange(0, D // H, 2).float() / (D // H))); f = torch.cat((f, f), 1)
 for i in range(1 + steps):
     x, y = torch.randint(V, (B, T)), torch.randint(V, (B, T))

@@ -206,6 +206,38 @@ static void time_panels(const char *what, const struct product *c, const struct 
     printf("%-56s %9.2f us %8.2f GF/s %7.2f GB/s\n", what, best * 1e6, 2e-9 * (double)(c->n * c->n_row * c->n_tok) / best, 1e-9 * (double)(hd_panel_count(p) * p->bytes) / best);
 }
 
+/* The indexer's scores are those of the product and relu_mix. Tokens stand for heads; queries have no fine parts. */
+static void check_index(const struct product *c, const struct hd_kernels *def, const struct hd_panels *p, const char *q, int64_t x_bytes)
+{
+    int64_t rows = hd_panel_count(p) * HD_PANEL_ROWS < HD_ROWS_MAX ? hd_panel_count(p) * HD_PANEL_ROWS : HD_ROWS_MAX, bytes = c->n / 32 * (int64_t)sizeof(struct hd_q8);
+    float(*prod)[HD_ROWS_MAX] = malloc((size_t)c->n_tok * sizeof *prod), *w = malloc((size_t)c->n_tok * 4), want[HD_ROWS_MAX] = {0}, all[HD_ROWS_MAX], part[HD_ROWS_MAX];
+    char *in = malloc((size_t)(bytes * c->n_tok)), what[128];
+
+    for (int64_t k = 0; k < c->n_tok; k++) {
+        struct hd_q8 *row = (struct hd_q8 *)(in + k * bytes);
+
+        memcpy(row, q + k * x_bytes, (size_t)bytes);
+        for (int64_t b = 0; b < c->n / 32; b++)
+            row[b].has_fine = 0;
+        w[k] = rnd();
+    }
+    def->matmul_panel[c->type](p, 0, rows, in, bytes, c->n_tok, prod[0], HD_ROWS_MAX);
+    def->relu_mix(c->n_tok, rows, (const float(*)[HD_ROWS_MAX])prod, w, want);
+    hd_k.index_panels(p, 0, rows, in, bytes, c->n_tok, w, all);
+    for (int64_t r = 0; r < rows; r += HD_PANEL_ROWS)
+        hd_k.index_panels(p, r, HD_PANEL_ROWS, in, bytes, c->n_tok, w, part + r);
+    snprintf(what, sizeof what, "%s index_panels K=%lld N=%lld heads=%lld", hd_isa_name(hd_k.isa), (long long)c->n, (long long)rows, (long long)c->n_tok);
+#if defined(HD_EMULATE)
+    report(distance(all, want, rows) <= 3e-6, what, distance(all, want, rows), 3e-6);
+#else
+    report(!memcmp(all, want, (size_t)rows * 4), what, distance(all, want, rows), 0);
+#endif
+    report(!memcmp(all, part, (size_t)rows * 4), what, distance(part, all, rows), 0);
+    free(prod);
+    free(w);
+    free(in);
+}
+
 /* The same bits at every level, in every tiling; near the product of the plain weights. */
 static void check_panels(const struct product *c, const struct hd_kernels *def, const struct weights *w, const float *x)
 {
@@ -257,6 +289,8 @@ static void check_panels(const struct product *c, const struct hd_kernels *def, 
             hd_k.matmul_panel[c->type](&p, r, nr < c->n_row - r ? nr : c->n_row - r, (const char *)in + k * x_bytes, x_bytes, nt, part + k * c->n_row + r, c->n_row);
         }
     report(!memcmp(part, all, (size_t)n * 4), what, distance(part, all, n), 0);
+    if (hd_k.index_panels && c->type == HD_F4_E2M1)
+        check_index(c, def, &p, q, x_bytes);
     def->matmul_f32[c->type](c->n, &w->rows, c->n_row, back, c->n * 4, c->n_tok, part, c->n_row);
     d = distance(part, all, n);
     report(d <= 1e-5, what, d, 1e-5);

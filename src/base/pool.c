@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #define MAX_THREADS 1024
@@ -37,6 +38,7 @@ struct hd_pool {
     void *arg;
     int64_t n, grain;
     uint64_t gen;
+    struct hd_pool_stats stats;
     int n_thread, n_started;
     pthread_t thread[];
 };
@@ -152,6 +154,40 @@ int hd_pool_threads(const struct hd_pool *p)
     return p->n_thread;
 }
 
+static void wake_team(struct hd_pool *p)
+{
+    double t0 = hd_now();
+
+    atomic_fetch_add(&p->wake, 1);
+    futex_wake(&p->wake, MAX_THREADS);
+    p->stats.wake_s += hd_now() - t0;
+}
+
+/* Others still hold chunks. */
+static void wait_for_team(struct hd_pool *p)
+{
+    double t0 = hd_now();
+    uint32_t left;
+
+    p->stats.n_wait++;
+    for (int spin = 0; spin < SPIN && atomic_load_explicit(&p->left, memory_order_acquire); spin++)
+        relax();
+    if (atomic_load_explicit(&p->left, memory_order_acquire))
+        p->stats.n_sleep++;
+    while (atomic_load_explicit(&p->left, memory_order_acquire)) {
+        atomic_store(&p->caller_sleeps, 1);
+        if ((left = atomic_load(&p->left)))
+            futex_wait(&p->left, left);
+        atomic_store(&p->caller_sleeps, 0);
+    }
+    p->stats.wait_s += hd_now() - t0;
+}
+
+void hd_pool_stats(const struct hd_pool *p, struct hd_pool_stats *out)
+{
+    *out = p->stats;
+}
+
 void hd_pool_for(struct hd_pool *p, int64_t n, int64_t grain, hd_range_fn fn, void *arg)
 {
     int64_t chunks;
@@ -173,26 +209,12 @@ void hd_pool_for(struct hd_pool *p, int64_t n, int64_t grain, hd_range_fn fn, vo
     p->gen++;
     atomic_store_explicit(&p->left, (uint32_t)chunks, memory_order_relaxed);
     atomic_store(&p->word, p->gen << (2 * FIELD) | (uint64_t)chunks << FIELD);
-    if (atomic_load(&p->n_sleeping)) {
-        atomic_fetch_add(&p->wake, 1);
-        futex_wake(&p->wake, MAX_THREADS);
-    }
+    p->stats.n_call++;
+    if (atomic_load(&p->n_sleeping))
+        wake_team(p);
     work(p);
-    for (int spin = 0;; spin++) {
-        uint32_t left = atomic_load_explicit(&p->left, memory_order_acquire);
-
-        if (left == 0)
-            return;
-        if (spin < SPIN) {
-            relax();
-            continue;
-        }
-        atomic_store(&p->caller_sleeps, 1);
-        left = atomic_load(&p->left);
-        if (left)
-            futex_wait(&p->left, left);
-        atomic_store(&p->caller_sleeps, 0);
-    }
+    if (atomic_load_explicit(&p->left, memory_order_acquire))
+        wait_for_team(p);
 }
 
 /* Threads of one core share a core_id within a package: count distinct pairs among the CPUs we may use. */

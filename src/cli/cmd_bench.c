@@ -40,9 +40,11 @@ struct result {
     int64_t tokens, depth, batch;
     double tps, share;
     double cpu_ms;                    /* a token, of all cores */
+    double barrier_share;             /* decode: of a step, what the engine's thread spent waking its team and waiting for it; the median, as of speed */
     double fed_s, fed_cpu_s;          /* decode: what feeding the tokens before took */
-    double disk_share;                /* of what memory, processor and drive together allow with the bytes that were read; 0: nothing is on disk */
+    double disk_share;                /* of what memory, processor and drive together allow with the bytes that were needed; 0: nothing is on disk */
     double hit_rate, disk_bytes;      /* experts that were in memory; bytes read, a step */
+    double wasted;                    /* of the bytes that were read: not needed (read ahead in vain, or gaps) */
     double wait_s, read_s, pack_s;    /* a step: the engine's waits; the readers' time, all of them together */
 };
 
@@ -64,13 +66,15 @@ static int by_depth(const void *a, const void *b)
 static void count_disk(struct hd_engine *e, const struct hd_experts_stats *from, double disk_gbs, double least_s, double sec, int64_t n_step, struct result *out)
 {
     struct hd_experts_stats to;
-    double drive_s;
+    double drive_s, needed;
 
     if (!e->experts)
         return;
     hd_experts_stats(e->experts, &to);
+    needed = (double)(to.needed_bytes - from->needed_bytes);
+    out->wasted = to.bytes > from->bytes ? 1 - needed / (double)(to.bytes - from->bytes) : 0;
     out->disk_bytes = (double)(to.bytes - from->bytes) / (double)n_step;
-    drive_s = 1e-9 * (double)(to.bytes - from->bytes) / disk_gbs;
+    drive_s = 1e-9 * needed / disk_gbs;
     out->hit_rate = (double)(to.hit - from->hit) / (double)(to.hit - from->hit + to.miss - from->miss + !(to.hit + to.miss));
     out->wait_s = (to.wait_s - from->wait_s) / (double)n_step;
     out->read_s = (to.read_s - from->read_s) / (double)n_step;
@@ -174,13 +178,22 @@ static int deepen(struct hd_session *ss, int64_t depth, struct hd_err *err)
     return rc;
 }
 
+/* What the engine's thread has spent on its team so far. */
+static double team_seconds(const struct hd_engine *e)
+{
+    struct hd_pool_stats st;
+
+    hd_pool_stats(e->pool, &st);
+    return st.wake_s + st.wait_s;
+}
+
 static int decode(struct hd_session *base, const struct hd_roofline *r, double disk_gbs, int64_t batch, int64_t n_gen, struct result *out, struct hd_err *err)
 {
     struct hd_engine *e = base->engine;
     struct hd_session *ss = hd_calloc((size_t)batch, sizeof *ss);
     struct hd_step_item *it = hd_calloc((size_t)batch, sizeof *it);
     int32_t *ids = make_ids((int64_t)base->n, batch, e->model.hp.n_vocab, err);
-    double *sec = hd_malloc((size_t)n_gen * sizeof *sec), ideal = 0, total = 0, cpu0;
+    double *sec = hd_malloc(2 * (size_t)n_gen * sizeof *sec), *barrier = sec ? sec + n_gen : NULL, ideal = 0, total = 0, cpu0;
     struct hd_experts_stats before = {0};
     int64_t opened = 0;
     int rc = ss && it && ids && sec ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for a batch of %lld", (long long)batch);
@@ -191,7 +204,7 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
     disk_now(e, &before);
     cpu0 = hd_cpu_seconds();
     for (int64_t g = 0; g < n_gen && rc == HD_OK; g++) {
-        double t0 = hd_now();
+        double t0 = hd_now(), before_s = team_seconds(e);
 
         for (int64_t i = 0; i < batch && e->experts; i++)     /* the same token again and again would find its experts in memory */
             ids[i] = nth_id((int64_t)base->n + i + g * batch, e->model.hp.n_vocab);
@@ -199,6 +212,7 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
             it[i] = (struct hd_step_item){.session = &ss[i], .ids = &ids[i], .n_tok = 1, .want = HD_WANT_LAST};
         rc = hd_interrupted ? interrupted(err) : hd_engine_step(e, it, (int)batch, err);
         total += sec[g] = hd_now() - t0;
+        barrier[g] = (team_seconds(e) - before_s) / sec[g];
         ideal = hd_roofline_seconds(r, &e->last);
     }
     cpu0 = hd_cpu_seconds() - cpu0;
@@ -206,8 +220,10 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
         hd_session_close(&ss[i]);
     if (rc == HD_OK) {
         qsort(sec, (size_t)n_gen, sizeof *sec, by_size);
+        qsort(barrier, (size_t)n_gen, sizeof *barrier, by_size);
         *out = (struct result){.decode = true, .depth = (int64_t)base->n, .batch = batch, .tps = (double)batch / sec[n_gen / 2], .share = ideal / sec[n_gen / 2],
-                               .cpu_ms = 1e3 * cpu0 / (double)(n_gen * batch)};
+                               .cpu_ms = 1e3 * cpu0 / (double)(n_gen * batch),
+                               .barrier_share = barrier[n_gen / 2]};
         if (e->experts)
             out->tps = (double)(batch * n_gen) / total;       /* steps differ by what they must read: their mean */
         count_disk(e, &before, disk_gbs, (double)n_gen * ideal, total, n_gen, out);
@@ -243,17 +259,18 @@ static void print_probes(const struct bench *b, const struct hd_engine *e, bool 
 static void print_result(const struct result *x, bool json, bool first)
 {
     if (x->decode)
-        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f, \"fed_s\": %.3f, \"fed_cpu_s\": %.3f"
-                           : "%sdecode  depth %7lld, batch %3lld  %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token   (fed in %.1f s, %.1f cpu s)",
-                      json && !first ? ", " : "", (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms, x->fed_s, x->fed_cpu_s);
+        hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f, \"barrier_share\": %.4f, \"fed_s\": %.3f, \"fed_cpu_s\": %.3f"
+                           : "%sdecode  depth %7lld, batch %3lld  %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token, %.1f %% at barriers   (fed in %.1f s, %.1f cpu s)",
+                      json && !first ? ", " : "", (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms, json ? x->barrier_share : 100 * x->barrier_share, x->fed_s,
+                      x->fed_cpu_s);
     else
         hd_out_printf(json ? "%s{\"tokens\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f"
                            : "%sprefill %7lld tokens            %9.1f tok/s   %.2f of the roofline   %.3f cpu ms a token",
                       json && !first ? ", " : "", (long long)x->tokens, x->tps, x->share, x->cpu_ms);
     if (x->disk_share > 0)
-        hd_out_printf(json ? ", \"disk_share\": %.4f, \"hit_rate\": %.4f, \"disk_bytes\": %.0f, \"wait_s\": %.4f, \"read_s\": %.4f, \"pack_s\": %.4f"
-                           : "; %.2f of what the disk allows; %.3f in memory; a step reads %.0f bytes, waits %.3f s, readers %.3f s and packing %.3f s",
-                      x->disk_share, x->hit_rate, x->disk_bytes, x->wait_s, x->read_s, x->pack_s);
+        hd_out_printf(json ? ", \"disk_share\": %.4f, \"hit_rate\": %.4f, \"disk_bytes\": %.0f, \"wasted\": %.4f, \"wait_s\": %.4f, \"read_s\": %.4f, \"pack_s\": %.4f"
+                           : "; %.2f of what the disk allows; %.3f in memory; a step reads %.0f bytes (%.2f of them in vain), waits %.3f s, readers %.3f s and packing %.3f s",
+                      x->disk_share, x->hit_rate, x->disk_bytes, x->wasted, x->wait_s, x->read_s, x->pack_s);
     hd_out_printf(json ? "}" : "\n");
     fflush(stdout);
 }
@@ -275,16 +292,16 @@ static int write_csv(const char *path, const struct bench *b, struct hd_err *err
     int rc;
 
     hd_str_init(&s, 0);
-    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,cpu_ms,disk_gbs,disk_share,hit_rate,disk_bytes\n");
+    hd_str_puts(&s, "model,threads,cpu,read_gbs,fma_gflops,int8_gops,what,tokens,depth,batch,tok_per_s,share,cpu_ms,barrier_share,disk_gbs,disk_share,hit_rate,disk_bytes,wasted\n");
     for (int i = 0; i < b->n; i++) {
         const struct result *x = &b->res[i];
 
         hd_str_putc(&s, '"');
         for (const char *c = b->name; *c; c++)
             hd_str_puts(&s, *c == '"' ? "\"\"" : (char[]){*c, 0});
-        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.4f,%.3f,%.4f,%.4f,%.0f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
+        hd_str_printf(&s, "\",%d,%s,%.2f,%.2f,%.2f,%s,%lld,%lld,%lld,%.3f,%.4f,%.4f,%.4f,%.3f,%.4f,%.4f,%.0f,%.4f\n", b->n_thread, hd_backend_cpu_level(), b->r.read_gbs, b->r.fma_gflops, b->r.int8_gops,
                       x->decode ? "decode" : "prefill", (long long)(x->decode ? x->batch : x->tokens), (long long)x->depth, (long long)x->batch, x->tps, x->share, x->cpu_ms,
-                      b->disk_gbs, x->disk_share, x->hit_rate, x->disk_bytes);
+                      x->barrier_share, b->disk_gbs, x->disk_share, x->hit_rate, x->disk_bytes, x->wasted);
     }
     rc = write_text(path, &s, err);
     hd_str_release(&s);

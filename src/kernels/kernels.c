@@ -78,6 +78,7 @@ bool hd_kernels_init(const char *level)
     if (want >= HD_ISA_AVX512VNNI && want <= HD_ISA_AVX512BF16) {
         hd_fill_matmul_q16_avx512vnni(&hd_k);
         hd_fill_panel_avx512vnni(&hd_k);
+        hd_fill_index_avx512vnni(&hd_k);
     }
     if (want == HD_ISA_AVX512BF16)
         hd_fill_panel_avx512bf16(&hd_k);

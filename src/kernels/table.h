@@ -30,6 +30,7 @@ void hd_fill_sparse_avx2(struct hd_kernels *k);
 void hd_fill_sparse_avx512(struct hd_kernels *k);           /* after AVX2's vec */
 void hd_fill_panel_avx512(struct hd_kernels *k);
 void hd_fill_panel_avx512vnni(struct hd_kernels *k);
+void hd_fill_index_avx512vnni(struct hd_kernels *k);
 void hd_fill_panel_avx512bf16(struct hd_kernels *k);
 void hd_fill_matmul_few_avx512(struct hd_kernels *k);
 void hd_fill_matmul_f32_avx512(struct hd_kernels *k);

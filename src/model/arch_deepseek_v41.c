@@ -510,6 +510,8 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     hd_trace(s, k.u, "embed");
     hd_copies(s, k.x, k.u);
     hd_csa2_begin(s, &d->attn, d->ratios, b, &d->inv_freq, &d->inv_freq_comp, &k.st);
+    for (int i = 0; i < d->engram.n_layer; i++)
+        hd_engram_ahead(s, &d->engram, &d->layer[d->engram.layer[i]].engram, i, b, class);
     for (int64_t i = 0; i < d->n_layer; i++) {
         const struct layer *l = &d->layer[i];
 

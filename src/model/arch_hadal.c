@@ -495,6 +495,8 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     hd_trace(s, u, "embed");
     hd_streams_begin(s, &x, d->residual, &d->mhc, u);
     prepare(s, d, b, &st);
+    for (int i = 0; i < d->engram.n_layer; i++)
+        hd_engram_ahead(s, &d->engram, &d->layer[d->engram.layer[i]].engram, i, b, class);
     for (int i = 0; i < d->n_layer; i++) {
         const struct layer *l = &d->layer[i];
         int memory = hd_engram_index(&d->engram, i);

@@ -172,6 +172,23 @@ static void convolved(struct hd_stream *s, const struct hd_engram *e, const stru
         hd_ring_put(s, nv, b, e->part_conv[index]);
 }
 
+#define AHEAD_MAX 64                  /* tokens whose rows are all asked for at a step's beginning; with more of them a layer's are, when it comes */
+
+void hd_engram_ahead(struct hd_stream *s, const struct hd_engram *e, const struct hd_engram_weights *w, int index, const struct hd_ragged *b, struct hd_tensor *class)
+{
+    int64_t n = e->n_order * e->n_head;
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *rows;
+
+    if (!s->source || b->n_tok > AHEAD_MAX)
+        return;
+    rows = hd_new(s, HD_I32, b->n_tok, n);
+    hd_ngram_rows(s, rows, class, b, e->part_ngram, &e->ngram[index]);
+    if (hd_stream_ok(s))
+        s->source->rows_ahead(s->source->self, &w->embed, rows->data, b->n_tok * n);
+    hd_stream_rewind(s, mark);
+}
+
 void hd_engram_add(struct hd_stream *s, const struct hd_engram *e, const struct hd_engram_weights *w, int index, const struct hd_ragged *b, int64_t n_hc, float eps,
                    int64_t act_block, struct hd_tensor *x, struct hd_tensor *class)
 {

@@ -44,6 +44,8 @@ int64_t hd_engram_idle(const struct hd_engram *e);                     /* table 
 /* Cache parts from number part0 on; width = C D. How many. */
 int hd_engram_parts(struct hd_engram *e, int64_t width, int part0, struct hd_cache_part *part);
 
+/* At a step's beginning: tells the source of rows, if there is one, what layer[index] will read. class as below. */
+void hd_engram_ahead(struct hd_stream *s, const struct hd_engram *e, const struct hd_engram_weights *w, int index, const struct hd_ragged *b, struct hd_tensor *class);
 /* Adds layer[index]'s memory to x[T, C D]. class[T, 1] i32: scratch that all layers of a step share; eps of the norms. */
 void hd_engram_add(struct hd_stream *s, const struct hd_engram *e, const struct hd_engram_weights *w, int index, const struct hd_ragged *b, int64_t n_hc, float eps,
                    int64_t act_block, struct hd_tensor *x, struct hd_tensor *class);

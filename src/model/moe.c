@@ -32,28 +32,37 @@ void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const s
 {
     struct hd_stream_mark mark = hd_stream_mark(s);
     int64_t n = hd_rows(x), k = hp->gate.n_used;
-    struct hd_tensor *logits = hd_new(s, HD_F32, n, hp->gate.n_expert), *idx = hd_new(s, HD_I32, n, k), *weight = hd_new(s, HD_F32, n, k);
+    struct hd_tensor *logits = hd_new(s, HD_F32, n, hp->gate.n_expert), *idx = hd_new(s, HD_I32, n, k), *weight = hd_new(s, HD_F32, n, k), *y = NULL;
 
     hd_matmul(s, logits, x, &w->gate_inp);
     hd_trace(s, logits, "layers.%d.ffn.router_logits", layer);
     hd_gate(s, idx, weight, logits, maybe(&w->gate_bias), maybe(&w->gate_table), b, &hp->gate);
     hd_trace(s, idx, "layers.%d.ffn.experts", layer);
     hd_trace(s, weight, "layers.%d.ffn.weights", layer);
+    if (s->source && hd_stream_ok(s))
+        s->source->soon(s->source->self, w->gate, idx->data, n * k);
     guess(s, hp, next, b, x);
-    hd_moe(s, out, x, idx, weight, w->gate, w->up, w->down, &hp->moe);
-    hd_trace(s, out, "layers.%d.ffn.routed", layer);
-    if (w->sh_gate.n_dim) {
+    if (w->sh_gate.n_dim) {           /* first: what experts are missing are on their way */
         int64_t f = hd_rows(&w->sh_gate), block = hp->moe.act_block;
-        struct hd_tensor *gate = hd_new(s, HD_F32, n, f), *up = hd_new(s, HD_F32, n, f), *y = hd_new(s, HD_F32, n, hd_cols(out));
+        struct hd_stream_mark inner;
+        struct hd_tensor *gate, *up;
 
+        y = hd_new(s, HD_F32, n, hd_cols(out));
+        inner = hd_stream_mark(s);
+        gate = hd_new(s, HD_F32, n, f);
+        up = hd_new(s, HD_F32, n, f);
         hd_linear(s, gate, x, &w->sh_gate, block);
         hd_linear(s, up, x, &w->sh_up, block);
         hd_swiglu(s, gate, gate, up, hp->moe.limit);
         hd_bf16(s, gate);
         hd_linear(s, y, gate, &w->sh_down, block);
         hd_trace(s, y, "layers.%d.ffn.shared", layer);
-        hd_add(s, out, out, y);
+        hd_stream_rewind(s, inner);
     }
+    hd_moe(s, out, x, idx, weight, w->gate, w->up, w->down, &hp->moe);
+    hd_trace(s, out, "layers.%d.ffn.routed", layer);
+    if (y)
+        hd_add(s, out, out, y);
     hd_bf16(s, out);
     hd_trace(s, out, "layers.%d.ffn.out", layer);
     hd_stream_rewind(s, mark);

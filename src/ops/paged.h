@@ -38,6 +38,23 @@ static inline void hd_paged_rows(const struct hd_paged *p, int64_t r, int64_t n,
     }
 }
 
+/* Brings rows r .. r + n (those of them below end) nearer: pages lie apart, where no hardware prefetcher follows. */
+static inline void hd_paged_fetch(const struct hd_paged *p, int64_t r, int64_t n, int64_t end)
+{
+    n = n < end - r ? n : end - r;
+    for (int64_t i = 0; i < n;) {
+        int64_t left = p->page ? p->page_rows - (r + i) % p->page_rows : p->ring - (r + i) % p->ring;
+        const char *at = hd_paged_row(p, r + i), *stop;
+
+        left = left < n - i ? left : n - i;
+        stop = at + left * p->row_bytes;
+        for (; at < stop; at += 64)
+            __builtin_prefetch(at, 0, 2);
+        __builtin_prefetch(stop - 1, 0, 2);
+        i += left;
+    }
+}
+
 /* The tokens of one sequence in a step: tokens tok0 .. tok0 + n_tok of the batch, at positions pos0 .. */
 struct hd_span {
     int64_t tok0, n_tok, pos0;

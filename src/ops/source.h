@@ -1,9 +1,9 @@
 /* source.h: weights that are not all in memory: an op that meets some asks here for what it needs.
  *
- * A mixture names the experts that somebody chose, then takes them as they become ready, in any order, computes, and gives them back; what it
+ * A mixture names the experts that somebody chose (perhaps a while before it runs), then takes them as they become ready, in any order, computes, and gives them back; what it
  * was given may stay, or make room. Rows of tables are read one at a time. Who reads ahead is told what is coming.
  *
- * Threads  want, take, give and drop: the engine thread, one mixture at a time; row: any worker
+ * Threads  row: any worker; everything else: the engine thread, one mixture at a time
  */
 #ifndef HD_OPS_SOURCE_H
 #define HD_OPS_SOURCE_H
@@ -26,12 +26,15 @@ struct hd_source {
     int64_t (*take)(void *self, int32_t *ready, int64_t max, struct hd_err *err);
     void (*give)(void *self, const int32_t *expert, int64_t n);
     void (*drop)(void *self);         /* ends what want() began, whatever was taken */
-    /* What a later mixture will probably want, all different or not: at most HD_SOURCE_AHEAD_MAX are remembered, and read when nothing that is
-     * wanted is left to read. The engine thread, outside want .. drop. */
+    /* What the next mixture will want(), n choices in any order, may be said before: it is on its way then while something else is computed. */
+    void (*soon)(void *self, const struct hd_tensor *gate, const int32_t *expert, int64_t n);
+    /* What the mixture after the one that soon() or want() named will probably want, all different or not: at most HD_SOURCE_AHEAD_MAX are remembered,
+     * and read when nothing that is wanted is left to read. */
     void (*ahead)(void *self, const struct hd_tensor *gate, const int32_t *expert, int64_t n);
     /* Is w read from files by the row? Then: row of w into data (w->row_bytes) and its row of scales, if any, into scale. */
     bool (*has_rows)(void *self, const struct hd_tensor *w);
     int (*row)(void *self, const struct hd_tensor *w, int64_t row, void *data, void *scale, struct hd_err *err);
+    /* Rows that will be read: the drive may begin. Nothing happens where they cannot be. */
     void (*rows_ahead)(void *self, const struct hd_tensor *w, const int32_t *row, int64_t n);
 };
 

@@ -83,50 +83,131 @@ bool hd_panels_describe(const struct hd_tensor *w, struct hd_panels *p)
     return true;
 }
 
-#define FEW 16                        /* blocks of a row that are packed before the next row's */
+#define FEW 32                        /* blocks of a row that are packed before the next rows' */
 
-/* The low four bytes of x, two apart. */
-static inline uint64_t spread(uint64_t x)
+/* Packing turns rows into lanes, a matrix of four-byte words: four rows at a time, in vectors of 16 bytes, which every machine has. */
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef int16_t i16x8 __attribute__((vector_size(16)));
+typedef uint32_t u32x4 __attribute__((vector_size(16)));
+typedef uint64_t u64x2 __attribute__((vector_size(16)));
+
+#if defined __clang__ || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (__typeof__(a)){__VA_ARGS__})
+#endif
+
+/* Four rows' places; NULL behind the matrix's last row, which reads as zeros. */
+struct rows {
+    const uint8_t *at[4];
+};
+
+static inline u32x4 load(const struct rows *r, int i, int64_t at)
 {
-    x &= 0xFFFFFFFFu;
-    x = (x | x << 16) & 0x0000FFFF0000FFFFu;
-    return (x | x << 8) & 0x00FF00FF00FF00FFu;
+    u32x4 v = {0};
+
+    if (r->at[i])
+        memcpy(&v, r->at[i] + at, sizeof v);
+    return v;
 }
 
-/* Sixteen bytes of nibbles with columns 2j and 2j + 1 in byte j: as j and 16 + j; eight bytes a register. */
-static inline void unzip(const uint8_t *in, uint64_t out[2])
+/* Four words of four rows, and word g of all of them. */
+static inline void turn(const u32x4 v[4], u64x2 w[4])
 {
-    const uint64_t low = 0x0F0F0F0F0F0F0F0Fu;
-    uint64_t a, b, even, odd;
+    u64x2 a = (u64x2)SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = (u64x2)SHUFFLE(v[2], v[3], 0, 4, 1, 5);
+    u64x2 c = (u64x2)SHUFFLE(v[0], v[1], 2, 6, 3, 7), d = (u64x2)SHUFFLE(v[2], v[3], 2, 6, 3, 7);
 
-    memcpy(&a, in, 8);
-    memcpy(&b, in + 8, 8);
-    even = (a & low) | (b & low) << 4;
-    odd = (a >> 4 & low) | (b & ~low);
-    out[0] = spread(even) | spread(odd) << 8;
-    out[1] = spread(even >> 32) | spread(odd >> 32) << 8;
+    w[0] = SHUFFLE(a, b, 0, 2);
+    w[1] = SHUFFLE(a, b, 1, 3);
+    w[2] = SHUFFLE(c, d, 0, 2);
+    w[3] = SHUFFLE(c, d, 1, 3);
 }
 
-/* Codes of n blocks of one row: groups of four bytes, 64 bytes apart. */
-static inline void pack_codes(const uint8_t *in, int64_t block, int head, int words, bool f4, int64_t n, uint8_t *out)
+/* Word g of all four to out + 64 g. */
+static inline void store_turned(const u32x4 v[4], uint8_t *out)
 {
-    for (int64_t b = 0; b < n; b++, in += block, out += words * 64) {
-        uint64_t zip[2];
+    u64x2 w[4];
 
-        if (f4)
-            unzip(in, zip);
-        for (int g = 0; g < words; g++) {
-            uint32_t v = (uint32_t)(f4 ? zip[g / 2] >> 32 * (g & 1) : 0);
+    turn(v, w);
+    for (int g = 0; g < 4; g++)
+        memcpy(out + g * 64, &w[g], 16);
+}
 
-            if (!f4)
-                memcpy(&v, in + head + 4 * g, 4);
-            memcpy(out + g * 64, &v, 4);
+/* Sixteen bytes of sixteen rows, n bytes apart: byte k of all of them goes to out + 16 k. */
+static inline void turn_bytes(const uint8_t *in, int64_t n, uint8_t *out)
+{
+    u8x16 v[16], w[16];
+
+    for (int i = 0; i < 16; i++)
+        memcpy(&v[i], in + i * n, 16);
+    for (int round = 0; round < 4; round++) {         /* each halves how far apart what belongs together lies */
+        for (int i = 0; i < 8; i++) {
+            w[2 * i] = SHUFFLE(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            w[2 * i + 1] = SHUFFLE(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         }
+        memcpy(v, w, sizeof v);
     }
+    memcpy(out, v, sizeof v);
 }
 
-/* A few blocks of 32 columns of every lane, then the next few: what is written lies together, and rows are read in whole cache lines that were
- * asked for before. */
+/* Scales of fp4, blocks b .. b + n - 1. */
+static void pack_bytes(const struct hd_tensor *w, int64_t row0, int n_lane, int64_t b, int64_t n, uint8_t *out)
+{
+    const uint8_t *in = (const uint8_t *)w->scale.data + row0 * w->scale.n_col;
+    int64_t k = b;
+
+    for (; n_lane == 16 && k + 16 <= b + n; k += 16)
+        turn_bytes(in + k, w->scale.n_col, out + k * 16);
+    for (; k < b + n; k++)
+        for (int lane = 0; lane < n_lane; lane++)
+            out[k * 16 + lane] = in[lane * w->scale.n_col + k];
+}
+
+/* Nibbles of two rows with columns 2j and 2j + 1 in byte j: as j and 16 + j. */
+static inline void unzip(u32x4 *v, u32x4 *w)
+{
+    u8x16 a = (u8x16)SHUFFLE((u64x2)*v, (u64x2)*w, 0, 2), b = (u8x16)SHUFFLE((u64x2)*v, (u64x2)*w, 1, 3);
+    u8x16 even = (a & 0x0F) | (u8x16)((i16x8)(b & 0x0F) << 4), odd = ((u8x16)((i16x8)a >> 4) & 0x0F) | (b & 0xF0);
+
+    *v = (u32x4)SHUFFLE(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *w = (u32x4)SHUFFLE(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
+/* Codes of n blocks of four rows: groups of four bytes, 64 bytes apart. */
+static inline void pack_codes(struct rows in, int64_t block, int words, bool f4, int64_t n, uint8_t *out)
+{
+    for (int64_t b = 0; b < n; b++)
+        for (int h = 0; h < words; h += 4, out += 256) {
+            u32x4 v[4];
+
+            for (int i = 0; i < 4; i++)
+                v[i] = load(&in, i, b * block + 4 * h);
+            if (f4) {
+                unzip(&v[0], &v[1]);
+                unzip(&v[2], &v[3]);
+            }
+            store_turned(v, out);
+        }
+}
+
+static struct rows rows_from(const struct hd_tensor *w, int64_t row, int n, int64_t at)
+{
+    struct rows r = {{NULL}};
+
+    for (int i = 0; i < n && i < 4; i++)
+        r.at[i] = (const uint8_t *)w->data + (row + i) * w->row_bytes + at;
+    return r;
+}
+
+static inline void prefetch(const struct rows *r, int64_t at, int64_t n)
+{
+    for (int i = 0; i < 4; i++)
+        for (int64_t k = 0; r->at[i] && k < n; k += 64)
+            __builtin_prefetch(r->at[i] + at + k);
+}
+
+/* A few blocks of 32 columns of four lanes, then of the next four: what is written lies together, and rows are read in whole cache lines that
+ * were asked for before. */
 static void pack_blocks(const struct hd_tensor *w, const struct hd_panels *p, int64_t row0, int n_lane, uint8_t *out)
 {
     bool mx = w->type == HD_MXFP4, f4 = w->type == HD_F4_E2M1, q8 = p->kind == HD_PANEL_BYTES;
@@ -136,156 +217,204 @@ static void pack_blocks(const struct hd_tensor *w, const struct hd_panels *p, in
     for (int64_t b = 0; b < nb; b += FEW) {
         int64_t n = nb - b < FEW ? nb - b : FEW;
 
-        for (int lane = 0; lane < n_lane; lane++) {
-            const uint8_t *in = (const uint8_t *)w->data + (row0 + lane) * w->row_bytes + b * block;
+        for (int lane = 0; lane < n_lane; lane += 4) {
+            struct rows in = rows_from(w, row0 + lane, n_lane - lane, b * block + head);
             uint8_t *to = out + b * words * 64 + lane * 4;
 
-            for (int64_t k = 0; k < n * block; k += 64)
-                __builtin_prefetch(in + FEW * block * 2 + k);
+            prefetch(&in, FEW * block * 2, FEW * block);
             if (f4)
-                pack_codes(in, block, 0, 4, true, n, to);
+                pack_codes(in, 16, 4, true, n, to);
             else if (q8)
-                pack_codes(in, block, 2, 8, false, n, to);
+                pack_codes(in, 34, 8, false, n, to);
             else
-                pack_codes(in, block, head, 4, false, n, to);
-            for (int64_t k = b; k < b + n; k++, in += block) {
-                if (f4)
-                    out[p->scale_at + k * 16 + lane] = ((const uint8_t *)w->scale.data)[(row0 + lane) * w->scale.n_col + k];
-                else if (mx)
-                    out[p->scale_at + k * 16 + lane] = in[0];
+                pack_codes(in, block, 4, false, n, to);
+        }
+        if (f4)
+            pack_bytes(w, row0, n_lane, b, n, out + p->scale_at);
+        for (int lane = 0; !f4 && lane < n_lane; lane++) {
+            const uint8_t *in = (const uint8_t *)w->data + (row0 + lane) * w->row_bytes + b * block;
+
+            for (int64_t k = b * 16 + lane; k < (b + n) * 16; k += 16, in += block) {
+                if (mx)
+                    out[p->scale_at + k] = in[0];
                 else
-                    memcpy(out + p->scale_at + (k * 16 + lane) * 2, in, 2);
+                    memcpy(out + p->scale_at + k * 2, in, 2);
                 if (w->type == HD_Q4_1)
-                    memcpy(out + p->min_at + (k * 16 + lane) * 2, in + 2, 2);
+                    memcpy(out + p->min_at + k * 2, in + 2, 2);
             }
         }
     }
 }
 
-/* 32 codes of up to six bits. */
-static void put_codes(const struct hd_panels *p, const uint8_t *code, int64_t b, int lane, uint8_t *out)
+/* 32 codes of up to six bits of four rows: columns 0 .. 15 and 16 .. 31. */
+static inline void put_codes(enum hd_dtype type, const u8x16 lo[4], const u8x16 hi[4], uint8_t *out)
 {
-    int high = hd_panel_high_bits(p->type);
+    int high = hd_panel_high_bits(type);
+    u32x4 v[4], l[4], h[4];
+    u64x2 turned[8];
 
-    out += b * hd_panel_block_bytes(p->type) + lane * 4;
-    for (int j = 0; j < 16; j++)
-        out[j / 4 * 64 + j % 4] = (uint8_t)((code[j] & 15) | (code[16 + j] & 15) << 4);
-    for (int i = 0; i < high; i++)
-        for (int k = 0; k < 4; k++) {
-            int v = 0;
+    for (int i = 0; i < 4; i++) {
+        v[i] = (u32x4)((lo[i] & 15) | (hi[i] & 15) << 4);
+        l[i] = (u32x4)(lo[i] >> 4);
+        h[i] = (u32x4)(hi[i] >> 4);
+    }
+    store_turned(v, out);
+    if (!high)
+        return;
+    turn(l, turned);
+    turn(h, turned + 4);
+    for (int i = 0; i < high; i++) {
+        u32x4 bits = {0};
 
-            for (int g = 0; g < 8 / high; g++)
-                v |= code[16 * i + 4 * g + k] >> 4 << (high * g);
-            out[256 + 64 * i + k] = (uint8_t)v;
+        for (int g = 0; g < 8 / high; g++)
+            bits |= (u32x4)turned[4 * i + g] << (high * g);
+        memcpy(out + 256 + 64 * i, &bits, sizeof bits);
+    }
+}
+
+/* 16 where a bit is set. */
+static inline u8x16 fifth_bits(uint32_t h)
+{
+    const u8x16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    u64x2 v = {(h & 255) * 0x0101010101010101u, (h >> 8 & 255) * 0x0101010101010101u};
+
+    return (u8x16)(((u8x16)v & bit) != 0) & 16;
+}
+
+static inline u8x16 load16(const uint8_t *in)
+{
+    u8x16 v;
+
+    memcpy(&v, in, sizeof v);
+    return v;
+}
+
+/* Codes of columns 32 j .. 32 j + 31 of one of the format's blocks: blocks.h. */
+static inline void get_codes(enum hd_dtype type, const uint8_t *in, int j, u8x16 *lo, u8x16 *hi)
+{
+    int at = type == HD_Q5_0 ? 6 : type == HD_Q5_1 ? 8 : type == HD_Q4_K ? 16 + j / 2 * 32 : type == HD_Q5_K ? 48 + j / 2 * 32 : j / 4 * 64 + j % 2 * 32;
+    u8x16 a = load16(in + at), b;
+    uint32_t high;
+
+    if (type == HD_Q5_0 || type == HD_Q5_1) {
+        memcpy(&high, in + at - 4, 4);
+        *lo = (a & 15) | fifth_bits(high);
+        *hi = a >> 4 | fifth_bits(high >> 16);
+        return;
+    }
+    b = load16(in + at + 16);
+    *lo = (type == HD_Q6_K ? j % 4 >= 2 : j % 2) ? a >> 4 : a & 15;
+    *hi = (type == HD_Q6_K ? j % 4 >= 2 : j % 2) ? b >> 4 : b & 15;
+    if (type == HD_Q5_K) {
+        *lo |= (load16(in + 16) >> j & 1) << 4;
+        *hi |= (load16(in + 32) >> j & 1) << 4;
+    } else if (type == HD_Q6_K) {
+        *lo |= (load16(in + 128 + j / 4 * 32) >> 2 * (j % 4) & 3) << 4;
+        *hi |= (load16(in + 144 + j / 4 * 32) >> 2 * (j % 4) & 3) << 4;
+    }
+}
+
+/* Scales (and minima) of block c of one lane. */
+static void put_scales(const struct hd_panels *p, const uint8_t *in, int64_t c, int lane, uint8_t *out)
+{
+    struct hd_panel_k4 *k4 = (struct hd_panel_k4 *)(out + p->scale_at) + c;
+    struct hd_panel_k6 *k6 = (struct hd_panel_k6 *)(out + p->scale_at) + c;
+
+    switch (p->type) {
+    case HD_Q6_K:
+        k6->d[lane] = hd_load16(in + 208);
+        for (int j = 0; j < 16; j++)
+            k6->scale[j][lane] = (int8_t)in[192 + j];
+        break;
+    case HD_Q4_K:
+    case HD_Q5_K:
+        k4->d[lane] = hd_load16(in);
+        k4->dmin[lane] = hd_load16(in + 2);
+        for (int j = 0; j < 8; j++) {
+            int scale, min;
+
+            hd_k4_scale(in + 4, j, &scale, &min);
+            k4->scale[j][lane] = (uint8_t)scale;
+            k4->min[j][lane] = (uint8_t)min;
         }
+        break;
+    default:
+        memcpy(out + p->scale_at + (c * 16 + lane) * 2, in, 2);
+        if (p->type == HD_Q5_1)
+            memcpy(out + p->min_at + (c * 16 + lane) * 2, in + 2, 2);
+    }
 }
 
-/* q5_0 and q5_1: scale, minimum, fifth bits, nibbles. */
-static void pack_fives(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
+/* q5_0, q5_1, q4_k, q5_k, q6_k, in pieces of rows as above. */
+static inline void pack_coded(enum hd_dtype type, const struct hd_tensor *w, const struct hd_panels *p, int64_t row0, int n_lane, uint8_t *out)
 {
-    const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes;
-    int head = w->type == HD_Q5_1 ? 4 : 2;
+    int sub = hd_dtypes[type].block_len / 32;
+    int64_t block = hd_dtypes[type].block_bytes, n = p->n / 32 / sub, few = FEW / sub;
 
-    for (int64_t b = 0; b < p->n / 32; b++, in += head + 20) {
-        const uint8_t *q = in + head + 4;
-        uint32_t high;
-        uint8_t code[32];
+    for (int64_t from = 0; from < n; from += few)
+        for (int lane = 0; lane < n_lane; lane += 4) {
+            struct rows in = rows_from(w, row0 + lane, n_lane - lane, 0);
 
-        memcpy(&high, in + head, 4);
-        for (int j = 0; j < 16; j++) {
-            code[j] = (uint8_t)((q[j] & 15) | (high >> j & 1) << 4);
-            code[16 + j] = (uint8_t)(q[j] >> 4 | (high >> (16 + j) & 1) << 4);
+            prefetch(&in, (from + few) * block, few * block);
+            for (int64_t c = from; c < n && c < from + few; c++) {
+                for (int j = 0; j < sub; j++) {
+                    u8x16 lo[4] = {{0}}, hi[4] = {{0}};
+
+                    for (int i = 0; i < 4; i++)
+                        if (in.at[i])
+                            get_codes(type, in.at[i] + c * block, j, &lo[i], &hi[i]);
+                    put_codes(type, lo, hi, out + (c * sub + j) * hd_panel_block_bytes(type) + lane * 4);
+                }
+                for (int i = 0; i < 4; i++)
+                    if (in.at[i])
+                        put_scales(p, in.at[i] + c * block, c, lane + i, out);
+            }
         }
-        put_codes(p, code, b, lane, out);
-        memcpy(out + p->scale_at + (b * 16 + lane) * 2, in, 2);
-        if (head == 4)
-            memcpy(out + p->min_at + (b * 16 + lane) * 2, in + 2, 2);
-    }
-}
-
-/* q4_k and q5_k, 256 columns: blocks.h. */
-static void pack_k4(const struct hd_panels *p, const uint8_t *in, int64_t c, int lane, uint8_t *out)
-{
-    struct hd_panel_k4 *s = (struct hd_panel_k4 *)(out + p->scale_at) + c;
-    bool five = p->type == HD_Q5_K;
-
-    s->d[lane] = hd_load16(in);
-    s->dmin[lane] = hd_load16(in + 2);
-    for (int j = 0; j < 8; j++) {
-        const uint8_t *q = in + (five ? 48 : 16) + j / 2 * 32;
-        uint8_t code[32];
-        int scale, min;
-
-        hd_k4_scale(in + 4, j, &scale, &min);
-        s->scale[j][lane] = (uint8_t)scale;
-        s->min[j][lane] = (uint8_t)min;
-        for (int l = 0; l < 32; l++)
-            code[l] = (uint8_t)((j % 2 ? q[l] >> 4 : q[l] & 15) | (five ? (in[16 + l] >> j & 1) << 4 : 0));
-        put_codes(p, code, c * 8 + j, lane, out);
-    }
-}
-
-static void pack_k6(const struct hd_panels *p, const uint8_t *in, int64_t c, int lane, uint8_t *out)
-{
-    struct hd_panel_k6 *s = (struct hd_panel_k6 *)(out + p->scale_at) + c;
-
-    s->d[lane] = hd_load16(in + 208);
-    for (int j = 0; j < 16; j++)
-        s->scale[j][lane] = (int8_t)in[192 + j];
-    for (int j = 0; j < 8; j++) {
-        const uint8_t *low = in + j / 4 * 64 + j % 2 * 32, *high = in + 128 + j / 4 * 32;
-        uint8_t code[32];
-
-        for (int l = 0; l < 32; l++)
-            code[l] = (uint8_t)((j % 4 < 2 ? low[l] & 15 : low[l] >> 4) | (high[l] >> (2 * (j % 4)) & 3) << 4);
-        put_codes(p, code, c * 8 + j, lane, out);
-    }
-}
-
-static void pack_super(const struct hd_tensor *w, const struct hd_panels *p, int64_t row, int lane, uint8_t *out)
-{
-    const uint8_t *in = (const uint8_t *)w->data + row * w->row_bytes;
-
-    for (int64_t c = 0; c < p->n / 256; c++, in += hd_dtypes[p->type].block_bytes)
-        if (p->type == HD_Q6_K)
-            pack_k6(p, in, c, lane, out);
-        else
-            pack_k4(p, in, c, lane, out);
 }
 
 /* Four columns of fp8 as the kernels want them in a lane: 0, 2, 1, 3. */
-static inline uint32_t fp8_word(uint32_t v)
+static inline u32x4 fp8_words(u32x4 v)
 {
     return (v & 0xFF0000FFu) | (v & 0xFF00u) << 8 | (v >> 8 & 0xFF00u);
 }
 
-/* Two columns of bf16, either 0 where it is tiny. */
-static inline uint32_t bf16_word(uint32_t v)
+/* Columns of bf16, 0 where one is tiny. */
+static inline u32x4 bf16_words(u32x4 v)
 {
-    uint32_t low = (v & 0x7F80u) < HD_BF16_WEIGHT_MIN ? v & 0x8000u : v & 0xFFFFu, high = v >> 16;
+    i16x8 h = (i16x8)v, tiny = (h & 0x7F80) < HD_BF16_WEIGHT_MIN;
 
-    return low | ((high & 0x7F80u) < HD_BF16_WEIGHT_MIN ? high & 0x8000u : high) << 16;
+    return (u32x4)(h & (~tiny | INT16_MIN));
+}
+
+static inline void pack_four(struct rows in, bool fp8, int64_t n, uint8_t *out)
+{
+    for (int64_t k = 0; k < n; k++, out += 256) {
+        u32x4 v[4];
+
+        for (int i = 0; i < 4; i++) {
+            v[i] = load(&in, i, k * 16);
+            v[i] = fp8 ? fp8_words(v[i]) : bf16_words(v[i]);
+        }
+        store_turned(v, out);
+    }
 }
 
 /* Four bytes a lane: four columns of fp8, two of bf16. Pieces of rows, as above. */
 static void pack_words(const struct hd_tensor *w, const struct hd_panels *p, int64_t row0, int n_lane, uint8_t *out)
 {
     bool fp8 = p->kind == HD_PANEL_FP8;
-    int64_t n = p->n / (fp8 ? 4 : 2), few = FEW * 8;
+    int64_t n = p->n / (fp8 ? 16 : 8), few = FEW * 2;
 
     for (int64_t c = 0; c < n; c += few)
-        for (int lane = 0; lane < n_lane; lane++) {
-            const uint8_t *in = (const uint8_t *)w->data + (row0 + lane) * w->row_bytes + c * 4;
-            uint8_t *to = out + (c * 16 + lane) * 4;
+        for (int lane = 0; lane < n_lane; lane += 4) {
+            struct rows in = rows_from(w, row0 + lane, n_lane - lane, c * 16);
+            int64_t k = n - c < few ? n - c : few;
 
-            for (int64_t k = 0; k < (n - c < few ? n - c : few); k++) {
-                uint32_t v;
-
-                __builtin_prefetch(in + few * 4 + k * 4);
-                memcpy(&v, in + k * 4, 4);
-                v = fp8 ? fp8_word(v) : bf16_word(v);
-                memcpy(to + k * 64, &v, 4);
-            }
+            prefetch(&in, few * 16, few * 16);
+            if (fp8)
+                pack_four(in, true, k, out + c * 256 + lane * 4);
+            else
+                pack_four(in, false, k, out + c * 256 + lane * 4);
         }
 }
 
@@ -304,24 +433,23 @@ void hd_panel_pack(const struct hd_tensor *w, const struct hd_panels *p, int64_t
 {
     int64_t row0 = i * HD_PANEL_ROWS;
     int n_lane = (int)(p->n_row - row0 < HD_PANEL_ROWS ? p->n_row - row0 : HD_PANEL_ROWS);
-    bool super = hd_dtypes[p->type].block_len == 256, fives = p->type == HD_Q5_0 || p->type == HD_Q5_1;
 
     if ((i + 1) * HD_PANEL_ROWS > p->n_row)
         memset(out, 0, (size_t)p->bytes);
     else
         memset((char *)out + p->bytes - 64, 0, 64);       /* what pads a whole panel */
-    for (int lane = 0; (super || fives) && lane < n_lane; lane++)
-        if (super)
-            pack_super(w, p, row0 + lane, lane, out);
+    switch (p->type) {
+    case HD_Q5_0: pack_coded(HD_Q5_0, w, p, row0, n_lane, out); break;
+    case HD_Q5_1: pack_coded(HD_Q5_1, w, p, row0, n_lane, out); break;
+    case HD_Q4_K: pack_coded(HD_Q4_K, w, p, row0, n_lane, out); break;
+    case HD_Q5_K: pack_coded(HD_Q5_K, w, p, row0, n_lane, out); break;
+    case HD_Q6_K: pack_coded(HD_Q6_K, w, p, row0, n_lane, out); break;
+    default:
+        if (p->kind == HD_PANEL_NIBBLES || p->kind == HD_PANEL_BYTES)
+            pack_blocks(w, p, row0, n_lane, out);
         else
-            pack_fives(w, p, row0 + lane, lane, out);
-    if (super || fives)
-        return;
-    if (p->kind == HD_PANEL_NIBBLES || p->kind == HD_PANEL_BYTES) {
-        pack_blocks(w, p, row0, n_lane, out);
-        return;
+            pack_words(w, p, row0, n_lane, out);
     }
-    pack_words(w, p, row0, n_lane, out);
     for (int lane = 0; p->kind == HD_PANEL_FP8 && lane < (p->scale_rows ? n_lane : 1); lane++)
         pack_fp8_scales(w, p, row0 + lane, lane, out);
 }

@@ -18,7 +18,10 @@
 
 #define BLOCK ((int64_t)4096)         /* of direct reads: what every file system accepts */
 #define GAP ((int64_t)128 << 10)      /* bytes between two places that are cheaper to read along than to skip */
-#define PIECE ((int64_t)4 << 20)      /* most of one read: between two, a reader sees that it should stop */
+#define PIECE ((int64_t)2 << 20)      /* of what is read ahead: between two, what is wanted goes first */
+#define PIECE_WANTED ((int64_t)64 << 20)      /* one expert is one read: the system cuts it into what keeps the drive busy */
+#define DEPTH ((int64_t)16 << 20)     /* bytes on the way for the mixture, of which nothing more is begun: one after the other arrives sooner than all at once */
+#define QUIET 2                       /* readers that may read ahead; the others are there for what is wanted */
 
 static int64_t up(int64_t n, int64_t to)
 {
@@ -99,19 +102,62 @@ static int read_failed(const struct hd_experts *x, const char *name, int file, i
     return hd_err_set(err, HD_ERR_IO, "%s: found %lld bytes at %lld; expected %lld (%s): has the file become shorter?", path, (long long)got, (long long)at, (long long)n, name);
 }
 
-/* n bytes of a file at an offset into buf; direct: buf, at and n in whole blocks, of which need bytes must be there. Bytes found, or -1. */
-static int64_t read_at(int fd, char *buf, int64_t at, int64_t n, int64_t need)
+/* Bytes on the way for the mixture. */
+static int64_t urgent_bytes(const struct hd_experts *x)
+{
+    int64_t n = 0;
+
+    for (int i = 0; i < HD_EXPERTS_READERS; i++)
+        if (x->reader[i].now >= 0 && x->e[x->reader[i].now].wanted)
+            n += hd_expert_stored(&x->e[x->reader[i].now]);
+    return n;
+}
+
+/* The first in the queue that the mixture wants; queue.n: none. */
+static size_t first_wanted(const struct hd_experts *x)
+{
+    size_t at = 0;
+
+    while (at < x->queue.n && !x->e[x->queue.id[at]].wanted)
+        at++;
+    return at;
+}
+
+/* Bytes that may be read now of what r reads. What is read ahead waits until nothing is wanted. 0: none any more. */
+static int64_t wait_turn(struct hd_expert_reader *r)
+{
+    struct hd_experts *x = r->x;
+    const struct hd_expert *e = &x->e[r->now];
+    int64_t n;
+
+    pthread_mutex_lock(&x->lock);
+    while (!e->wanted && !e->given_up && !x->closing && (urgent_bytes(x) || first_wanted(x) < x->queue.n))
+        pthread_cond_wait(&x->work, &x->lock);
+    n = !e->wanted && (e->given_up || x->closing) ? 0 : e->wanted || x->sweep ? PIECE_WANTED : PIECE;
+    pthread_mutex_unlock(&x->lock);
+    return n;
+}
+
+/* n bytes of a file at an offset into buf; direct: buf, at and n in whole blocks, of which need bytes must be there. Before each piece, r
+ * (NULL: nobody) waits for its turn. Bytes found, -1, or GIVEN_UP. */
+#define GIVEN_UP (-2)
+
+static int64_t read_at(struct hd_expert_reader *by, int fd, char *buf, int64_t at, int64_t n, int64_t need)
 {
     int64_t got = 0;
 
     while (got < need) {
+        int64_t piece = by && by->started ? wait_turn(by) : PIECE_WANTED;
         ssize_t r;
+
+        if (!piece)
+            return GIVEN_UP;
 
         if (hd_fault_hit(HD_FAULT_READ)) {
             errno = EIO;
             return -1;
         }
-        r = pread(fd, buf + got, (size_t)(n - got < PIECE ? n - got : PIECE), at + got);
+        r = pread(fd, buf + got, (size_t)(n - got < piece ? n - got : piece), at + got);
         if (r < 0 && errno == EINTR)
             continue;
         if (r < 0)
@@ -119,23 +165,27 @@ static int64_t read_at(int fd, char *buf, int64_t at, int64_t n, int64_t need)
         if (r == 0 || (got + r < need && r % BLOCK))      /* the file's end */
             return got + r;
         got += r;
+        if (by)
+            by->bytes += r;
     }
     return got;
 }
 
 /* Places first .. last - 1 in one read. */
-static int read_run(const struct hd_experts *x, const struct hd_expert *e, struct place *p, int first, int last, char *buf, int64_t *used, int64_t *n_read, struct hd_err *err)
+static int read_run(struct hd_expert_reader *r, const struct hd_expert *e, struct place *p, int first, int last, int64_t *used, struct hd_err *err)
 {
+    const struct hd_experts *x = r->x;
     int fd = x->direct[p[first].file];
     int64_t block = fd >= 0 ? BLOCK : 1, from = p[first].at / block * block, end = p[last - 1].at + p[last - 1].n, n = up(end - from, block), got;
 
-    got = read_at(fd >= 0 ? fd : x->store->files[p[first].file].fd, buf + *used, from, n, end - from);
+    got = read_at(r, fd >= 0 ? fd : x->store->files[p[first].file].fd, r->buf + *used, from, n, end - from);
+    if (got == GIVEN_UP)
+        return HD_AGAIN;
     if (got < end - from)
         return read_failed(x, e->w[0]->name, p[first].file, from, end - from, got, err);
     for (int i = first; i < last; i++)
         p[i].buf = *used + p[i].at - from;
     *used += up(n, BLOCK);
-    *n_read += n;
     return HD_OK;
 }
 
@@ -164,24 +214,19 @@ static void pack(const struct hd_expert *e, const struct place *p, int n, const 
     }
 }
 
-int hd_expert_read(struct hd_experts *x, const struct hd_expert *e, char *buf, char *out, int64_t *n_read, double *read_s, double *pack_s, struct hd_err *err)
+/* Reads e's bytes into r's buffer, p[*n] says where. HD_AGAIN: given up. */
+static int read_expert(struct hd_expert_reader *r, const struct hd_expert *e, struct place p[6], int *n, struct hd_err *err)
 {
-    struct place p[6];
-    int n = places_of(x, e, p), first = 0;
     int64_t used = 0;
-    double t0 = hd_now(), t1;
+    int first = 0, rc = HD_OK;
 
-    for (int i = 1; i <= n; i++)
-        if (i == n || p[i].file != p[first].file || p[i].at - (p[i - 1].at + p[i - 1].n) > GAP) {
-            HD_TRY(read_run(x, e, p, first, i, buf, &used, n_read, err));
+    *n = places_of(r->x, e, p);
+    for (int i = 1; i <= *n && rc == HD_OK; i++)
+        if (i == *n || p[i].file != p[first].file || p[i].at - (p[i - 1].at + p[i - 1].n) > GAP) {
+            rc = read_run(r, e, p, first, i, &used, err);
             first = i;
         }
-    t1 = hd_now();
-    *read_s += t1 - t0;
-    if (out)
-        pack(e, p, n, buf, out);
-    *pack_s += hd_now() - t1;
-    return HD_OK;
+    return rc;
 }
 
 /* ---- rows of tables ---- */
@@ -205,7 +250,7 @@ static int read_mapped(const struct hd_experts *x, const struct hd_tensor *w, co
     int file;
 
     HD_ASSERT(hd_store_locate(x->store, p, &file, &at));
-    got = read_at(x->store->files[file].fd, out, at, n, n);
+    got = read_at(NULL, x->store->files[file].fd, out, at, n, n);
     return got == n ? HD_OK : read_failed(x, w->name, file, at, n, got, err);
 }
 
@@ -224,14 +269,18 @@ int hd_experts_row(void *self, const struct hd_tensor *w, int64_t row, void *dat
 
 void hd_experts_rows_ahead(void *self, const struct hd_tensor *w, const int32_t *row, int64_t n)
 {
-    const struct hd_experts *x = self;
-    int64_t at;
-    int file;
+    struct hd_experts *x = self;
+    int64_t at, scale_at = 0, scale_n = w->scale.data ? hd_row_bytes(w->scale.type, w->scale.n_col) : 0;
+    int file, scale_file = 0;
 
-    if (!w->data || !hd_store_locate(x->store, w->data, &file, &at))
+    if (!hd_experts_has_rows(x, w) || !hd_store_locate(x->store, w->data, &file, &at) || (scale_n && !hd_store_locate(x->store, w->scale.data, &scale_file, &scale_at)))
         return;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++) {
         posix_fadvise(x->store->files[file].fd, at + row[i] * w->row_bytes, w->row_bytes, POSIX_FADV_WILLNEED);
+        if (scale_n)
+            posix_fadvise(x->store->files[scale_file].fd, scale_at + row[i] / w->scale.block_rows * scale_n, scale_n, POSIX_FADV_WILLNEED);
+    }
+    __atomic_fetch_add(&x->stats.n_row_ahead, n, __ATOMIC_RELAXED);
 }
 
 /* ---- files ---- */
@@ -278,20 +327,55 @@ void hd_experts_close_files(struct hd_experts *x)
 
 /* ---- readers ---- */
 
-/* The next expert to read: one that is waited for before one that is not. -1: none. */
+/* The next expert to read: one that is waited for before one that is not, of which a few are read while nothing is waited for. -1: none now. */
 static int32_t next_job(struct hd_experts *x)
 {
-    size_t at = 0;
+    int64_t urgent = urgent_bytes(x);
+    size_t at = first_wanted(x);
     int32_t i;
+    int quiet = 0;
 
-    if (!x->queue.n)
+    for (int k = 0; k < HD_EXPERTS_READERS; k++)
+        quiet += x->reader[k].now >= 0 && !x->e[x->reader[k].now].wanted;
+    if (!x->queue.n || (at < x->queue.n ? urgent >= DEPTH : urgent || quiet >= QUIET))
         return -1;
-    while (at < x->queue.n && !x->e[x->queue.id[at]].wanted)
-        at++;
     at = at < x->queue.n ? at : 0;
     i = x->queue.id[at];
     memmove(x->queue.id + at, x->queue.id + at + 1, (--x->queue.n - at) * sizeof i);
     return i;
+}
+
+/* Reads expert i and packs it; the lock is held, but not meanwhile. */
+static void serve(struct hd_expert_reader *r, int32_t i)
+{
+    struct hd_experts *x = r->x;
+    struct hd_expert *e = &x->e[i];
+    struct place p[6];
+    struct hd_err err = {0};
+    double t0 = hd_now(), t1, t2;
+    int64_t bytes = r->bytes;
+    int n, rc;
+
+    x->stats.ahead += !e->wanted;
+    e->state = HD_EXPERT_READING;
+    r->now = i;
+    pthread_mutex_unlock(&x->lock);
+    rc = read_expert(r, e, p, &n, &err);
+    t1 = hd_now();
+    pthread_mutex_lock(&x->lock);
+    r->now = -1;
+    e->state = HD_EXPERT_PACKING;
+    pthread_cond_broadcast(&x->work);
+    pthread_mutex_unlock(&x->lock);
+    if (rc == HD_OK)
+        pack(e, p, n, r->buf, x->data + e->slot * x->slot_bytes);
+    t2 = hd_now();
+    pthread_mutex_lock(&x->lock);
+    x->stats.n_read += rc == HD_OK;
+    x->stats.bytes += r->bytes - bytes;
+    x->stats.read_s += t1 - t0;
+    x->stats.pack_s += t2 - t1;
+    hd_experts_done(x, i, rc, &err);
 }
 
 static void *read_experts(void *arg)
@@ -302,24 +386,11 @@ static void *read_experts(void *arg)
     pthread_mutex_lock(&x->lock);
     while (!x->closing) {
         int32_t i = next_job(x);
-        struct hd_err err = {0};
-        int64_t n_read = 0;
-        double read_s = 0, pack_s = 0;
-        int rc;
 
-        if (i < 0) {
+        if (i < 0)
             pthread_cond_wait(&x->work, &x->lock);
-            continue;
-        }
-        x->e[i].state = HD_EXPERT_READING;
-        pthread_mutex_unlock(&x->lock);
-        rc = hd_expert_read(x, &x->e[i], r->buf, x->data + x->e[i].slot * x->slot_bytes, &n_read, &read_s, &pack_s, &err);
-        pthread_mutex_lock(&x->lock);
-        x->stats.n_read++;
-        x->stats.bytes += n_read;
-        x->stats.read_s += read_s;
-        x->stats.pack_s += pack_s;
-        hd_experts_done(x, i, rc, &err);
+        else
+            serve(r, i);
     }
     pthread_mutex_unlock(&x->lock);
     return NULL;
@@ -327,17 +398,19 @@ static void *read_experts(void *arg)
 
 bool hd_experts_start(struct hd_experts *x)
 {
-    bool any = false;
+    bool all = true;
 
-    for (int i = 0; i < HD_EXPERTS_READERS; i++) {
+    for (int i = 0; i < HD_EXPERTS_READERS; i++)
+        x->reader[i] = (struct hd_expert_reader){.x = x, .now = -1};
+    for (int i = 0; i < HD_EXPERTS_READERS && all; i++) {
         struct hd_expert_reader *r = &x->reader[i];
 
-        r->x = x;
-        r->buf = hd_aligned((size_t)BLOCK, (size_t)x->buf_bytes);
-        r->started = r->buf && !pthread_create(&r->thread, NULL, read_experts, r);
-        any = any || r->started;
+        r->buf = hd_pages_alloc((size_t)x->buf_bytes);
+        pthread_mutex_lock(&x->lock); /* the thread sees that it was started */
+        all = r->started = r->buf && !pthread_create(&r->thread, NULL, read_experts, r);
+        pthread_mutex_unlock(&x->lock);
     }
-    return any;
+    return all;                       /* with fewer, those that read ahead would wait for wanted experts that nobody reads */
 }
 
 void hd_experts_stop(struct hd_experts *x)
@@ -349,18 +422,16 @@ void hd_experts_stop(struct hd_experts *x)
     for (int i = 0; i < HD_EXPERTS_READERS; i++) {
         if (x->reader[i].started)
             pthread_join(x->reader[i].thread, NULL);
-        hd_free(x->reader[i].buf);
+        hd_pages_free(x->reader[i].buf, (size_t)x->buf_bytes);
     }
 }
 
 /* ---- the probe ---- */
 
 struct probe {
-    struct hd_experts *x;
-    char *buf;
+    struct hd_expert_reader r;        /* not started: waits for nobody */
     uint64_t seed;
     double until;
-    int64_t bytes;
     int rc;
     struct hd_err err;
 };
@@ -368,11 +439,12 @@ struct probe {
 static void *probe_reads(void *arg)
 {
     struct probe *p = arg;
-    double ignored = 0;
+    struct place place[6];
+    int n;
 
     do {
         p->seed = p->seed * 6364136223846793005u + 1442695040888963407u;
-        p->rc = hd_expert_read(p->x, &p->x->e[(p->seed >> 33) % p->x->n], p->buf, NULL, &p->bytes, &ignored, &ignored, &p->err);
+        p->rc = read_expert(&p->r, &p->r.x->e[(p->seed >> 33) % p->r.x->n], place, &n, &p->err);
     } while (p->rc == HD_OK && hd_now() < p->until);
     return NULL;
 }
@@ -386,20 +458,20 @@ int hd_experts_probe(struct hd_experts *x, double seconds, double *bytes_per_s, 
     int n = 0, rc = HD_OK;
 
     for (; n < HD_EXPERTS_READERS; n++) {
-        p[n] = (struct probe){.x = x, .buf = hd_aligned((size_t)BLOCK, (size_t)x->buf_bytes), .seed = (uint64_t)(n + 1) * 77777, .until = t0 + seconds};
-        if (!p[n].buf || pthread_create(&thread[n], NULL, probe_reads, &p[n])) {
-            hd_free(p[n].buf);
+        p[n] = (struct probe){.r = {.x = x, .buf = hd_pages_alloc((size_t)x->buf_bytes)}, .seed = (uint64_t)(n + 1) * 77777, .until = t0 + seconds};
+        if (!p[n].r.buf || pthread_create(&thread[n], NULL, probe_reads, &p[n])) {
+            hd_pages_free(p[n].r.buf, (size_t)x->buf_bytes);
             break;
         }
     }
     for (int i = 0; i < n; i++) {
         pthread_join(thread[i], NULL);
-        bytes += p[i].bytes;
+        bytes += p[i].r.bytes;
         if (p[i].rc < 0 && rc == HD_OK) {
             rc = p[i].rc;
             *err = p[i].err;
         }
-        hd_free(p[i].buf);
+        hd_pages_free(p[i].r.buf, (size_t)x->buf_bytes);
     }
     if (!n)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory or threads to probe the drive");

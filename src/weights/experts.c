@@ -198,10 +198,10 @@ static bool enqueue(struct hd_experts *x, int32_t i, bool ahead)
     e->state = HD_EXPERT_QUEUED;
     e->wanted = !ahead;
     e->ahead = ahead;
+    e->given_up = false;
     x->n_ahead += ahead;
-    x->stats.ahead += ahead;
     put(&x->queue, i);
-    pthread_cond_signal(&x->work);
+    pthread_cond_broadcast(&x->work); /* which reader may is for readers to say */
     return true;
 }
 
@@ -236,9 +236,11 @@ void hd_experts_done(struct hd_experts *x, int32_t i, int rc, const struct hd_er
     struct hd_expert *e = &x->e[i];
 
     x->n_ahead -= e->ahead && !e->wanted;
-    if (rc < 0) {
-        if (e->wanted && !x->err.code)
+    if (rc != HD_OK) {                /* HD_AGAIN: given up */
+        if (e->wanted && rc < 0 && !x->err.code)
             x->err = *err;
+        if (e->wanted && rc == HD_AGAIN)
+            put(&x->miss, i);
         e->wanted = false;
         release_slot(x, e);
     } else {
@@ -252,6 +254,27 @@ void hd_experts_done(struct hd_experts *x, int32_t i, int rc, const struct hd_er
     }
     assign(x);                        /* what was read ahead may go again */
     pthread_cond_signal(&x->arrived);
+}
+
+/* What was guessed of the layer that now runs, is not wanted and has not come: its turn is over. */
+static void give_up(struct hd_experts *x)
+{
+    size_t n = 0;
+
+    for (size_t k = 0; k < x->queue.n; k++) {
+        struct hd_expert *e = &x->e[x->queue.id[k]];
+
+        if (e->wanted || e->layer != x->layer_now) {
+            x->queue.id[n++] = x->queue.id[k];
+        } else {
+            x->n_ahead--;
+            release_slot(x, e);
+        }
+    }
+    x->queue.n = n;
+    for (int i = 0; i < HD_EXPERTS_READERS; i++)
+        if (x->reader[i].now >= 0 && x->e[x->reader[i].now].layer == x->layer_now)
+            x->e[x->reader[i].now].given_up = !x->e[x->reader[i].now].wanted;
 }
 
 /* ---- a mixture ---- */
@@ -271,26 +294,32 @@ static void judge_guess(struct hd_experts *x, const struct hd_expert_layer *l, c
 {
     int64_t right = 0;
 
-    if (!x->n_told || x->e[x->told[0]].layer != (int32_t)(l - x->layer))
-        return;
-    for (int64_t k = 0; k < n; k++)
-        for (int i = 0; i < x->n_told; i++)
-            if (x->told[i] == l->first + expert[k]) {
-                right++;
-                break;
-            }
-    x->guess_worth += ((double)right / (double)n - x->guess_worth) / GUESS_MEMORY;
-    x->n_told = 0;
+    if (x->n_guess && x->e[x->guess[0]].layer == (int32_t)(l - x->layer)) {
+        for (int64_t k = 0; k < n; k++)
+            for (int i = 0; i < x->n_guess; i++)
+                if (x->guess[i] == l->first + expert[k]) {
+                    right++;
+                    break;
+                }
+        x->guess_worth += ((double)right / (double)n - x->guess_worth) / GUESS_MEMORY;
+    }
+    x->n_guess = 0;
 }
 
-static bool want(void *self, const struct hd_tensor *gate, const int32_t *expert, const int32_t *n_tok, int64_t n)
+/* The drive has nothing left to begin for the mixture: what comes next, certain or guessed. */
+static void read_on(struct hd_experts *x)
 {
-    struct hd_experts *x = self;
-    const struct hd_expert_layer *l = layer_of(x, gate);
+    if (x->miss.n)
+        return;
+    if (x->sweep)
+        read_layer_ahead(x, x->layer_now + 1);
+    for (int i = 0; i < x->n_guess && x->guess_worth >= GUESS_WORTH; i++)
+        read_ahead(x, x->guess[i]);
+}
 
-    if (!l)
-        return false;
-    pthread_mutex_lock(&x->lock);
+/* The lock is held. */
+static void begin(struct hd_experts *x, const struct hd_expert_layer *l, const int32_t *expert, const int32_t *n_tok, int64_t n)
+{
     HD_ASSERT(!x->n_left && !x->ready.n && !x->miss.n);
     x->layer_now = (int32_t)(l - x->layer);
     x->sweep = 2 * n > l->n && l->n > 2;
@@ -301,8 +330,10 @@ static bool want(void *self, const struct hd_tensor *gate, const int32_t *expert
         struct hd_expert *e = &x->e[i];
 
         count_use(x, e, n_tok[k]);
+        if (e->ahead || e->state != HD_EXPERT_READY)
+            x->stats.needed_bytes += hd_expert_stored(e);
         if (e->ahead) {
-            x->stats.ahead_used++;
+            x->stats.ahead_used += e->state != HD_EXPERT_QUEUED;
             x->n_ahead -= e->state != HD_EXPERT_READY;
             e->ahead = false;
         }
@@ -316,11 +347,58 @@ static bool want(void *self, const struct hd_tensor *gate, const int32_t *expert
         if (e->state == HD_EXPERT_ABSENT) {
             put(&x->miss, i);
         } else {
-            x->stats.late++;
+            x->stats.late += e->state != HD_EXPERT_QUEUED;
             e->wanted = true;
+            e->given_up = false;
+            pthread_cond_broadcast(&x->work);         /* whoever reads it need not let others go first any more */
         }
     }
+    give_up(x);
     assign(x);
+    read_on(x);
+}
+
+static void drop(void *self);
+
+static void soon(void *self, const struct hd_tensor *gate, const int32_t *expert, int64_t n)
+{
+    struct hd_experts *x = self;
+    const struct hd_expert_layer *l = layer_of(x, gate);
+    int64_t n_pick = 0;
+
+    if (!l)
+        return;
+    if (x->begun)                     /* that mixture never ran: its step failed */
+        drop(x);
+    memset(x->count, 0, (size_t)l->n * sizeof *x->count);
+    for (int64_t k = 0; k < n; k++)
+        x->count[expert[k]]++;
+    for (int32_t k = 0; k < l->n; k++)
+        if (x->count[k]) {
+            x->count[n_pick] = x->count[k];
+            x->pick[n_pick++] = k;
+        }
+    pthread_mutex_lock(&x->lock);
+    begin(x, l, x->pick, x->count, n_pick);
+    x->begun = true;
+    pthread_mutex_unlock(&x->lock);
+}
+
+static bool want(void *self, const struct hd_tensor *gate, const int32_t *expert, const int32_t *n_tok, int64_t n)
+{
+    struct hd_experts *x = self;
+    const struct hd_expert_layer *l = layer_of(x, gate);
+    bool begun = x->begun && l == &x->layer[x->layer_now];
+
+    if (x->begun && !begun)
+        drop(x);
+    x->begun = false;
+    if (!l)
+        return false;
+    pthread_mutex_lock(&x->lock);
+    if (!begun)
+        begin(x, l, expert, n_tok, n);
+    HD_ASSERT(x->n_left == n);
     pthread_mutex_unlock(&x->lock);
     return true;
 }
@@ -350,17 +428,6 @@ static void wait_arrival(struct hd_experts *x)
     t.tv_sec += t.tv_nsec / 1000000000;
     t.tv_nsec %= 1000000000;
     pthread_cond_timedwait(&x->arrived, &x->lock, &t);
-}
-
-/* The drive has nothing to do for the mixture any more: what comes next, certain or guessed. */
-static void read_on(struct hd_experts *x)
-{
-    if (x->miss.n || (size_t)x->n_left > x->ready.n)
-        return;
-    if (x->sweep)
-        read_layer_ahead(x, x->layer_now + 1);
-    for (int i = 0; i < x->n_guess && x->guess_worth >= GUESS_WORTH; i++)
-        read_ahead(x, x->guess[i]);
 }
 
 static int64_t take(void *self, int32_t *ready, int64_t max, struct hd_err *err)
@@ -416,11 +483,13 @@ static void drop(void *self)
             e->wanted = false;
             e->ahead = true;
             x->n_ahead++;
+            x->stats.ahead += e->state != HD_EXPERT_QUEUED;
         }
         e->pinned = false;
     }
     x->miss.n = x->ready.n = 0;
     x->n_left = 0;
+    x->begun = false;
     x->err = (struct hd_err){0};
     pthread_mutex_unlock(&x->lock);
 }
@@ -430,19 +499,22 @@ static void ahead(void *self, const struct hd_tensor *gate, const int32_t *exper
     struct hd_experts *x = self;
     const struct hd_expert_layer *l = layer_of(x, gate);
 
-    memcpy(x->told, x->guess, (size_t)x->n_guess * sizeof *x->told);      /* the mixture that comes now was guessed one layer ago */
-    x->n_told = x->n_guess;
+    pthread_mutex_lock(&x->lock);
     x->n_guess = 0;
     for (int64_t k = 0; l && k < n && x->n_guess < HD_SOURCE_AHEAD_MAX; k++)
         x->guess[x->n_guess++] = l->first + expert[k];
+    read_on(x);
+    pthread_mutex_unlock(&x->lock);
 }
 
 void hd_experts_step(struct hd_experts *x, const int32_t *ids, int64_t n, bool (*stop)(void *arg), void *arg)
 {
+    if (x->begun)                     /* the step before failed between soon() and want() */
+        drop(x);
     pthread_mutex_lock(&x->lock);
     x->step++;
     x->n_tok += (double)n;
-    x->n_guess = x->n_told = 0;
+    x->n_guess = 0;
     x->sweep = false;
     x->stop = stop;
     x->stop_arg = arg;
@@ -465,8 +537,11 @@ void hd_experts_step(struct hd_experts *x, const int32_t *ids, int64_t n, bool (
 int hd_experts_open(struct hd_experts *x, const struct hd_store *st, int64_t n_slot, struct hd_err *err)
 {
     struct hd_experts_size size;
+    int64_t n_most = 1;
 
     HD_TRY(hd_experts_size(x, &size, err));
+    for (size_t i = 0; i < x->n_layer; i++)
+        n_most = x->layer[i].n > n_most ? x->layer[i].n : n_most;
     x->store = st;
     x->n_slot = n_slot < size.n_expert ? n_slot : size.n_expert;
     x->slot_bytes = size.slot_bytes;
@@ -475,8 +550,10 @@ int hd_experts_open(struct hd_experts *x, const struct hd_store *st, int64_t n_s
     x->queue.id = hd_malloc(x->n * sizeof *x->queue.id);
     x->miss.id = hd_malloc(x->n * sizeof *x->miss.id);
     x->ready.id = hd_malloc(x->n * sizeof *x->ready.id);
+    x->count = hd_malloc((size_t)n_most * sizeof *x->count);
+    x->pick = hd_malloc((size_t)n_most * sizeof *x->pick);
     x->data = hd_pages_alloc((size_t)(x->n_slot * x->slot_bytes));
-    if (!x->owner || !x->queue.id || !x->miss.id || !x->ready.id || !x->data)
+    if (!x->count || !x->pick || !x->owner || !x->queue.id || !x->miss.id || !x->ready.id || !x->data)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for %lld experts of %lld bytes", (long long)x->n_slot, (long long)x->slot_bytes);
     for (int64_t s = 0; s < x->n_slot; s++)
         x->owner[s] = -1;
@@ -486,7 +563,7 @@ int hd_experts_open(struct hd_experts *x, const struct hd_store *st, int64_t n_s
         for (int m = 0; m < 3; m++)
             x->e[i].w[m]->panels = x->e[i].panels[m].kind ? &x->e[i].panels[m] : NULL;
     }
-    x->source = (struct hd_source){x, want, take, give, drop, ahead, hd_experts_has_rows, hd_experts_row, hd_experts_rows_ahead};
+    x->source = (struct hd_source){x, want, take, give, drop, soon, ahead, hd_experts_has_rows, hd_experts_row, hd_experts_rows_ahead};
     x->locks = !pthread_mutex_init(&x->lock, NULL) && !pthread_cond_init(&x->work, NULL) && !pthread_cond_init(&x->arrived, NULL);
     return x->locks && hd_experts_start(x) ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory or threads for reading experts");
 }
@@ -508,6 +585,8 @@ void hd_experts_free(struct hd_experts *x)
     hd_free(x->queue.id);
     hd_free(x->miss.id);
     hd_free(x->ready.id);
+    hd_free(x->count);
+    hd_free(x->pick);
     hd_free(x->table);
     hd_free(x->layer);
     hd_free(x->e);
@@ -539,5 +618,6 @@ void hd_experts_stats(struct hd_experts *x, struct hd_experts_stats *out)
     *out = x->stats;
     pthread_mutex_unlock(&x->lock);
     out->n_row = __atomic_load_n(&x->stats.n_row, __ATOMIC_RELAXED);
+    out->n_row_ahead = __atomic_load_n(&x->stats.n_row_ahead, __ATOMIC_RELAXED);
     out->row_bytes = __atomic_load_n(&x->stats.row_bytes, __ATOMIC_RELAXED);
 }

@@ -19,7 +19,7 @@
 
 struct hd_experts;
 
-#define HD_EXPERTS_READERS 4          /* threads: what saturates one drive with reads of megabytes */
+#define HD_EXPERTS_READERS 5          /* threads: two read what is wanted, two ahead, one packs */
 #define HD_EXPERTS_SLOTS_MIN 4
 
 /* raw: rows as they lie, no panels (exact modes). Errors: MEMORY. */
@@ -56,9 +56,11 @@ void hd_experts_step(struct hd_experts *x, const int32_t *ids, int64_t n, bool (
 struct hd_experts_stats {
     int64_t hit, miss;                /* experts that a mixture wanted: in memory, or not */
     int64_t late;                     /* of the misses: on their way already, because they were read ahead */
-    int64_t ahead, ahead_used;        /* experts read ahead; those that a mixture then wanted */
-    int64_t n_read, bytes;            /* experts read, and bytes of them, as the drive sees it */
+    int64_t ahead, ahead_used;        /* experts whose reading ahead began; those that a mixture then wanted */
+    int64_t n_read, bytes;            /* experts read, and bytes of them (also of those given up), as the drive sees it */
+    int64_t needed_bytes;             /* of experts that a mixture wanted and that had to be read, before or then, as stored */
     int64_t n_row, row_bytes;         /* table rows */
+    int64_t n_row_ahead;              /* rows that the system was told of before, the same ones more than once */
     double wait_s;                    /* engine thread, with nothing to compute */
     double read_s, pack_s;            /* summed over the readers */
 };

@@ -7,7 +7,7 @@
 #include "tensor/panel.h"
 #include "weights/experts.h"
 
-enum hd_expert_state { HD_EXPERT_ABSENT, HD_EXPERT_QUEUED, HD_EXPERT_READING, HD_EXPERT_READY };
+enum hd_expert_state { HD_EXPERT_ABSENT, HD_EXPERT_QUEUED, HD_EXPERT_READING, HD_EXPERT_PACKING, HD_EXPERT_READY };
 
 struct hd_expert {
     struct hd_tensor *w[3];           /* gate, up, down: the model's own */
@@ -19,6 +19,7 @@ struct hd_expert {
     bool wanted;                      /* by the mixture now running, which has not taken it yet */
     bool pinned;                      /* ready, and not given back */
     bool ahead;                       /* read ahead, and not wanted since */
+    bool given_up;                    /* READING ahead what the mixture turned out not to want: ends at the next piece */
     int64_t step;                     /* last wanted in */
     double key;                       /* of the decayed count of uses: comparable between experts at any time */
 };
@@ -39,6 +40,8 @@ struct hd_expert_reader {
     pthread_t thread;
     bool started;
     char *buf;                        /* x->buf_bytes, aligned for direct reads */
+    int32_t now;                      /* READING for it; -1: none */
+    int64_t bytes;                    /* asked of the drive so far */
 };
 
 struct hd_experts {
@@ -64,13 +67,14 @@ struct hd_experts {
     struct hd_expert_list queue;      /* QUEUED, with slots; wanted ones are read first */
     struct hd_expert_list miss, ready;        /* of the mixture now running: without a slot yet; to be taken */
     int64_t n_left;                   /* of the mixture: not taken yet */
+    bool begun;                       /* soon() named what the mixture wants */
+    int32_t *count, *pick;            /* [largest layer]: soon()'s */
     int64_t n_ahead;                  /* QUEUED or READING for nobody yet */
     int32_t layer_now;
     bool sweep;                       /* the mixture wants most of its layer */
     int64_t step;
     int32_t guess[HD_SOURCE_AHEAD_MAX];       /* experts that the next mixture will probably want */
-    int32_t told[HD_SOURCE_AHEAD_MAX];        /* what was guessed of the mixture that comes first */
-    int n_guess, n_told;
+    int n_guess;
     double guess_worth;               /* share of what was wanted lately that had been guessed */
     double n_tok;                     /* of all steps so far */
     struct hd_err err;                /* of an expert that the mixture wants; code 0: none */
@@ -87,11 +91,9 @@ int64_t hd_expert_stored(const struct hd_expert *e);
 /* Bytes that a reader's buffer must have for e. */
 int64_t hd_expert_buffer(const struct hd_expert *e);
 
-/* Reads e's bytes into buf (and, with out, packs them there). *n_read: bytes asked of the drive. */
-int hd_expert_read(struct hd_experts *x, const struct hd_expert *e, char *buf, char *out, int64_t *n_read, double *read_s, double *pack_s, struct hd_err *err);
 int hd_experts_open_files(struct hd_experts *x, struct hd_err *err);
 void hd_experts_close_files(struct hd_experts *x);
-bool hd_experts_start(struct hd_experts *x);          /* the readers; false: no thread could be started */
+bool hd_experts_start(struct hd_experts *x);          /* the readers; false: not all could be started */
 void hd_experts_stop(struct hd_experts *x);
 bool hd_experts_has_rows(void *self, const struct hd_tensor *w);
 int hd_experts_row(void *self, const struct hd_tensor *w, int64_t row, void *data, void *scale, struct hd_err *err);

@@ -113,7 +113,7 @@ says "the same total" '"params": {"total": 78144, "active": 78144}'
 fails 1 "weights are needed otherwise" "$HADAL" inspect "$T/plan"
 works "doctor" "$HADAL" doctor --json
 works "bench" "$HADAL" bench $L --json --prompt-tokens 16 --depth 8 --batch 1,2 -n 4
-for key in '"read_gbs"' '"fma_gflops"' '"int8_gops"' '"prefill"' '"decode"' '"share"' '"depth"' '"batch"'; do says "bench has $key" "$key"; done
+for key in '"read_gbs"' '"fma_gflops"' '"int8_gops"' '"prefill"' '"decode"' '"share"' '"depth"' '"batch"' '"barrier_share"'; do says "bench has $key" "$key"; done
 
 # run: reasoning is no part of the answer. A tiny V4 model with a tokenizer of one character a token
 mkdir "$T/v4"; cp tests/golden/v4-f32-a/config.json tests/golden/v4-f32-a/model.safetensors "$T/v4/"

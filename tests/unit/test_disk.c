@@ -66,6 +66,9 @@ static void compare(const struct golden *g, enum hd_exact exact)
         assert_true(st.n_read <= st.miss + st.ahead && st.ahead_used <= st.ahead && st.late <= st.miss);
         if (extra[i] == 1000)         /* everything stays: read once */
             assert_true(st.hit > 0 && st.n_read <= e.plan.n_slot);
+        assert_true(st.needed_bytes > 0 && st.needed_bytes <= st.bytes);
+        if (st.n_row > 4 * g->n)      /* memories of n-grams, a few rows a token: all were announced */
+            assert_true(st.n_row_ahead >= st.n_row - 2 * g->n);
         hd_engine_close(&e);
     }
     hd_free(base);

@@ -164,8 +164,9 @@ def _():
     with open(os.path.join(turns, os.listdir(turns)[0])) as f:
         whole = f.read()
     name = os.listdir(turns)[0]
-    for rest, text in [("0.turn", whole[:-40]), ("1.turn", "{}"), ("2.turn.tmpAAAAAA", whole), ("3.turn", "")]:
-        with open(os.path.join(turns, name[:-6] + rest), "w") as f:
+    others = [d for d in "01234" if d != name[-6]]      # numbers beside the turn's own
+    for digit, rest, text in zip(others, (".turn", ".turn", ".turn.tmpAAAAAA", ".turn"), (whole[:-40], "{}", whole, "")):
+        with open(os.path.join(turns, name[:-6] + digit + rest), "w") as f:
             f.write(text)
     with open(os.path.join(turns, "note.txt"), "w") as f:
         f.write("somebody else's")

@@ -13,7 +13,7 @@
 #include "tensor/simulate.h"
 
 #define BLOCK HD_ROWS_MAX
-#define TOKENS 8                      /* that go through the same entries together */
+#define TOKENS 16                     /* that go through the same entries together */
 #define MAX_GROUP 16                  /* query heads that go through rows together */
 #define MAX_HEAD 256                  /* of a task */
 
@@ -80,6 +80,21 @@ static const float *place(const struct view *v, int64_t i, float *buf)
     return g < 0 ? NULL : hd_cpu_cached(v->entry, g, buf);
 }
 
+/* Brings what lies at a place nearer: rows that follow each other in a list lie apart. */
+static void fetch(const struct view *v, int64_t i)
+{
+    int64_t p = v->lo + i, g;
+
+    if (i < v->n_window) {
+        if (p < v->span->pos0)
+            hd_paged_fetch(v->ring, p, 1, p + 1);
+    } else if (i >= v->pad && i < v->n) {
+        g = v->sel ? v->sel[i - v->pad] : i - v->pad;
+        if (g >= 0)
+            hd_paged_fetch(v->entry, g, 1, g + 1);
+    }
+}
+
 /* Lays the rows side by side; the last sixteen are filled up. */
 static void turn(struct rows *r, int64_t dim)
 {
@@ -129,9 +144,11 @@ static void walk(const struct hd_call *c, const struct view *v, int64_t a, int64
 
     for (; a < end; a += BLOCK) {
         r->n = 0;
-        for (int64_t i = a; i < a + BLOCK && i < end; i++)
+        for (int64_t i = a; i < a + BLOCK && i < end; i++) {
+            fetch(v, i + BLOCK);
             if ((r->row[r->n] = place(v, i, r->unpacked + r->n * (dim + 16))))
                 r->n++;
+        }
         if (!r->n)
             continue;
         turn(r, dim);
@@ -149,6 +166,7 @@ static void walk_entries(const struct hd_call *c, const struct view *v, int64_t 
         r->n = len - e < BLOCK ? len - e : BLOCK;
         hd_paged_rows(p, e, r->n, r->row);
         for (int64_t i = 0; i < r->n && p->pack; i++) {
+            hd_paged_fetch(p, e + BLOCK + i, 1, len);
             hd_k.kv_decode(p->pack, r->row[i], r->unpacked + i * (dim + 16));
             r->row[i] = r->unpacked + i * (dim + 16);
         }

@@ -19,7 +19,7 @@
 #include "tensor/simulate.h"
 
 #define KEYS HD_ROWS_MAX              /* scored together */
-#define GROUP 16                      /* tokens of a group, at most */
+#define GROUP 32                      /* tokens of a group, at most */
 #define DOTS 96                       /* query heads that meet a run of keys at once */
 #define SLICE_MIN 256                 /* keys of a slice, at least */
 
@@ -127,6 +127,8 @@ static void encode_range(void *arg, int64_t begin, int64_t end)
 /* A run of keys, brought into order. */
 struct run {
     int64_t n;                        /* keys, rounded up to sixteen */
+    const struct token *next_of;      /* whose keys from next on come soon; NULL: it is not known */
+    int64_t next;
     struct hd_panels panels;
     _Alignas(64) uint8_t packed[KEYS / HD_PANEL_ROWS * (HD_KV_ROW_MAX / 32 * (256 + 16) + 64)];
     _Alignas(64) float rows[KEYS * HD_KV_ROW_MAX];
@@ -142,12 +144,44 @@ static struct hd_panels key_panels(int64_t dim)
     return p;
 }
 
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+typedef uint32_t words4 __attribute__((vector_size(16)));
+
+static uint32_t word_of(const void *row, int64_t at)
+{
+    uint32_t word;
+
+    memcpy(&word, (const char *)row + at, 4);
+    return word;
+}
+
+/* Four bytes of sixteen rows as four times sixteen: each round brings one more bit of a byte's row behind those of its column. */
+static void turn4(const void *const row[HD_PANEL_ROWS], int64_t at, uint8_t *out)
+{
+    bytes16 a[4], b[4];
+
+    for (int i = 0; i < 4; i++)
+        a[i] = (bytes16)(words4){word_of(row[4 * i], at), word_of(row[4 * i + 1], at), word_of(row[4 * i + 2], at), word_of(row[4 * i + 3], at)};
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < 2; i++) {
+            b[2 * i] = __builtin_shuffle(a[i], a[i + 2], (bytes16){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
+            b[2 * i + 1] = __builtin_shuffle(a[i], a[i + 2], (bytes16){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+        }
+        memcpy(a, b, sizeof a);
+    }
+    memcpy(out, a, sizeof a);
+}
+
 /* Sixteen fp4 keys as a panel of raw codes. */
 static void pack_fp4(const void *const row[HD_PANEL_ROWS], int64_t dim, const struct hd_panels *p, uint8_t *panel)
 {
+    int64_t n = dim / 32, b = 0;
+
     hd_k.interleave16(dim / 8, row, panel);
-    for (int lane = 0; lane < HD_PANEL_ROWS; lane++)
-        for (int64_t b = 0; b < dim / 32; b++)
+    for (; b + 4 <= n; b += 4)
+        turn4(row, dim / 2 + b, panel + p->scale_at + b * HD_PANEL_ROWS);
+    for (; b < n; b++)
+        for (int lane = 0; lane < HD_PANEL_ROWS; lane++)
             panel[p->scale_at + b * HD_PANEL_ROWS + lane] = ((const uint8_t *)row[lane])[dim / 2 + b];
 }
 
@@ -158,6 +192,8 @@ static void pack_run(const struct job *j, const struct token *k, int64_t g, int6
     int64_t dim = j->c->i[2];
     const void *row[KEYS];
 
+    r->next_of = k->list ? NULL : k;
+    r->next = g + 2 * KEYS;
     if (k->list)
         for (int64_t i = 0; i < n; i++)
             row[i] = hd_paged_row(k->keys, key_at(k, g + i));
@@ -195,17 +231,40 @@ static void add_up(const struct hd_call *c, int64_t n_head, int64_t n, float (*p
         }
 }
 
+/* Sixteen keys of the run after the next: more at once than may be under way would be waited for. */
+static void fetch_next(const struct run *r, int64_t i)
+{
+    if (r->next_of)
+        hd_paged_fetch(r->next_of->keys, r->next + i, HD_PANEL_ROWS, r->next_of->len);
+}
+
 /* Heads h .. h + n_head of n tokens from t on: all heads of each, or some of one. */
-static void dots(const struct job *j, const struct run *r, int64_t t, int64_t n, int64_t h, int64_t n_head, float (*p)[KEYS])
+static void dots(const struct job *j, const struct run *r, int64_t t, int64_t n, int64_t h, int64_t n_head, bool fetch, float (*p)[KEYS])
 {
     const struct hd_call *c = j->c;
 
-    if (j->fp4) {
-        hd_k.matmul_panel[HD_F4_E2M1](&r->panels, 0, r->n, query(c, t, h), c->in[4]->row_bytes, n * n_head, p[0], KEYS);
-        return;
+    for (int64_t i = 0; i < r->n; i += HD_PANEL_ROWS) {
+        if (fetch)
+            fetch_next(r, i);
+        if (j->fp4)
+            hd_k.matmul_panel[HD_F4_E2M1](&r->panels, i, HD_PANEL_ROWS, query(c, t, h), c->in[4]->row_bytes, n * n_head, p[0] + i, KEYS);
     }
+    if (j->fp4)
+        return;
     for (int64_t k = 0; k < n; k++)
         hd_k.rows16_dot(c->i[2], r->n, r->rows, 1, hd_cpu_row(c->in[0], t + k) + h * c->i[2], n_head, p + k * n_head);
+}
+
+/* Scores of whole panels; the first n of a run go to out. */
+static void score_panels(const struct job *j, const struct run *r, int64_t row0, int64_t n_row, int64_t t, int64_t n, float *out)
+{
+    const struct hd_call *c = j->c;
+    float score[KEYS];
+    bool fits = row0 + n_row <= n;
+
+    hd_k.index_panels(&r->panels, row0, n_row, query(c, t, 0), c->in[4]->row_bytes, c->i[1], hd_cpu_row(c->in[1], t), fits ? out + row0 : score);
+    if (!fits)
+        memcpy(out + row0, score, (size_t)(n - row0) * sizeof *out);
 }
 
 /* The scores of a run's first n keys for n_tok tokens from t on; rows of out lie ld floats apart. */
@@ -215,6 +274,15 @@ static void score_run(const struct job *j, const struct run *r, int64_t t, int64
     int64_t n_head = c->i[1], at_once = n_head < DOTS ? DOTS / n_head : 1;
     _Alignas(64) float p[DOTS][KEYS];
 
+    if (j->fp4 && hd_k.index_panels && !c->i[8]) {
+        for (int64_t i = 0; i < r->n; i += HD_PANEL_ROWS) {
+            fetch_next(r, i);
+            score_panels(j, r, i, HD_PANEL_ROWS, t, n, out);
+        }
+        for (int64_t k = 1; k < n_tok; k++)
+            score_panels(j, r, 0, r->n, t + k, n, out + k * ld);
+        return;
+    }
     for (int64_t k = 0; k < n_tok; k += at_once) {
         int64_t m = n_tok - k < at_once ? n_tok - k : at_once;
 
@@ -223,7 +291,7 @@ static void score_run(const struct job *j, const struct run *r, int64_t t, int64
         for (int64_t h = 0; h < n_head; h += DOTS) {
             int64_t heads = n_head - h < DOTS ? n_head - h : DOTS;
 
-            dots(j, r, t + k, m, h, heads, p);
+            dots(j, r, t + k, m, h, heads, k == 0 && h == 0, p);
             for (int64_t i = 0; i < m; i++)
                 add_up(c, heads, n, p + i * heads, hd_cpu_row(c->in[1], t + k + i) + h, out + (k + i) * ld);
         }
@@ -461,7 +529,7 @@ void hd_cpu_index(void *self, struct hd_stream *s, const struct hd_call *c)
     }
     for (j.t0 = 0; j.t0 < b->n_tok; j.t0 += j.n_tok) {
         j.n_tok = b->n_tok - j.t0 < room ? b->n_tok - j.t0 : room;
-        j.n_slice = (4 * n_thread + j.n_tok - 1) / j.n_tok;
+        j.n_slice = (8 * n_thread + j.n_tok - 1) / j.n_tok;
         j.n_slice = longest / j.n_slice < SLICE_MIN ? longest / SLICE_MIN + 1 : j.n_slice;
         hd_cpu_rows(cpu, j.n_tok * j.n_slice, work / j.n_slice, slice_range, &j);
         hd_cpu_rows(cpu, j.n_tok, longest, choose_range, &j);

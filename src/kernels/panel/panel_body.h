@@ -3,6 +3,7 @@
  * The including file defines
  *   V, VI, VS, L                                vectors of L f32, of 4 L bytes, of L int32
  *   T_MAX, F_TOK, P_MAX                         tokens that a tile keeps sums of: of integers, of floats; panels at once in a mat-vec of floats
+ *   T_SOME, T_FEW                               smaller tiles of integers, for what T_MAX leaves
  *   v_zero v_set1 v_load v_store v_mul v_fma v_of_int, vi_load, vs_word (a word, in all lanes) vs_shl(v, n), prefetch_near prefetch_far
  *   v_f16(p), v_e8m0(p), v_i8(p)                L scales
  *   w_nibbles(v, lo, hi), w_e2m1(v), w_byte(v)  codes to what dot8 takes: unsigned ones with NIBBLE_SHIFT's and BYTE_SHIFT's offset
@@ -23,6 +24,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define HALVES (HD_PANEL_ROWS / L)
 #define AHEAD 512                     /* bytes between a load and its prefetch */
+#define CODES_AHEAD 2048              /* the same of one of several streams: codes, and what lies behind them */
+#define REST_AHEAD 512
 #define P_INT 4                       /* panels at once when there is one token: memory gives more to several streams */
 
 /* Where a token's result goes: n_row of the panel's rows. */
@@ -179,10 +182,22 @@ INLINE void int_tile(enum hd_dtype t, int T, int64_t nb, const struct hd_panels 
         put(out + k * ld_out, t == HD_MXFP4 ? v_mul(acc[k], v_set1(hd_panel_factor(w))) : acc[k], half, n_row);
 }
 
+/* What one of P streams needs soon after block b of its panel: codes, and scales from behind them; after a panel's end those of the panel that
+ * it goes on with. */
+INLINE void fetch_stream(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int64_t b)
+{
+    int64_t block = hd_panel_block_bytes(t), codes = nb * block, all = codes + (w->bytes - codes) / nb * nb;
+    int64_t at = b * block + CODES_AHEAD, rest = codes + (w->bytes - codes) / nb * b + REST_AHEAD;
+
+    at += at < codes ? 0 : P * w->bytes - codes;
+    for (int64_t i = 0; i < block; i += 64)
+        prefetch_far(panel + at + i);
+    prefetch_far(panel + (rest < all ? rest : rest + P * w->bytes - all + codes));
+}
+
 /* One token, P panels side by side. */
 INLINE void int_vec(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const struct hd_q8 *x, float *out)
 {
-    int64_t step = w->bytes / nb;
     V acc[P_MAX];
 
     for (int p = 0; p < P; p++)
@@ -193,7 +208,7 @@ INLINE void int_vec(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *
             struct block c;
 
             if (half == 0)
-                fetch_ahead(base + b * step, hd_panel_block_bytes(t) + 32);
+                fetch_stream(t, P, nb, w, base, b);
             load_block(t, w, base, half, b, &c);
             acc[p] = int_block(t, &c, x, w->n, b, acc[p]);
         }
@@ -216,13 +231,15 @@ INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0,
             const char *xk = x + k * x_bytes;
             float *o = out + k * ld_out + r;
             int64_t left = n_tok - k;
-            int T = left >= T_MAX ? T_MAX : left >= T_MAX / 2 ? T_MAX / 2 : left >= 2 ? 2 : 1;
+            int T = left >= T_MAX ? T_MAX : left >= T_SOME ? T_SOME : left >= T_FEW ? T_FEW : left >= 2 ? 2 : 1;
 
             for (int half = 0; half < HALVES; half++) {
                 if (T == T_MAX)
                     int_tile(t, T_MAX, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
-                else if (T == T_MAX / 2)
-                    int_tile(t, T_MAX / 2, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
+                else if (T == T_SOME)
+                    int_tile(t, T_SOME, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
+                else if (T == T_FEW)
+                    int_tile(t, T_FEW, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
                 else if (T == 2)
                     int_tile(t, 2, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
                 else
