@@ -92,7 +92,7 @@ check-all:
 
 # Real client libraries and agents from PyPI and npm, each against a scripted server.
 check-clients:
-	@sh tools/deps.sh check
+	@sh tools/deps.sh check-clients
 	@$(AGAIN) -s all
 	@sh tests/clients/run.sh $(OUT)
 
@@ -117,7 +117,7 @@ help:
 	@echo 'make run M=models/cache/SmolLM2-135M-Instruct.Q4_1.gguf  the same with a larger model, fetched once (98 MB)'
 	@echo 'make check      the same, then the tests; the last line is: N passed, N failed'
 	@echo 'make check-all  check under address, undefined-behaviour and thread sanitizers, fuzz corpora, emulated ISA levels'
-	@echo 'make check-clients  openai, anthropic, litellm, langchain, ai-sdk, Claude Code, Codex and opencode against a scripted server'
+	@echo 'make check-clients  openai, anthropic, litellm, langchain, ai-sdk, lm-eval, schemathesis, Claude Code, Codex, opencode, Chromium, nginx against a scripted server'
 	@echo 'make            build the program: $(BIN)'
 	@echo 'make ref        the plain double-precision reference: $(REF)'
 	@echo 'make bench      prefill and decode of SmolLM2-135M with their share of the roofline'

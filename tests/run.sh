@@ -29,7 +29,7 @@ one() { # name command...
         grep -v '^ok ' "$log/out" | tail -n 40
         echo "FAILED $name: $p passed, $f failed, exit $rc"
     else
-        echo "ok     $name: $p"
+        echo "ok     $name: $p$(sed -n 's/^ok .*# SKIP \(.*\)/ (skipped: \1)/p' "$log/out" | head -n 1)"
     fi
 }
 

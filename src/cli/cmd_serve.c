@@ -103,7 +103,7 @@ static int open_log(const struct hd_args *a, int *fd, struct hd_err *err)
 
 static int read_options(struct hd_server_options *o, const struct hd_args *a, const char *model_id, struct hd_err *err)
 {
-    const char *sampling = hd_args_text(a, "sampling", "deepseek"), *env = getenv("HADAL_API_KEY");
+    const char *sampling = hd_args_text(a, "sampling", "deepseek"), *thinking = hd_args_text(a, "thinking", NULL), *env = getenv("HADAL_API_KEY");
     static const char *from_env[1];
 
     hd_server_defaults(o);
@@ -126,6 +126,7 @@ static int read_options(struct hd_server_options *o, const struct hd_args *a, co
     o->open = hd_args_has(a, "i-know-this-is-open");
     o->model_id = model_id;
     o->tokenizer = a->positional[0];
+    o->thinking = thinking && strcmp(thinking, "auto") ? thinking : NULL;
     o->any_model = hd_args_has(a, "any-model");
     o->legacy_aliases = hd_args_has(a, "legacy-aliases");
     o->strict_reasoning = hd_args_has(a, "strict-reasoning");
@@ -144,6 +145,8 @@ static int read_options(struct hd_server_options *o, const struct hd_args *a, co
     HD_TRY(open_log(a, &o->log_fd, err));
     if (strcmp(sampling, "deepseek") && strcmp(sampling, "open"))
         return hd_err_set(err, HD_ERR_USAGE, "--sampling: found \"%.40s\"; expected deepseek or open", sampling);
+    if (o->thinking && !hd_is_thinking_level(o->thinking))
+        return hd_err_set(err, HD_ERR_USAGE, "--thinking: found \"%.40s\"; expected auto, off, on, low, high or max", o->thinking);
     o->honour_sampling = !strcmp(sampling, "open");
     return HD_OK;
 }
@@ -201,6 +204,7 @@ static const struct hd_opt opts[] = {
     {"model-id", 0, HD_OPT_TEXT, "NAME", 0, 0, "what the model is called (default: its file's name)"},
     {"any-model", 0, HD_OPT_FLAG, NULL, 0, 0, "answer whatever model is asked for"},
     {"legacy-aliases", 0, HD_OPT_FLAG, NULL, 0, 0, "answer to deepseek-chat (without thinking) and deepseek-reasoner"},
+    {"thinking", 0, HD_OPT_TEXT, "LEVEL", 0, 0, "reasoning where a request does not say: off, on, low, high, max, or auto: as the model's generation_config.json has it, else on (default auto)"},
     {"sampling", 0, HD_OPT_TEXT, "PROFILE", 0, 0, "deepseek: temperature and such are ignored while thinking, as the hosted API does (default); open: honoured"},
     {"strict-reasoning", 0, HD_OPT_FLAG, NULL, 0, 0, "refuse histories with tools that lack reasoning_content, as the hosted API does"},
     {"max-n", 0, HD_OPT_INT, "N", 1, 64, "most choices of a request (default 8)"},

@@ -125,6 +125,8 @@ int hadal_chat_tokens(struct hadal_model *m, const char *messages_json, int32_t 
     int rc = need_tokenizer(m, &e);
 
     hd_chat_text_init(&c);
+    if (rc == HD_OK)
+        opt.thinking = hd_tokenizer_thinking(m->tok);
     if (rc == HD_OK && !(doc = hd_json_parse(messages_json, strlen(messages_json), "messages", &e)))
         rc = e.code;
     if (rc == HD_OK)

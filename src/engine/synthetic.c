@@ -29,6 +29,16 @@
     "\"expert_dtype\": \"fp4\", \"quantization_config\": {\"quant_method\": \"fp8\", \"fmt\": \"e4m3\", \"scale_fmt\": \"ue8m0\", \"weight_block_size\": [128, 128], "     \
     "\"activation_scheme\": \"dynamic\"}, \"bos_token_id\": 0, \"eos_token_id\": 1, \"tie_word_embeddings\": false, \"torch_dtype\": \"bfloat16\"}\n"
 
+#define V2_LITE(layers, experts)                                                                                                                                           \
+    "{\"architectures\": [\"DeepseekV2ForCausalLM\"], \"model_type\": \"deepseek_v2\", \"vocab_size\": 8192, \"hidden_size\": 2048, \"intermediate_size\": 10944, "          \
+    "\"moe_intermediate_size\": 1408, \"num_hidden_layers\": " layers ", \"num_attention_heads\": 16, \"num_key_value_heads\": 16, \"q_lora_rank\": null, "                  \
+    "\"kv_lora_rank\": 512, \"qk_nope_head_dim\": 128, \"qk_rope_head_dim\": 64, \"v_head_dim\": 128, \"n_routed_experts\": " experts ", \"n_shared_experts\": 2, "             \
+    "\"num_experts_per_tok\": 6, \"first_k_dense_replace\": 1, \"topk_method\": \"greedy\", \"scoring_func\": \"softmax\", \"norm_topk_prob\": false, "                         \
+    "\"routed_scaling_factor\": 1.0, \"moe_layer_freq\": 1, \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-06, \"rope_theta\": 10000, "                                         \
+    "\"max_position_embeddings\": 163840, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 40, \"beta_fast\": 32, \"beta_slow\": 1, \"mscale\": 0.707, "                        \
+    "\"mscale_all_dim\": 0.707, \"original_max_position_embeddings\": 4096}, \"bos_token_id\": 0, \"eos_token_id\": 1, \"tie_word_embeddings\": false, "                        \
+    "\"torch_dtype\": \"bfloat16\"}\n"
+
 static const struct shape {
     const char *name, *config;
 } shapes[] = {
@@ -37,14 +47,9 @@ static const struct shape {
     /* small enough for a million tokens in minutes */
     {"v4-tiny1m", V4("6", "[0, 0, 4, 128, 4, 128]", "512", "8", "128", "256", "2", "256", "512", "8", "2", "8", "128", "128", "1048576")},
     /* layers of V2-Lite's size: 6 of 27 */
-    {"v2lite-L6", "{\"architectures\": [\"DeepseekV2ForCausalLM\"], \"model_type\": \"deepseek_v2\", \"vocab_size\": 8192, \"hidden_size\": 2048, \"intermediate_size\": 10944, "
-                  "\"moe_intermediate_size\": 1408, \"num_hidden_layers\": 6, \"num_attention_heads\": 16, \"num_key_value_heads\": 16, \"q_lora_rank\": null, "
-                  "\"kv_lora_rank\": 512, \"qk_nope_head_dim\": 128, \"qk_rope_head_dim\": 64, \"v_head_dim\": 128, \"n_routed_experts\": 64, \"n_shared_experts\": 2, "
-                  "\"num_experts_per_tok\": 6, \"first_k_dense_replace\": 1, \"topk_method\": \"greedy\", \"scoring_func\": \"softmax\", \"norm_topk_prob\": false, "
-                  "\"routed_scaling_factor\": 1.0, \"moe_layer_freq\": 1, \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-06, \"rope_theta\": 10000, "
-                  "\"max_position_embeddings\": 163840, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 40, \"beta_fast\": 32, \"beta_slow\": 1, \"mscale\": 0.707, "
-                  "\"mscale_all_dim\": 0.707, \"original_max_position_embeddings\": 4096}, \"bos_token_id\": 0, \"eos_token_id\": 1, \"tie_word_embeddings\": false, "
-                  "\"torch_dtype\": \"bfloat16\"}\n"},
+    {"v2lite-L6", V2_LITE("6", "64")},
+    /* V2-Lite with 8 of its 64 experts, which is what a token reads all the same: 6 and 2 shared ones */
+    {"v2lite-L27E8", V2_LITE("27", "8")},
 };
 
 const char *hd_synthetic_shape(const char *name)
@@ -57,7 +62,7 @@ const char *hd_synthetic_shape(const char *name)
 
 const char *hd_synthetic_names(void)
 {
-    return "v4f-L6E16, v4-tiny1m, v2lite-L6";
+    return "v4f-L6E16, v4-tiny1m, v2lite-L6, v2lite-L27E8";
 }
 
 /* ---- weights ---- */

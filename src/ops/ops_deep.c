@@ -439,11 +439,23 @@ void hd_absorb(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
 
 void hd_absorb_t(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *w, int64_t n_head, int64_t nope)
 {
+    struct hd_call c = {.op = HD_OP_ABSORB_T, .n_out = 1, .out = {out}, .in = {q, w}, .i = {n_head, nope}};
+    struct hd_stream_mark mark = hd_stream_mark(s);
     int64_t rope = hd_cols(q) / n_head - nope;
+    struct hd_tensor keys;
+    enum hd_dtype act;
 
-    if (!hd_require(s, hd_cols(q) % n_head == 0 && rope >= 0 && hd_rows(w) % n_head == 0 && hd_cols(w) == nope && hd_cols(out) == hd_rows(w) + n_head * rope, HD_OP_ABSORB_T, q, w))
+    if (!hd_require(s, hd_cols(q) % n_head == 0 && rope >= 0 && hd_rows(w) % n_head == 0 && hd_cols(w) == nope && hd_cols(out) == hd_rows(w) + n_head * rope, HD_OP_ABSORB_T, q, w) ||
+        !hd_require(s, q->row_bytes == hd_cols(q) * 4, HD_OP_ABSORB_T, q, w))
         return;
+    hd_meet_weight(s, w);
     s->cost.flops += 2.0 * (double)hd_rows(q) * (double)hd_elems(w);
     s->cost.weight_bytes += (double)hd_tensor_bytes(w);
-    hd_dispatch(s, &(struct hd_call){.op = HD_OP_ABSORB_T, .n_out = 1, .out = {out}, .in = {q, w}, .i = {n_head, nope}});
+    keys = hd_view2(HD_F32, q->data, hd_rows(q) * n_head, nope);
+    keys.row_bytes = (nope + rope) * 4;
+    act = hd_act_type(s, w, hd_rows(w) / n_head % HD_PANEL_ROWS);
+    if (act != HD_F32)
+        c.in[2] = hd_quantise(s, act, &keys);
+    hd_dispatch(s, &c);
+    hd_stream_rewind(s, mark);
 }

@@ -478,7 +478,7 @@ static void take_end(struct hd_choice *c, const struct hd_note *n)
                 c->stop = found_stop(c);
             c->finish = c->stop ? "stop" : finish_of(c, n->finish);
             c->over = true;
-            if (!strcmp(c->finish, "tool_calls") && !a->ask.one_call)
+            if ((!strcmp(c->finish, "tool_calls") && !a->ask.one_call) || (!a->ask.raw && n->finish == HD_FINISH_END && !c->stop && !c->n_call))
                 hd_replay_keep(a->server->replay, a->tenant, c);
             if (a->ask.raw)
                 settle_picks(c, &c->content_picks);   /* tokens without text count there */

@@ -7,6 +7,7 @@
 #include "server/api.h"
 #include "server/prep.h"
 #include "server/history.h"
+#include "server/parts.h"
 #include "token/py_json.h"
 
 /* ---- the request: blocks ---- */
@@ -46,9 +47,23 @@ static int put_image(struct reader *r, const json_t *block, struct hd_str *out)
 
     if (hd_text_is(source, "type", "url"))
         HD_TRY(hd_check_image_url(hd_text_of(source, "url"), r->where, r->p));
-    else if (!hd_text_is(source, "type", "base64") || !json_is_string(json_object_get(source, "data")))
-        return bad(r, "an image needs a source of type base64");
+    else if (hd_text_is(source, "type", "file"))
+        return bad(r, "this server keeps no files; send the image as base64");
+    else if (!hd_text_is(source, "type", "base64") || !hd_text_of(source, "data")[0] || !hd_is_base64(hd_text_of(source, "data")))
+        return bad(r, "an image needs a source of type base64, and data");
     put_paragraph(out, unsupported, sizeof unsupported - 1);
+    return HD_OK;
+}
+
+/* Text, or a list of text and images. */
+static int put_content(struct reader *r, const json_t *content, struct hd_str *out)
+{
+    json_t *text = hd_content_text(content, r->where, r->p);
+
+    if (!text)
+        return HD_ERR_USAGE;
+    put_paragraph(out, json_string_value(text), json_string_length(text));
+    json_decref(text);
     return HD_OK;
 }
 
@@ -56,16 +71,29 @@ static int put_document(struct reader *r, const json_t *block, struct hd_str *ou
 {
     const json_t *source = json_object_get(block, "source");
 
+    if (hd_text_is(source, "type", "content"))
+        return put_content(r, json_object_get(source, "content"), out);
     if (!hd_text_is(source, "type", "text"))
         return bad(r, "documents are read as text only");
     return put_text(r, json_object_get(source, "data"), out);
 }
 
-/* A block that has a text, of users and of tools' results. Unknown ones of servers that search and fetch are dropped. */
+/* Calls and results have places of their own; what Anthropic's servers would have run, or hidden, says nothing here. */
+static bool says_nothing(const char *type)
+{
+    static const char *const ends[] = {"tool_use", "tool_result", "thinking", "tool_reference", "compaction"};
+    size_t n = strlen(type);
+
+    for (int i = 0; i < HD_LEN(ends); i++)
+        if (n >= strlen(ends[i]) && !strcmp(type + n - strlen(ends[i]), ends[i]))
+            return true;
+    return false;
+}
+
+/* A block that has a text, of users and of tools' results. */
 static int put_block(struct reader *r, const json_t *block, struct hd_str *out)
 {
     const char *type = hd_text_of(block, "type");
-    json_t *text;
 
     if (!strcmp(type, "text"))
         return put_text(r, json_object_get(block, "text"), out);
@@ -73,16 +101,11 @@ static int put_block(struct reader *r, const json_t *block, struct hd_str *out)
         return put_image(r, block, out);
     if (!strcmp(type, "document"))
         return put_document(r, block, out);
-    if (!strcmp(type, "search_result")) {
-        if (!(text = hd_content_text(json_object_get(block, "content"), r->where, r->p)))
-            return HD_ERR_USAGE;
-        put_paragraph(out, json_string_value(text), json_string_length(text));
-        json_decref(text);
-        return HD_OK;
-    }
+    if (!strcmp(type, "search_result"))
+        return put_content(r, json_object_get(block, "content"), out);
     if (!type[0])
         return bad(r, "a block without a type");
-    return HD_OK;
+    return says_nothing(type) ? HD_OK : hd_problem_set(r->p, 400, r->where, "%s: unsupported content block \"%.40s\"", r->where, type);
 }
 
 /* A content's text. What only an assistant may have is no part of it. */
@@ -289,7 +312,7 @@ static int read_messages(struct reader *r)
 static int read_tools(struct reader *r)
 {
     const json_t *tools = hd_field(r->a->body, "tools"), *choice = hd_field(r->a->body, "tool_choice"), *t;
-    const char *type = hd_text_of(choice, "type");
+    const char *type = hd_text_of(choice, "type"), *name = "";
     bool one = false;
     size_t i;
 
@@ -308,9 +331,10 @@ static int read_tools(struct reader *r)
     if (!choice)
         return HD_OK;
     HD_TRY(hd_field_bool(choice, "disable_parallel_tool_use", &one, r->p));
+    HD_TRY(hd_field_str(choice, "name", &name, r->p));
     r->a->one_call = one;
     if (!strcmp(type, "tool"))
-        return hd_tools_choose(r->s, r->a, "function", hd_text_of(choice, "name"), r->p);
+        return hd_tools_choose(r->s, r->a, "function", name, r->p);
     return hd_tools_choose(r->s, r->a, !strcmp(type, "any") ? "required" : type, NULL, r->p);
 }
 

@@ -10,6 +10,7 @@
 #include "server/api.h"
 #include "server/prep.h"
 #include "server/history.h"
+#include "server/parts.h"
 #include "token/py_json.h"
 
 #define CUSTOM_MAX 8

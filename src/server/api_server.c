@@ -79,6 +79,12 @@ void hd_api_version(struct hd_server *s, struct hd_exchange *x)
     hd_reply_value(x, 200, json_pack("{s:s}", "version", s->opt.version));
 }
 
+/* As reasoning_effort has it. */
+static const char *default_effort(const struct hd_server *s)
+{
+    return strcmp(s->thinking, "off") ? s->thinking : "none";
+}
+
 /* One object for every lister: OpenAI's, Anthropic's, DeepSeek's, vLLM's and llama-server's fields. */
 static json_t *model_value(const struct hd_server *s)
 {
@@ -98,7 +104,7 @@ static json_t *model_value(const struct hd_server *s)
     json_object_set_new(m, "input_modalities", json_pack("[s]", "text"));
     json_object_set_new(m, "output_modalities", json_pack("[s]", "text"));
     if (s->thinks)
-        json_object_set_new(m, "effort", json_pack("{s:[s,s,s], s:s}", "supported_levels", "low", "high", "max", "default_level", "high"));
+        json_object_set_new(m, "effort", json_pack("{s:[s,s,s], s:s}", "supported_levels", "low", "high", "max", "default_level", default_effort(s)));
     json_object_set_new(m, "meta", json_pack("{s:I, s:I}", "n_ctx_train", n_ctx, "n_vocab", (json_int_t)hd_tokenizer_size(s->tok)));
     return m;
 }
@@ -160,9 +166,9 @@ void hd_api_props(struct hd_server *s, struct hd_exchange *x)
 
     s->runner.stats(s->runner.self, &st);
     hd_reply_value(x, 200,
-                   json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:[s], s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}", "model", s->opt.model_id, "version", s->opt.version, "n_ctx",
+                   json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:s, s:[s], s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}", "model", s->opt.model_id, "version", s->opt.version, "n_ctx",
                              (json_int_t)s->runner.n_ctx, "n_vocab", (json_int_t)hd_tokenizer_size(s->tok), "chat_family", s->chat_family ? s->chat_family : "none",
                              "sampling_profile", s->opt.honour_sampling ? "open" : "deepseek", "reasoning_passback", s->opt.strict_reasoning ? "strict" : "lenient",
-                             "modalities", "text", "state", "running", (json_int_t)st.n_running, "waiting", (json_int_t)st.n_waiting, "ctx_tokens", (json_int_t)st.ctx_tokens,
+                             "reasoning_effort", default_effort(s), "modalities", "text", "state", "running", (json_int_t)st.n_running, "waiting", (json_int_t)st.n_waiting, "ctx_tokens", (json_int_t)st.ctx_tokens,
                              "ctx_used", (json_int_t)st.ctx_used, "prompt_tokens", (json_int_t)st.n_prompt, "cached_tokens", (json_int_t)st.n_cached, "generated_tokens", (json_int_t)st.n_generated));
 }

@@ -56,7 +56,7 @@ int hd_ask_model(const struct hd_server *s, struct hd_ask *a, bool anthropic, st
         p->code = "model_not_found";
         return rc;
     }
-    a->thinking = !s->thinks || legacy == 1 ? "off" : "high";
+    a->thinking = !s->thinks || legacy == 1 ? "off" : legacy == 2 && !strcmp(s->thinking, "off") ? "high" : s->thinking;
     return HD_OK;
 }
 
@@ -223,7 +223,7 @@ int hd_ask_thinking(const struct hd_server *s, struct hd_ask *a, const char *eff
     }
     if (!s->thinks)
         on = false;
-    a->thinking = !on ? "off" : level && strcmp(level, "off") ? level : "high";
+    a->thinking = !on ? "off" : level && strcmp(level, "off") ? level : strcmp(s->thinking, "off") ? s->thinking : "high";
     return HD_OK;
 }
 
@@ -242,6 +242,22 @@ void hd_ask_thinking_sampling(const struct hd_server *s, struct hd_ask *a)
 static void open_calls(const struct hd_server *s, struct hd_chat_text *c)
 {
     hd_chat_mark(c, s->parse_family == HD_PARSE_V41 ? "\n\n<｜DSML｜ calls>\n" : "\n\n<｜DSML｜tool_calls>\n");
+}
+
+/* Of how many tokens that is. A marker stands before it, so that it is cut the same alone. */
+static size_t n_opened(struct hd_server *s)
+{
+    struct hd_chat_text c;
+    struct hd_ids ids = {0};
+    struct hd_err err;
+    size_t n;
+
+    hd_chat_text_init(&c);
+    open_calls(s, &c);
+    n = hd_chat_ids(hd_prep_tokenizer(s), &c, &ids, &err) == HD_OK ? ids.n : 0;
+    hd_ids_release(&ids);
+    hd_chat_text_release(&c);
+    return n;
 }
 
 /* Reasoning of earlier turns stays where tools have been used. */
@@ -301,13 +317,16 @@ int hd_ask_render(struct hd_server *s, struct hd_ask *a, struct hd_str *text, st
     if (!a->prompt)
         return hd_problem_set(p, 500, NULL, "no memory");
     a->n_prompt = 1;
-    a->partial_turn = a->force != HD_TOOLS_AUTO || continues_last(a->doc);
+    a->continued = continues_last(a->doc);
+    a->partial_turn = a->force != HD_TOOLS_AUTO || a->continued;
     HD_TRY(hd_force(s, a, p));
     reasoning = take_open_reasoning(a);
     hd_chat_text_init(&c);
     rc = hd_chat_render(s->tok, a->doc, &opt, &c, &err);
-    if (rc == HD_OK && hd_force_opens(s, a))
+    if (rc == HD_OK && hd_force_opens(s, a)) {
         open_calls(s, &c);
+        a->n_opened = n_opened(s);
+    }
     a->start = hd_parse_start(s->parse_family, hd_str_get(&c.text), c.text.n);
     if (rc == HD_OK && reasoning)
         hd_chat_put_value(&c, reasoning);

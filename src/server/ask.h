@@ -24,13 +24,16 @@ struct hd_ask {
     const char *thinking;             /* "off", or a level */
     struct hd_replay_spot *spot;      /* earlier turns that are known exactly, in order; for rendering at once, not for later */
     int n_spot;
+    uint64_t chain;                   /* of all messages (replay.h) */
     json_t *format;                   /* a schema that the answer fits, or NULL */
     bool strict_format;               /* it must be kept, or refused */
     json_t *strict_tools;             /* names of tools whose parameters must be kept, as keys; or NULL */
     struct hd_grammar *grammar;       /* of the answer, or (triggered) of the calls in it; NULL: none */
     bool triggered;
     struct hd_grammar_trigger trigger;
-    bool partial_turn;                /* the prompt holds the beginning of the answer */
+    bool partial_turn;                /* the prompt holds the beginning of the answer, or it is held to calls */
+    bool continued;                   /* the beginning is the client's */
+    size_t n_opened;                  /* tokens of the prompt's end that are the answer's beginning, where ours is */
     bool has_tools, one_call;
     enum hd_tool_force force;
     bool reasoning_missing;           /* an earlier turn's; it was rendered without */

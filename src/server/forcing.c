@@ -104,6 +104,8 @@ int hd_force(const struct hd_server *s, struct hd_ask *a, struct hd_problem *p)
         return hd_problem_set(p, 400, "min_tokens", "min_tokens is not supported together with response_format, strict tools or required calls");
     if (a->strict_format && a->partial_turn && !must)
         return hd_problem_set(p, 400, "response_format", "response_format: json_schema: strict is not supported where the answer has begun already (prefix); send strict: false");
+    if (must && is_dsml(s) && hd_tokenizer_find(s->tok, "｜DSML｜") < 0)
+        return hd_problem_set(p, 400, "tool_choice", "tool_choice: this model's vocabulary has no token for calls");
     if (!must && !strict && !a->format)
         return HD_OK;
     if (!can_force(s, a)) {

@@ -3,107 +3,11 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/mem.h"
 #include "sample/json_vocab.h"
 #include "sample/schema.h"
-
-/* ---- contents ---- */
-
-/* Alphabet, padding at the end only, blanks anywhere. */
-static bool is_base64(const char *p)
-{
-    int n_pad = 0;
-
-    for (; *p; p++) {
-        bool blank = *p == ' ' || *p == '\n' || *p == '\r' || *p == '\t';
-        bool digit = (*p >= 'A' && *p <= 'Z') || (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '+' || *p == '/' || *p == '-' || *p == '_';
-
-        if (*p == '=')
-            n_pad++;
-        else if (!blank && (!digit || n_pad))
-            return false;
-    }
-    return n_pad <= 2;
-}
-
-int hd_check_image_url(const char *url, const char *param, struct hd_problem *p)
-{
-    const char *comma = strchr(url, ',');
-
-    if (strncasecmp(url, "data:", 5))
-        return hd_problem_set(p, 400, param, "%s: remote image URLs are disabled; send a data: URL", param);
-    if (!comma || comma - url > 200 || !memmem(url, (size_t)(comma - url), ";base64", 7) || !is_base64(comma + 1))
-        return hd_problem_set(p, 400, param, "%s: the data: URL is not base64", param);
-    return HD_OK;
-}
-
-static int check_image(const json_t *part, const char *param, struct hd_problem *p)
-{
-    const json_t *u = hd_field(part, "image_url");
-    const char *url = json_is_object(u) ? hd_text_of(u, "url") : json_is_string(u) ? json_string_value(u) : hd_text_of(part, "image");
-
-    if (!url[0])
-        return hd_problem_set(p, 400, param, "%s: an image without a URL", param);
-    return hd_check_image_url(url, param, p);
-}
-
-static int add_part(const json_t *part, const char *param, struct hd_str *out, struct hd_problem *p)
-{
-    const char *type = hd_text_of(part, "type");
-    const json_t *text = json_object_get(part, "text");
-
-    if (!json_is_object(part))
-        return hd_problem_set(p, 400, param, "%s: expected an object", param);
-    if (out->n)
-        hd_str_puts(out, "\n\n");
-    if (!strcmp(type, "text") || !strcmp(type, "input_text") || !strcmp(type, "output_text") || !strcmp(type, "refusal")) {
-        if (!strcmp(type, "refusal"))
-            text = json_object_get(part, "refusal");
-        if (!json_is_string(text))
-            return hd_problem_set(p, 400, param, "%s: text: expected a string", param);
-        hd_str_add(out, json_string_value(text), json_string_length(text));
-        return HD_OK;
-    }
-    if (!strcmp(type, "image_url") || !strcmp(type, "input_image") || !strcmp(type, "image")) {
-        HD_TRY(check_image(part, param, p));
-        hd_str_puts(out, "[Unsupported image]");
-        return HD_OK;
-    }
-    return hd_problem_set(p, 400, param, "%s: unsupported content part \"%.40s\"", param, type);
-}
-
-json_t *hd_content_text(const json_t *content, const char *param, struct hd_problem *p)
-{
-    struct hd_str s;
-    const json_t *part;
-    json_t *out = NULL;
-    size_t i;
-    int rc = HD_OK;
-
-    if (!content || json_is_null(content))
-        return json_string("");
-    if (json_is_string(content))
-        return json_incref((json_t *)content);
-    if (!json_is_array(content) || json_array_size(content) > HD_PARTS_MAX) {
-        hd_problem_set(p, 400, param, "%s: expected a string or a list of at most %d parts", param, HD_PARTS_MAX);
-        return NULL;
-    }
-    hd_str_init(&s, 0);
-    json_array_foreach((json_t *)content, i, part)
-    {
-        char where[160];
-
-        snprintf(where, sizeof where, "%s[%zu]", param, i);
-        if ((rc = add_part(part, where, &s, p)) < 0)
-            break;
-    }
-    if (rc == HD_OK && !(out = json_stringn(hd_str_get(&s), s.n)))
-        hd_problem_set(p, 500, NULL, "no memory");
-    hd_str_release(&s);
-    return out;
-}
+#include "server/parts.h"
 
 /* ---- messages ---- */
 
@@ -123,11 +27,15 @@ static int add_calls(const json_t *m, json_t *out, const char *where, struct hd_
     json_object_set_new(out, "tool_calls", list);
     json_array_foreach((json_t *)calls, i, c)
     {
-        const json_t *f = json_object_get(c, "function"), *args = hd_field(f, "arguments");
+        const json_t *f = json_object_get(c, "function"), *args = hd_field(f, "arguments"), *type = hd_field(c, "type");
         char *text;
 
         if (!json_is_string(json_object_get(f, "name")) || !hd_text_of(c, "id")[0])
             return hd_problem_set(p, 400, where, "%s: tool_calls[%zu]: expected an id and a function with a name", where, i);
+        if (type && !hd_text_is(c, "type", "function"))
+            return hd_problem_set(p, 400, where, "%s: tool_calls[%zu]: type: expected \"function\"", where, i);
+        if (args && !json_is_string(args) && !json_is_object(args))
+            return hd_problem_set(p, 400, where, "%s: tool_calls[%zu]: arguments: expected a string of JSON", where, i);
         text = json_is_string(args) ? NULL : json_is_object(args) ? json_dumps(args, 0) : hd_strdup("{}");
         json_array_append_new(list, json_pack("{s:O, s:s, s:{s:O, s:o}}", "id", json_object_get(c, "id"), "type", "function", "function", "name",
                                               json_object_get(f, "name"), "arguments",
@@ -141,6 +49,8 @@ static int add_assistant(const json_t *m, json_t *out, bool last, const char *wh
 {
     const json_t *reasoning = hd_field(m, "reasoning_content"), *prefix = hd_field(m, "prefix");
 
+    if (reasoning && !json_is_string(reasoning))
+        return hd_problem_set(p, 400, where, "%s: reasoning_content: expected a string", where);
     if (!reasoning)
         reasoning = hd_field(m, "reasoning");
     if (json_is_string(reasoning))
@@ -182,6 +92,8 @@ static int add_message(const struct hd_server *s, struct hd_ask *a, const json_t
     snprintf(content, sizeof content, "messages[%zu].content", i);
     if (!json_is_object(m) || !role)
         return hd_problem_set(p, 400, where, "%s: role: found \"%.40s\"; expected system, user, assistant or tool", where, hd_text_of(m, "role"));
+    if (hd_field(m, "name") && !json_is_string(hd_field(m, "name")))
+        return hd_problem_set(p, 400, where, "%s: name: expected a string", where);
     if (!(text = hd_content_text(json_object_get(m, "content"), content, p)))
         return HD_ERR_USAGE;
     if (!strcmp(role, "developer") && !json_string_length(text)) {
@@ -268,15 +180,17 @@ static void restore_turns(struct hd_server *s, struct hd_ask *a)
     json_array_foreach(messages, i, m)
     {
         struct hd_replay_spot *spot = a->spot + a->n_spot;
+        bool calls = json_array_size(json_object_get(m, "tool_calls")) > 0, said = hd_text_is(m, "role", "assistant") && !json_is_true(json_object_get(m, "prefix"));
 
-        if (!a->spot || !json_array_size(json_object_get(m, "tool_calls")))
-            continue;
-        if (hd_replay_restore(s->replay, tenant, m, spot)) {
-            spot->text = hd_replay_text(s->tok, spot, m, a->thinking);
-            a->n_spot++;
-        } else {
-            hd_metrics_count(&s->metrics.replays[HD_REPLAY_MISS], 1);
+        if (a->spot && (calls || said)) {
+            if (hd_replay_restore(s->replay, tenant, a->chain, m, spot)) {
+                hd_replay_text(s->tok, spot, m, a->thinking);
+                a->n_spot++;
+            } else if (calls) {
+                hd_metrics_count(&s->metrics.replays[HD_REPLAY_MISS], 1);
+            }
         }
+        a->chain = hd_replay_chain(a->chain, m);
     }
 }
 
@@ -323,6 +237,8 @@ int hd_tools_add(struct hd_ask *a, const char *name, const json_t *description, 
         return hd_problem_set(p, 400, where, "%s: name: found \"%.140s\"; expected 1 to 128 letters, digits, _ or -", where, name);
     if (parameters && !json_is_object(parameters))
         return hd_problem_set(p, 400, where, "%s: parameters: expected an object", where);
+    if (description && !json_is_string(description))
+        return hd_problem_set(p, 400, where, "%s: description: expected a string", where);
     if (strict && !json_is_boolean(strict))
         return hd_problem_set(p, 400, where, "%s: strict: expected true or false", where);
     if (json_is_true(strict) && !a->strict_tools)
@@ -336,7 +252,7 @@ int hd_tools_add(struct hd_ask *a, const char *name, const json_t *description, 
     f = json_pack("{s:s}", "name", name);
     if (!f)
         return hd_problem_set(p, 500, NULL, "no memory");
-    if (json_is_string(description))
+    if (description)
         json_object_set(f, "description", (json_t *)description);
     if (parameters)
         json_object_set(f, "parameters", (json_t *)parameters);

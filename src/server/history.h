@@ -5,14 +5,7 @@
 #include "server/ask.h"
 
 #define HD_MESSAGES_MAX 10000
-#define HD_PARTS_MAX 10000
 #define HD_TOOLS_MAX 128
-
-/* Text of a content: a string, or parts joined by an empty line (images become what text models are told of them). NULL with *p set
- * on failure; a new reference. param: the field, for messages. */
-json_t *hd_content_text(const json_t *content, const char *param, struct hd_problem *p);
-/* An image's source: data: URLs pass, everything that would have to be fetched is refused. */
-int hd_check_image_url(const char *url, const char *param, struct hd_problem *p);
 
 /* Adds a->body's messages to a->doc. */
 int hd_history_read(const struct hd_server *s, struct hd_ask *a, struct hd_problem *p);

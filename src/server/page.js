@@ -2,7 +2,7 @@
 // set as text, never as HTML.
 "use strict";
 const $ = (id) => document.getElementById(id);
-let messages = [], running = null, model = "";
+let messages = [], running = null, model = "", known = false;
 
 function element(parent, name, cls, text) {
   const e = document.createElement(name);
@@ -139,6 +139,8 @@ async function state() {
     }
     const p = await r.json(), s = p.state;
     model = p.model;
+    if (!known) $("effort").value = p.reasoning_effort;          // as the model does it, until somebody chooses
+    known = true;
     $("facts").textContent = `${p.model}, ${p.n_ctx} tokens of context`;
     const cached = s.prompt_tokens ? Math.round(100 * s.cached_tokens / s.prompt_tokens) : 0;
     $("state").textContent = `${s.running} running, ${s.waiting} waiting; cache ${s.ctx_used} of ${s.ctx_tokens} tokens, ${cached} % of all prompt tokens came from it; ` +

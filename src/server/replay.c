@@ -2,9 +2,11 @@
 #include "server/replay.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "server/answering.h"
 #include "server/replay_disk.h"
@@ -18,7 +20,7 @@ struct hd_replay {
     struct hd_replay_turn turn[TURNS];        /* a ring */
     uint64_t first, next;             /* numbers of the oldest and of the next one */
     size_t bytes;
-    json_t *by_id;                    /* a call's id to its turn's number */
+    json_t *by_id;                    /* a call's id, or a key, to its turn's number */
     struct hd_replay_disk *disk;      /* or NULL */
 };
 
@@ -34,11 +36,14 @@ static void release(struct hd_replay_turn *t)
 
 static void drop_oldest(struct hd_replay *r, bool file)
 {
-    struct hd_replay_turn *t = &r->turn[r->first++ % TURNS];
+    uint64_t number = r->first++;
+    struct hd_replay_turn *t = &r->turn[number % TURNS];
     const json_t *c;
     size_t i;
 
     json_array_foreach(t->calls, i, c) json_object_del(r->by_id, hd_text_of(c, "id"));
+    if (t->key[0] && (uint64_t)json_integer_value(json_object_get(r->by_id, t->key)) == number)
+        json_object_del(r->by_id, t->key);
     if (file && r->disk && t->number)
         hd_replay_disk_drop(r->disk, t->tenant, t->number);
     r->bytes -= t->bytes;
@@ -63,6 +68,49 @@ void hd_replay_clear(struct hd_replay *r)
     while (r->first < r->next)
         drop_oldest(r, true);
     pthread_mutex_unlock(&r->lock);
+}
+
+/* ---- chains ---- */
+
+/* Without newlines at its ends, which clients trim. */
+static struct hd_view trimmed(const char *s)
+{
+    struct hd_view v = {s + strspn(s, "\n"), 0};
+
+    for (v.n = strlen(v.p); v.n && v.p[v.n - 1] == '\n'; v.n--)
+        ;
+    return v;
+}
+
+static uint64_t chain_text(uint64_t h, struct hd_view v)
+{
+    return hd_hash(hd_hash(h, &v.n, sizeof v.n), v.p, v.n);
+}
+
+/* Reasoning and arguments come back in many forms: they do not count. */
+uint64_t hd_replay_chain(uint64_t chain, const json_t *message)
+{
+    const char *role = hd_text_of(message, "role");
+    const json_t *c;
+    size_t i;
+
+    chain = chain_text(chain ? chain : HD_HASH_INIT, (struct hd_view){role, strlen(role)});
+    chain = chain_text(chain, trimmed(hd_text_of(message, "content")));
+    json_array_foreach(json_object_get(message, "tool_calls"), i, c)
+    {
+        const char *id = hd_text_of(c, "id");
+
+        chain = chain_text(chain, (struct hd_view){id, strlen(id)});
+    }
+    return chain;
+}
+
+/* No call's id begins so. */
+static void key_of(char key[20], const char *tenant, uint64_t chain, const char *content)
+{
+    uint64_t h = chain_text(chain_text(chain, (struct hd_view){tenant, strlen(tenant)}), trimmed(content));
+
+    snprintf(key, 20, "=%016llx", (unsigned long long)h);
 }
 
 /* ---- keeping ---- */
@@ -90,14 +138,20 @@ static size_t bytes_of(const struct hd_replay_turn *t)
 
 static bool copy_turn(struct hd_replay_turn *t, const char *tenant, const struct hd_choice *c)
 {
+    const struct hd_ids *prompt = &c->answer->ask.prompt[c->prompt];
+    size_t n_open = c->answer->ask.n_opened;
+
     t->tenant = hd_strdup(tenant);
     t->reasoning = hd_strndup(hd_str_get(&c->reasoning), c->reasoning.n);
     t->content = hd_strndup(hd_str_get(&c->content), c->content.n);
     t->calls = calls_of(c);
-    if (!t->tenant || !t->reasoning || !t->content || !t->calls || !HD_GROW(t->ids.id, t->ids.cap, c->ids.n + 1, (size_t)1 << 28))
+    if (!t->tenant || !t->reasoning || !t->content || !t->calls || n_open > prompt->n || !HD_GROW(t->ids.id, t->ids.cap, n_open + c->ids.n + 1, (size_t)1 << 28))
         return false;
-    memcpy(t->ids.id, c->ids.id, c->ids.n * sizeof *c->ids.id);
-    t->ids.n = c->ids.n;
+    if (!c->n_call)
+        key_of(t->key, tenant, c->answer->ask.chain, t->content);
+    memcpy(t->ids.id, prompt->id + prompt->n - n_open, n_open * sizeof *c->ids.id);
+    memcpy(t->ids.id + n_open, c->ids.id, c->ids.n * sizeof *c->ids.id);
+    t->ids.n = n_open + c->ids.n;
     t->thought = c->answer->ask.start == HD_PARSE_IN_REASONING;
     t->bytes = bytes_of(t);
     return true;
@@ -112,6 +166,8 @@ static void add_turn(struct hd_replay *r, struct hd_replay_turn *t)
     while (r->first < r->next && (r->next - r->first == TURNS || r->bytes + t->bytes > BYTES))
         drop_oldest(r, true);
     json_array_foreach(t->calls, i, call) json_object_set_new(r->by_id, hd_text_of(call, "id"), json_integer((json_int_t)r->next));
+    if (t->key[0])
+        json_object_set_new(r->by_id, t->key, json_integer((json_int_t)r->next));
     r->bytes += t->bytes;
     r->turn[r->next++ % TURNS] = *t;
 }
@@ -198,13 +254,13 @@ void hd_replay_keep(struct hd_replay *r, const char *tenant, const struct hd_cho
 {
     struct hd_replay_turn t = {0};
 
-    if (!c->n_call || !c->ids.n || c->answer->ask.partial_turn || memchr(hd_str_get(&c->content), 0, c->content.n) || memchr(hd_str_get(&c->reasoning), 0, c->reasoning.n))
+    if (!(c->n_call || c->content.n) || !c->ids.n || c->answer->ask.continued || memchr(hd_str_get(&c->content), 0, c->content.n) || memchr(hd_str_get(&c->reasoning), 0, c->reasoning.n))
         return;                       /* texts with NUL are too rare to carry lengths around */
     if (!copy_turn(&t, tenant, c)) {
         release(&t);
         return;
     }
-    if (r->disk)
+    if (r->disk && c->n_call)
         t.number = hd_replay_disk_put(r->disk, tenant, turn_json(&t));
     pthread_mutex_lock(&r->lock);
     add_turn(r, &t);
@@ -275,15 +331,9 @@ static bool same_text(const char *a, const char *b)
 /* Equal but for newlines at both ends. */
 static bool same_trimmed(const char *a, const char *b)
 {
-    size_t na, nb;
+    struct hd_view va = trimmed(a), vb = trimmed(b);
 
-    a += strspn(a, "\n");
-    b += strspn(b, "\n");
-    for (na = strlen(a); na && a[na - 1] == '\n'; na--)
-        ;
-    for (nb = strlen(b); nb && b[nb - 1] == '\n'; nb--)
-        ;
-    return na == nb && !memcmp(a, b, na);
+    return va.n == vb.n && !memcmp(va.p, vb.p, va.n);
 }
 
 static bool same_turn(const struct hd_replay_turn *t, const json_t *message)
@@ -323,13 +373,17 @@ static bool restore(const struct hd_replay_turn *t, json_t *message, struct hd_r
     return true;
 }
 
-bool hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message, struct hd_replay_spot *out)
+bool hd_replay_restore(struct hd_replay *r, const char *tenant, uint64_t chain, json_t *message, struct hd_replay_spot *out)
 {
+    const json_t *calls = json_object_get(message, "tool_calls");
     const struct hd_replay_turn *t;
+    char key[20];
     bool found;
 
+    if (!json_array_size(calls))
+        key_of(key, tenant, chain, hd_text_of(message, "content"));
     pthread_mutex_lock(&r->lock);
-    t = find(r, tenant, hd_text_of(json_array_get(json_object_get(message, "tool_calls"), 0), "id"));
+    t = find(r, tenant, json_array_size(calls) ? hd_text_of(json_array_get(calls, 0), "id") : key);
     found = t && same_turn(t, message) && restore(t, message, out);
     pthread_mutex_unlock(&r->lock);
     return found;
@@ -357,26 +411,39 @@ static int render(const struct hd_tokenizer *t, const json_t *message, const cha
     return rc;
 }
 
+/* Where the assistant's header begins. */
+static size_t header_at(const struct hd_str *head)
+{
+    static const char mark[] = "<｜Assistant｜>";
+
+    for (size_t i = head->n; i-- > 0;)
+        if (head->n - i >= sizeof mark - 1 && !memcmp(head->s + i, mark, sizeof mark - 1))
+            return i;
+    return head->n;
+}
+
 /* Two prompts that differ by the message tell. */
-char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_spot *spot, const json_t *message, const char *thinking)
+void hd_replay_text(const struct hd_tokenizer *t, struct hd_replay_spot *spot, const json_t *message, const char *thinking)
 {
     static const char end[] = "<｜end▁of▁sentence｜>";
+    bool calls = json_array_size(json_object_get(message, "tool_calls")) > 0;
     struct hd_chat_text head, whole;
-    char *text = NULL;
 
     if (spot->thought != (strcmp(thinking, "off") != 0))
-        return NULL;
+        return;
     hd_chat_text_init(&head);
     hd_chat_text_init(&whole);
     if (render(t, NULL, thinking, &head) == HD_OK && render(t, message, thinking, &whole) == HD_OK && whole.text.n > head.text.n && !memcmp(whole.text.s, head.text.s, head.text.n)) {
-        size_t n = whole.text.n - head.text.n;
+        size_t n = whole.text.n - head.text.n, from = calls ? head.text.n : header_at(&head.text);
 
-        if (n > sizeof end - 1 && !memcmp(whole.text.s + whole.text.n - (sizeof end - 1), end, sizeof end - 1))
-            text = hd_strndup(whole.text.s + head.text.n, n - (sizeof end - 1));
+        if (n > sizeof end - 1 && !memcmp(whole.text.s + whole.text.n - (sizeof end - 1), end, sizeof end - 1) && (calls || from < head.text.n)) {
+            spot->n_lead = head.text.n - from;
+            spot->n_tail = calls ? 0 : sizeof end - 1;
+            spot->text = hd_strndup(whole.text.s + from, whole.text.n - from - (sizeof end - 1) + spot->n_tail);
+        }
     }
     hd_chat_text_release(&head);
     hd_chat_text_release(&whole);
-    return text;
 }
 
 /* Ids of the bytes from..to of a rendered prompt. */
@@ -427,9 +494,9 @@ int hd_replay_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, const st
 
         if (!p)
             continue;
-        HD_TRY(ids_between(t, c, at, (size_t)(p - text), out, err));
+        HD_TRY(ids_between(t, c, at, (size_t)(p - text) + spot[i].n_lead, out, err));
         HD_TRY(append_ids(out, &spot[i].ids, err));
-        at = (size_t)(p - text) + n;
+        at = (size_t)(p - text) + n - spot[i].n_tail;
         ++*n_exact;
     }
     return ids_between(t, c, at, c->text.n, out, err);

@@ -1,8 +1,11 @@
-/* replay.h: turns with tool calls, as the model said them, for when they come back in a history.
+/* replay.h: turns as the model said them, for when they come back in a history.
  *
  * Clients do not hand back what they got: they write arguments anew (1.0 becomes 1, spaces go), lose the reasoning, trim newlines. Rendered
  * from that, the next prompt would differ from what the cache holds. Every call gets a random id; when a history names it, and what it says
  * still means the same, the exact turn is put in its place: its reasoning, its arguments, and in the end its token ids.
+ *
+ * Turns without calls are known by their text behind the same conversation (a chain of hashes): what a model has sampled need not be how the tokenizer
+ * would cut its text. They are kept in memory only.
  *
  * A turn is only found by the tenant that it was said to. The oldest ones go when there are too many.
  *
@@ -21,6 +24,7 @@ struct hd_choice;
 struct hd_replay_turn {
     char *tenant, *reasoning, *content;
     json_t *calls;                    /* [{"id", "name", "arguments"}] */
+    char key[20];                     /* without calls: what it is found by */
     struct hd_ids ids;
     bool thought;                     /* the prompt had opened its reasoning */
     size_t bytes;
@@ -31,7 +35,8 @@ struct hd_replay_turn {
 struct hd_replay_spot {
     struct hd_ids ids;
     bool thought;
-    char *text;                       /* what it is rendered to */
+    char *text;                       /* what it is rendered to, between: */
+    size_t n_lead, n_tail;            /* bytes of text that belong to the prompt around it */
 };
 void hd_replay_spot_release(struct hd_replay_spot *spot);
 
@@ -41,15 +46,18 @@ void hd_replay_free(struct hd_replay *r);
 
 void hd_replay_clear(struct hd_replay *r);           /* the files too */
 
+/* The chain of the messages up to and with this one. */
+uint64_t hd_replay_chain(uint64_t chain, const json_t *message);
+
 /* Keeps the turn; where there is no memory, it does not. */
 void hd_replay_keep(struct hd_replay *r, const char *tenant, const struct hd_choice *c);
 
-/* The turn that an assistant's message of a history is; then reasoning, content and arguments in the message are the turn's. false: none is. */
-bool hd_replay_restore(struct hd_replay *r, const char *tenant, json_t *message, struct hd_replay_spot *out);
+/* The turn that an assistant's message of a history is, behind messages of that chain; then reasoning, content and arguments in the message are the turn's. false: none is. */
+bool hd_replay_restore(struct hd_replay *r, const char *tenant, uint64_t chain, json_t *message, struct hd_replay_spot *out);
 
-/* What the message of a turn becomes behind the assistant's header, without the end token; NULL where that cannot be told, or the turn was said
- * in another mode. hd_free() it. */
-char *hd_replay_text(const struct hd_tokenizer *t, const struct hd_replay_spot *spot, const json_t *message, const char *thinking);
+/* Finds what the message of a turn is rendered to: spot->text, NULL where that cannot be told, or the turn was said in another mode. A turn without calls
+ * could be anybody's words: its header and its end token are part of the text. */
+void hd_replay_text(const struct hd_tokenizer *t, struct hd_replay_spot *spot, const json_t *message, const char *thinking);
 
 /* Ids of a rendered prompt. Where the spots, in order, are found in it, the turns' own ids are taken. *n_exact counts them. */
 int hd_replay_ids(struct hd_tokenizer *t, const struct hd_chat_text *c, const struct hd_replay_spot *spot, int n_spot, struct hd_ids *out, int *n_exact, struct hd_err *err);

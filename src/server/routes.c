@@ -12,6 +12,7 @@
 #define PREFIX HD_ROUTE_PREFIX
 #define WORK HD_ROUTE_WORK
 #define ADMIN HD_ROUTE_ADMIN
+#define ABSENT HD_ROUTE_ABSENT
 
 static void no_embeddings(struct hd_server *s, struct hd_exchange *x)
 {
@@ -26,6 +27,14 @@ static void no_files(struct hd_server *s, struct hd_exchange *x)
     struct hd_problem p;
 
     hd_problem_set(&p, 404, NULL, "This engine stores no files.");
+    hd_reply_problem(s, x, &p);
+}
+
+static void no_batches(struct hd_server *s, struct hd_exchange *x)
+{
+    struct hd_problem p;
+
+    hd_problem_set(&p, 404, NULL, "This engine has no batches: send the requests themselves, as many at once as you like.");
     hd_reply_problem(s, x, &p);
 }
 
@@ -89,11 +98,20 @@ static const struct hd_route routes[] = {
     {"/admin/flush", POST, ADMIN, hd_api_flush},
     {"/admin/drain", POST, ADMIN, hd_api_drain},
 
-    {"/embeddings", POST, 0, no_embeddings},
-    {"/v1/embeddings", POST, 0, no_embeddings},
-    {"/files", GET, 0, no_files},
-    {"/v1/files", GET, 0, no_files},
-    {"/anthropic/v1/files", GET, ANTHROPIC, no_files},
+    {"/embeddings", POST, ABSENT, no_embeddings},
+    {"/v1/embeddings", POST, ABSENT, no_embeddings},
+    {"/files", GET, ABSENT, no_files},
+    {"/v1/files", GET, ABSENT, no_files},
+    {"/anthropic/v1/files", GET, ANTHROPIC | ABSENT, no_files},
+    {"/files", POST, ABSENT, no_files},
+    {"/v1/files", POST, ABSENT, no_files},
+    {"/anthropic/v1/files", POST, ANTHROPIC | ABSENT, no_files},
+    {"/files/", GET, PREFIX | ABSENT, no_files},
+    {"/v1/files/", GET, PREFIX | ABSENT, no_files},
+    {"/v1/batches", GET, ABSENT, no_batches},
+    {"/v1/batches", POST, ABSENT, no_batches},
+    {"/v1/messages/batches", GET, ANTHROPIC | ABSENT, no_batches},
+    {"/v1/messages/batches", POST, ANTHROPIC | ABSENT, no_batches},
 };
 
 /* HEAD of these is how clients ask whether anybody is there. */

@@ -9,7 +9,7 @@ struct hd_server;
 /* A handler replies, now or later. */
 typedef void (*hd_route_fn)(struct hd_server *s, struct hd_exchange *x);
 
-enum { HD_ROUTE_PUBLIC = 1, HD_ROUTE_ANTHROPIC = 2, HD_ROUTE_PREFIX = 4, HD_ROUTE_WORK = 8, HD_ROUTE_ADMIN = 16 };   /* WORK: not while draining */
+enum { HD_ROUTE_PUBLIC = 1, HD_ROUTE_ANTHROPIC = 2, HD_ROUTE_PREFIX = 4, HD_ROUTE_WORK = 8, HD_ROUTE_ADMIN = 16, HD_ROUTE_ABSENT = 32 };   /* WORK: not while draining; ABSENT: only says that there is no such thing */
 
 struct hd_route {
     const char *path;                 /* PREFIX: ends with '/', and something follows */

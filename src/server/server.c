@@ -296,7 +296,8 @@ static int admit(struct hd_server *s, struct hd_exchange *x, struct hd_problem *
     }
     if (!r)
         return hd_problem_set(p, 404, NULL, "there is nothing at %.*s", (int)(x->head.path.n < 200 ? x->head.path.n : 200), x->head.path.p);
-    HD_TRY(check_content(x, p));
+    if (!(r->flags & HD_ROUTE_ABSENT))
+        HD_TRY(check_content(x, p));
     if (s->draining && r->flags & HD_ROUTE_WORK) {
         hd_problem_set(p, 503, NULL, "the server is shutting down");
         p->retry_s = 5;
@@ -502,6 +503,8 @@ static void know_the_model(struct hd_server *s)
     s->parse_family = hd_parse_family(s->chat_family);
     s->deepseek = s->parse_family == HD_PARSE_V4 || s->parse_family == HD_PARSE_V41;
     s->thinks = s->parse_family != HD_PARSE_PLAIN;
+    s->thinking = s->opt.thinking ? s->opt.thinking : hd_tokenizer_thinking(s->tok);
+    s->thinking = !s->thinks ? "off" : !s->thinking || !strcmp(s->thinking, "on") ? "high" : s->thinking;
     s->tools = s->parse_family != HD_PARSE_PLAIN;
     s->think_id = hd_tokenizer_find(s->tok, "<think>");
     s->think_end_id = hd_tokenizer_find(s->tok, "</think>");

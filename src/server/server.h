@@ -24,6 +24,7 @@ struct hd_server_options {
 
     const char *model_id;             /* what the model is called */
     const char *tokenizer;            /* where a second tokenizer is read from, for long prompts; NULL: they are read on the loop's thread */
+    const char *thinking;             /* of requests that do not say: off, on, low, high, max; NULL: what the model's directory says, or else on */
     bool any_model, legacy_aliases, strict_reasoning;
     bool honour_sampling;             /* also while thinking, where DeepSeek's API ignores temperature and such */
     const char *version;              /* of the program */

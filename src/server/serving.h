@@ -23,6 +23,7 @@ struct hd_server {
     const char *chat_family;          /* NULL: the model has no chat template that is known */
     enum hd_parse_family parse_family;
     bool deepseek, thinks, tools;     /* the family: DeepSeek's V4 protocol; reasons; knows tools */
+    const char *thinking;             /* of requests that do not say: "off", "low", "high" or "max" */
     int32_t think_id, think_end_id;
     char fingerprint[24];
     time_t started;

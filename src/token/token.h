@@ -65,6 +65,11 @@ int32_t hd_tokenizer_bos(const struct hd_tokenizer *t);               /* -1: non
 int32_t hd_tokenizer_end(const struct hd_tokenizer *t);               /* the first end-of-sequence id, -1: none */
 const char *hd_tokenizer_template(const struct hd_tokenizer *t);      /* "" when there is none */
 
+/* How the model answers those who do not say: what generation_config.json has under "thinking" (off, on, low, high, max; true and false are on
+ * and off), a key of ours. NULL: nothing. */
+const char *hd_tokenizer_thinking(const struct hd_tokenizer *t);
+bool hd_is_thinking_level(const char *s);
+
 /* ---- text as it streams out ---- */
 
 /* Holds back what cannot be shown yet: cut UTF-8 sequences and anything that may become a stop string. */

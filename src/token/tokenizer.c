@@ -561,11 +561,26 @@ static void read_kind(struct hd_tokenizer *t, const json_t *config)
     t->ga = json_object_get(config, "dspark_block_size") != NULL;
 }
 
+/* A key of ours: whether the model reasons before it answers those who do not say. Of another type it is somebody else's. */
+static int read_habit(struct hd_tokenizer *t, const json_t *generation, const char *dir, struct hd_err *err)
+{
+    const json_t *v = json_object_get(generation, "thinking");
+    const char *s = json_is_boolean(v) ? (json_is_true(v) ? "on" : "off") : json_string_value(v);
+
+    if (!s)
+        return HD_OK;
+    if (!hd_is_thinking_level(s))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s/generation_config.json: thinking: found \"%.40s\"; expected off, on, low, high or max", dir, s);
+    memcpy(t->thinking, s, strlen(s) + 1);
+    return HD_OK;
+}
+
 static int read_companions(struct hd_tokenizer *t, const char *dir, struct hd_err *err)
 {
     static const char *const names[] = {"tokenizer_config.json", "generation_config.json", "config.json"};
     char *path, *text;
     size_t n;
+    int rc;
 
     for (int i = 0; i < 3; i++) {
         json_t *j;
@@ -585,15 +600,16 @@ static int read_companions(struct hd_tokenizer *t, const char *dir, struct hd_er
             if (json_is_object(json_object_get(j, "text_config")))
                 end_ids(t, json_object_get(j, "text_config"));
         }
+        rc = i == 1 ? read_habit(t, j, dir, err) : HD_OK;
         json_decref(j);
         if (!ok)
             return no_memory(names[i], err);
+        HD_TRY(rc);
     }
     if (!(path = hd_path_join(dir, "chat_template.jinja")))
         return no_memory(dir, err);
     if (hd_file_exists(path)) {
-        int rc = hd_file_read(path, (size_t)4 << 20, &text, &n, err);
-
+        rc = hd_file_read(path, (size_t)4 << 20, &text, &n, err);
         if (rc < 0) {
             hd_free(path);
             return rc;
@@ -925,6 +941,21 @@ int32_t hd_tokenizer_bos(const struct hd_tokenizer *t)
 int32_t hd_tokenizer_end(const struct hd_tokenizer *t)
 {
     return t->n_end ? t->end[0] : -1;
+}
+
+const char *hd_tokenizer_thinking(const struct hd_tokenizer *t)
+{
+    return t->thinking[0] ? t->thinking : NULL;
+}
+
+bool hd_is_thinking_level(const char *s)
+{
+    static const char *const levels[] = {"off", "on", "low", "high", "max"};
+
+    for (int i = 0; i < HD_LEN(levels); i++)
+        if (!strcmp(s, levels[i]))
+            return true;
+    return false;
 }
 
 const char *hd_tokenizer_template(const struct hd_tokenizer *t)

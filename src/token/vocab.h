@@ -51,6 +51,7 @@ struct hd_tokenizer {
     int n_end;
     char *chat_template;
     char model_type[32];              /* of config.json */
+    char thinking[8];                 /* of generation_config.json; "": not said */
     bool ga;                          /* a DeepSeek-V4 checkpoint of July or later: it carries a DSpark drafter */
     struct hd_cached_word *cache;
 };

@@ -1,6 +1,7 @@
 #!/bin/sh
 # run.sh BUILD: installs real client libraries and agents into build/clients, runs each against a scripted server, and prints one table. What
-# `make check-clients` does. HD_CLIENTS="openai-python ..." runs these only. Versions are the registries' newest: the table names them.
+# `make check-clients` does. HD_CLIENTS="openai-python ..." runs these only; open-webui, which takes gigabytes, runs only when it is named. Versions are
+# the registries' newest: the table names them. No lane takes longer than HD_LANE_S (900) seconds.
 set -u
 out=$1
 dir=build/clients
@@ -42,9 +43,10 @@ wanted() {
 lane() {
     name=$1 version=$2
     shift 2
-    timeout 600 "$@" >"$work/log" 2>&1
+    timeout -k 10 "${HD_LANE_S:-900}" "$@" >"$work/log" 2>&1 </dev/null
     rc=$?
-    set -- $(awk '/^[0-9]+ passed, [0-9]+ failed$/ { p += $1; f += $3 } END { print p + 0, f + 0 }' "$work/log")
+    [ $rc -ne 124 ] || echo "stopped after ${HD_LANE_S:-900} s" >>"$work/log"
+    set -- $(awk '/^[0-9]+ passed, [0-9]+ failed$/ { p += $1; f += $3 } /^ok [0-9]/ { p++ } /^not ok [0-9]/ { f++ } END { print p + 0, f + 0 }' "$work/log")
     p=$1 f=$2
     if [ $rc -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
     if [ $((p + f)) -eq 0 ]; then f=1; fi
@@ -106,6 +108,26 @@ if command -v python3 >/dev/null && wanted schemathesis; then
         python3 -B tests/clients/lane_schemathesis.py "$url" $dir/schema/bin/schemathesis
     stop
 fi
+# The server's own page, and a proxy in front of it.
+if command -v python3 >/dev/null && wanted page; then
+    browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || echo none)
+    lane page "$("$browser" --version 2>/dev/null | sed 's/[^0-9]*\([0-9][0-9.]*\).*/\1/')" env HADAL="$HADAL" HD_NEED_BROWSER=1 python3 -B tests/wire/wire_page.py
+fi
+if command -v python3 >/dev/null && wanted nginx; then
+    nginx=$(PATH=$PATH:/usr/sbin command -v nginx || echo none)
+    echo sekret >"$work/keys" && chmod 600 "$work/keys"
+    start "$work/lib.json" --api-key-file "$work/keys"
+    lane nginx "$("$nginx" -v 2>&1 | sed -n 's|.*nginx/||p')" python3 -B tests/clients/lane_nginx.py "$url" sekret
+    stop
+fi
+case " ${HD_CLIENTS:-} " in *" open-webui "*)
+    [ -x $dir/open_webui/bin/pip ] || python3 -m venv $dir/open_webui
+    $dir/open_webui/bin/pip install -q --disable-pip-version-check open-webui >"$work/pip" 2>&1 || tail -n 3 "$work/pip"
+    start "$work/lib.json"
+    lane open-webui "$($dir/open_webui/bin/pip list --format=freeze --disable-pip-version-check 2>/dev/null | sed -n 's/^open-webui==//p')" python3 -B tests/clients/lane_open_webui.py "$url" "$PWD/$dir/open_webui/bin/open-webui"
+    stop
+    ;;
+esac
 # A real model from here on: the harness scores what it says.
 if command -v python3 >/dev/null && wanted lm-eval; then
     [ -x $dir/lm_eval/bin/pip ] || python3 -m venv $dir/lm_eval
@@ -122,7 +144,7 @@ agent() { # NAME VERSION COMMAND...: must end with what the model said behind th
     shift 2
     mkdir -p "$work/project"
     cat >"$work/agent.sh" <<'END'
-(cd "$PROJECT" && timeout 120 "$@") >"$LOG" 2>&1 </dev/null
+(cd "$PROJECT" && timeout -k 5 300 "$@") >"$LOG" 2>&1 </dev/null
 rc=$?
 if [ $rc -eq 0 ] && grep -q "It said hi" "$LOG"; then echo "1 passed, 0 failed"; else tail -n 6 "$LOG"; echo "0 passed, 1 failed"; fi
 END

@@ -1,4 +1,5 @@
 """wire_chat.py: Chat Completions: shapes of replies and streams, thinking, tools, stops, logprobs, limits, faults, slow and vanished clients."""
+import base64
 import os
 import socket
 import threading
@@ -107,6 +108,32 @@ def _():
         assert "reasoning_content" not in j["choices"][0]["message"], more
     for more in [{"thinking": "on"}, {"thinking": {"type": "x"}}, {"reasoning_effort": "huge"}, {"reasoning_effort": 3}, {"chat_template_kwargs": []}, {"enable_thinking": "yes"}]:
         error_of(s.post(P, s.chat(**more)), 400)
+
+
+@case("thinking of requests that do not say: as the model's directory has it, --thinking before it; aliases and requests that do say are kept")
+def _():
+    model = os.path.join(TMP, "habit")
+    shutil.copytree(v4_model(), model)
+
+    def habit(said, *args):
+        with open(model + "/generation_config.json", "w") as f:
+            json.dump(said, f)
+        h = Server({"runs": RUNS[-1:]}, "--quiet", "--legacy-aliases", *args, model=model)
+        yes = lambda **more: h.post("/apply-template", h.chat("hi", **more)).json()["prompt"].endswith("<think>")
+        seen = [yes(), yes(thinking={"type": "enabled"}), yes(thinking={"type": "disabled"}), yes(reasoning_effort="low"), yes(model="deepseek-chat"), yes(model="deepseek-reasoner")]
+        props, listed = h.get("/props").json()["reasoning_effort"], h.get("/v1/models").json()["data"][0]["effort"]["default_level"]
+        assert h.stop() == 0 and props == listed and seen[1:] == [True, False, True, False, True], (said, args, seen, props, listed)
+        return seen[0], props
+    assert habit({}) == (True, "high") and habit({"thinking": True}) == (True, "high") and habit({"thinking": "low"}) == (True, "low")
+    assert habit({"thinking": False}) == (False, "none") and habit({"thinking": "off"}) == (False, "none") and habit({"thinking": {"of": "others"}}) == (True, "high")
+    assert habit({"thinking": False}, "--thinking", "max") == (True, "max") and habit({"thinking": True}, "--thinking", "off") == (False, "none")
+    assert habit({"thinking": "off"}, "--thinking", "auto") == (False, "none")
+    b = Server({"runs": RUNS[-1:]}, "--thinking", "much", model=model, expect_fail=True)
+    assert b.p.returncode != 0 and "--thinking" in b.stderr() and "expected auto" in b.stderr(), b.stderr()
+    with open(model + "/generation_config.json", "w") as f:
+        json.dump({"thinking": "much"}, f)
+    b = Server({"runs": RUNS[-1:]}, model=model, expect_fail=True)
+    assert b.p.returncode != 0 and "generation_config.json: thinking" in b.stderr(), b.stderr()
 
 
 @case("a tool call, whole: content, arguments with Python's spacing, finish_reason")
@@ -295,7 +322,7 @@ def _():
     def tool(**f):
         return [{"type": "function", "function": f}]
     for t in ["x", [1], [{}], [{"type": "function"}], [{"type": "web", "function": {"name": "a"}}], tool(), tool(name=""), tool(name="a b"), tool(name="a" * 129), tool(name=3),
-              tool(name="a", parameters=3), tool(name="a", parameters=[]), tool(name="a\"><x")]:
+              tool(name="a", parameters=3), tool(name="a", parameters=[]), tool(name="a", description={}), tool(name="a\"><x")]:
         error_of(s.post(P, s.chat(tools=t)), 400)
     error_of(s.post(P, s.chat(tools=TOOLS * 65)), 400)
     error_of(s.post(P, s.chat(functions=[{"name": "f"}])), 400)
@@ -413,8 +440,14 @@ def _():
                  m({"role": "user", "content": [{"type": "video_url"}]}), m({"role": "user", "content": [{"type": "input_audio"}]}), m(u, {"role": "assistant"}, u),
                  m(u, {"role": "assistant", "content": None}, u), m(u, {"role": "assistant", "content": "x", "prefix": True}, u), m(u, {"role": "assistant", "content": "x", "prefix": 1}),
                  m(u, {"role": "assistant", "tool_calls": [{"id": "a"}]}, u), m(u, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, u),
-                 m({"role": "tool", "tool_call_id": "x", "content": "r"}), m(u, {"role": "tool", "content": "r"})]:
+                 m({"role": "tool", "tool_call_id": "x", "content": "r"}), m(u, {"role": "tool", "content": "r"}), m(dict(u, name=5)), m(u, {"role": "assistant", "content": "x", "reasoning_content": 5}, u)]:
         error_of(s.post(P, body), 400)
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turn = lambda c: m(u, {"role": "assistant", "tool_calls": [c]}, {"role": "tool", "tool_call_id": "a", "content": "r"})
+    for c, says in [(dict(call, type={}), "type"), (dict(call, type="custom"), "type"), (dict(call, function={"name": "f", "arguments": 5}), "arguments"), (dict(call, function={"name": "f", "arguments": []}), "arguments")]:
+        assert "tool_calls[0]: " + says in error_of(s.post(P, turn(c)), 400, param="messages[1]")["message"]
+    for c in [call, dict(call, type=None), {"id": "a", "function": {"name": "f", "arguments": {"x": 1}}}, {"id": "a", "function": {"name": "f"}}]:
+        assert s.post(P, turn(c)).status == 200, c
     error_of(s.post(P, m(*[u] * 10001)), 400)
     assert s.post(P, m({"role": "user", "content": ""})).status == 200
     assert s.post(P, m({"role": "user"})).status == 200
@@ -464,6 +497,25 @@ def _():
         e = error_of(s.post(P, b({"url": url})), 400)
         assert "etc/passwd" not in e["message"] and "169.254" not in e["message"]
     error_of(s.post(P, s.chat([{"type": "image_url"}])), 400)
+    for part in [{"type": "input_image", "file_id": "file-1"}, {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA"}}, {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}]:
+        error_of(s.post(P, s.chat([part])), 400, param="messages[0].content[0]")
+
+
+@case("files: text that comes along is read, behind its name; what is kept or fetched elsewhere, and what is no text, is 400")
+def _():
+    def prompt(part):
+        r = s.post("/apply-template", s.chat([{"type": "text", "text": "read this"}, part]))
+        return r.json()["prompt"] if r.status == 200 else error_of(r, 400, param="messages[0].content[1]")["message"]
+    text = base64.b64encode("Grüße\nzwei <｜User｜>".encode()).decode()
+    for file in [{"filename": "a b.txt", "file_data": "data:text/plain;base64," + text}, {"filename": "a b.txt", "file_data": text}, {"filename": "a b.txt", "file_data": "data:;base64," + text[:8] + "\n" + text[8:]}]:
+        for part in [{"type": "file", "file": file}, dict(file, type="input_file")]:
+            assert "read this\n\na b.txt:\nGrüße\nzwei <｜User｜>" in prompt(part), part
+    n = s.post("/apply-template", s.chat([{"type": "file", "file": {"file_data": text}}])).json()
+    assert n["prompt"].count("<｜User｜>") == 2 and n["tokens"].count(702) == 1       # as text it opens no turn
+    assert "read this\n\n<" in prompt({"type": "file", "file": {"file_data": "data:text/plain;base64,"}})
+    for bad, says in [({"file_id": "file-1"}, "keeps"), ({"file_url": "http://127.0.0.1/x"}, "fetches"), ({"file_data": 5}, "file_data"), ({}, "file_data"), ({"file_data": "data:text/plain,x"}, "base64"),
+                      ({"file_data": "!!"}, "base64"), ({"file_data": base64.b64encode(b"%PDF-1.7\x00\xff").decode()}, "text"), ({"file_data": base64.b64encode(b"a\x00b").decode()}, "text")]:
+        assert says in prompt({"type": "file", "file": bad}) and says in prompt(dict(bad, type="input_file")), bad
 
 
 @case("json_object needs the word json in the messages")

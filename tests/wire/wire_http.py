@@ -78,6 +78,12 @@ def _():
     error_of(r, 405)
     assert r.headers["allow"] == "GET, HEAD, OPTIONS"
     error_of(s.post("/v1/embeddings", {}), 404, message="This engine does not serve embeddings.")
+    for r in [s.get("/v1/files"), s.get("/v1/files/file-1"), s.post("/v1/files", b"--x--", {"Content-Type": "multipart/form-data; boundary=x"})]:
+        error_of(r, 404, message="This engine stores no files.")
+    for method in ["GET", "POST"]:
+        assert "batches" in error_of(s.request(method, "/v1/batches"), 404)["message"]
+        e = s.request(method, "/v1/messages/batches").json()
+        assert e["type"] == "error" and e["error"]["type"] == "not_found_error" and "batches" in e["error"]["message"]
 
 
 @case("bytes that are no request get 400 and a closed connection")

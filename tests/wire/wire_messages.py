@@ -186,7 +186,8 @@ def _():
               m(u, {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": 5}]}, u), m(u, {"role": "assistant", "content": [{"type": "thinking"}]}, u),
               m({"role": "user", "content": [{"type": "image"}]}), m({"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/"}}]}),
               m({"role": "user", "content": [{"type": "document", "source": {"type": "base64", "data": "x"}}]}), body(system=5), body(system=[{"type": "image"}]), body(tools=5), body(tools=[5]),
-              body(tools=[{"name": "a b"}]), body(tools=[{"name": "f", "input_schema": []}]), body(tool_choice={"type": "any"}), body(stop_sequences=5), body(max_tokens="x"), body(stream=1),
+              body(tools=[{"name": "a b"}]), body(tools=[{"name": "a", "description": {}}]), m({"role": "user", "content": [{"type": "video", "source": {}}]}),
+              m({"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "!!"}}]}), m({"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}), body(tools=[{"name": "f", "input_schema": []}]), body(tool_choice={"type": "any"}), body(stop_sequences=5), body(max_tokens="x"), body(stream=1),
               body(metadata={"user_id": 5}), body(model="gpt-9")]:
         error(s.post(P, b), 400, "invalid_request_error")
     for b in [body(max_tokens=0), body(temperature=3), body(top_p=2)]:
@@ -195,6 +196,19 @@ def _():
     error(s.get("/anthropic/v1/nothing"), 404, "not_found_error")
     msg = error(s.post(P, body("many words " * 3000)), 400, "invalid_request_error")
     assert "prompt is too long: " in msg
+
+
+@case("documents of text and of content are read; blocks that Anthropic's servers would have made are passed over")
+def _():
+    n = lambda *blocks: s.post(P + "/count_tokens", {"model": s.name, "messages": [{"role": "user", "content": list(blocks)}]})
+    text = {"type": "text", "text": "hello there"}
+    assert n({"type": "document", "source": {"type": "text", "data": "hello there"}}).json() == n(text).json()
+    assert n({"type": "document", "source": {"type": "content", "content": [text]}}).json() == n(text).json()
+    assert n({"type": "document", "source": {"type": "content", "content": "hello there"}}).json() == n(text).json()
+    assert n({"type": "search_result", "source": "x", "title": "t", "content": [text]}).json() == n(text).json()
+    for t in ["redacted_thinking", "server_tool_use", "web_search_tool_result", "mcp_tool_use", "mcp_tool_result", "tool_reference", "compaction"]:
+        assert n(text, {"type": t}).json() == n(text).json(), t
+    error(n(text, {"type": "container_upload", "file_id": "f"}), 400, "invalid_request_error")
 
 
 @case("a full queue is 529 with Retry-After; failures in a stream are an error event")

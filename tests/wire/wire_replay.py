@@ -1,17 +1,24 @@
-"""wire_replay.py: turns with tool calls come back changed by clients, and the cache is hit all the same; nobody else's turn is ever put in."""
+"""wire_replay.py: turns come back changed by clients, and the cache is hit all the same; nobody else's turn is ever put in."""
 from wire import *
 
 ARGS = [("path", True, "é \"b\"\n"), ("n", False, "1.0"), ("big", False, "12345678901234567890"), ("deep", False, "{\"b\": [1, null],  \"a\": 2.50}")]
 TEXT = "I should look.</think>Now:" + calls(("bash", ARGS), ("noargs", [])) + EOS
 # The same text in other tokens than the tokenizer would choose: characters one by one.
 probe = Server({"runs": [{"text": "x"}]})
-one_by_one = []
-for piece in TEXT.replace("</think>", "\1</think>\1").replace(D, "\1" + D + "\1").replace(EOS, "\1").split("\1"):
-    special = piece in ("</think>", D)
-    for part in [piece] if special else piece:
-        one_by_one += probe.post("/tokenize", {"prompt": part, "add_special_tokens": False, "parse_special": special}).json()["tokens"]
+
+
+def spelled(text):
+    ids = []
+    for piece in text.replace("</think>", "\1</think>\1").replace(D, "\1" + D + "\1").replace(EOS, "\1").split("\1"):
+        special = piece in ("</think>", D)
+        for part in [piece] if special else piece:
+            ids += probe.post("/tokenize", {"prompt": part, "add_special_tokens": False, "parse_special": special}).json()["tokens"]
+    return ids
+
+
+one_by_one, odd, thought = spelled(TEXT), spelled("An odd answer."), spelled("I think.</think>An odd answer.")
 probe.stop()
-s = Server({"n_ctx": 100000, "runs": [{"when": "call it oddly", "ids": one_by_one}, {"when": "call it", "text": TEXT}, {"text": "</think>fine" + EOS}]})
+s = Server({"n_ctx": 100000, "runs": [{"when": "call it oddly", "ids": one_by_one}, {"when": "say it oddly", "ids": odd}, {"when": "think it oddly", "ids": thought}, {"when": "by force", "random": 5}, {"when": "call it", "text": TEXT}, {"text": "</think>fine" + EOS}]})
 P = "/v1/chat/completions"
 TOOLS = [{"type": "function", "function": {"name": n, "description": "d", "parameters": {"type": "object"}}} for n in ("bash", "noargs")]
 
@@ -65,6 +72,49 @@ def _():
         r, hit = second(text, back)
         assert hit >= n and "x-ds-warning" not in r.headers, (text, hit, n)
     assert counter("exact") >= 4
+
+
+@case("turns without calls: behind the same conversation every token; behind another, of another user, or changed: as they are")
+def _():
+    off = {"thinking": {"type": "disabled"}}
+
+    def turns(ask, more, content=None, said="An odd answer.", who=""):
+        u = {"role": "user", "content": ask}
+        j = s.post(P, dict({"model": s.name, "messages": [u], "user_id": "odd" + who}, **more)).json()
+        n = j["usage"]["prompt_tokens"] + j["usage"]["completion_tokens"] - 2
+        assert j["choices"][0]["message"]["content"] == "An odd answer."
+        before = counter("exact")
+        body = dict({"model": s.name, "messages": [dict(u, content=content or ask), {"role": "assistant", "content": said}, {"role": "user", "content": "and?"}], "user_id": "odd"}, **more)
+        r = s.post(P, body)
+        assert r.status == 200, r.body
+        return r.json()["usage"]["prompt_cache_hit_tokens"] >= n, counter("exact") - before
+    assert turns("say it oddly", off) == (True, 1)
+    assert turns("say it oddly, An odd answer.", off, said="\nAn odd answer.\n") == (True, 1)       # the words stand in the question too
+    assert turns("think it oddly", {"tools": TOOLS}) == (True, 1)                                     # with tools reasoning stays, and this client has lost it
+    assert turns("say it oddly 2", off, content="say it oddly 3") == (False, 0)
+    assert turns("say it oddly 4", off, said="An even answer.") == (False, 0)
+    assert turns("say it oddly 5", off, who="2") == (False, 0)
+
+
+@case("calls by force: the prompt began them, and all of it comes back")
+def _():
+    tools = [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"k": {"enum": ["a", "b"]}}, "required": ["k"], "additionalProperties": False}}}]
+    for more in [{"thinking": {"type": "disabled"}}, {}]:
+        for seed in range(4):
+            text = "by force %d" % seed
+            body = {"model": s.name, "tools": tools, "tool_choice": "required", "seed": seed, "max_tokens": 3000, "messages": [{"role": "user", "content": text}], **more}
+            j = s.post(P, body).json()
+            c, u = j["choices"][0], j["usage"]
+            if c["finish_reason"] != "tool_calls":
+                continue
+            n, before = u["prompt_tokens"] + u["completion_tokens"] - 2, counter("exact")
+            m = dict(c["message"], content=None)
+            m.pop("reasoning_content", None)
+            r = s.post(P, dict(body, messages=body["messages"] + [m] + [{"role": "tool", "tool_call_id": t["id"], "content": "r"} for t in m["tool_calls"]]))
+            assert r.json()["usage"]["prompt_cache_hit_tokens"] >= n and counter("exact") == before + 1, (more, seed, r.json()["usage"], n)
+            break
+        else:
+            raise AssertionError("no call ended")
 
 
 @case("a history that somebody has changed is taken as it is")

@@ -129,12 +129,17 @@ static void absorb_t_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_call *c = arg;
     const struct hd_tensor *q = c->in[0], *w = c->in[1], *out = c->out[0];
-    int64_t n_head = c->i[0], nope = c->i[1], rank = hd_rows(w) / n_head, dim = hd_cols(q) / n_head, wide = hd_cols(out) / n_head;
+    int64_t n_head = c->i[0], nope = c->i[1], rank = hd_rows(w) / n_head, wide = hd_cols(out) / n_head, n_tok = hd_rows(q);
 
     for (int64_t h = begin; h < end; h++) {
-        struct hd_wrows rows = {w->data, w->row_bytes, w->scale.data ? &w->scale : NULL, h * rank};
+        struct hd_tensor x = group_of(q, h, n_head, n_tok), a;
+        struct hd_acts acts = {.f32 = &x};
 
-        hd_k.matmul_f32[w->type](nope, &rows, rank, hd_cpu_row(q, 0) + h * dim, q->row_bytes, hd_rows(q), hd_cpu_row(out, 0) + h * wide, out->row_bytes / 4);
+        if (c->in[2]) {
+            a = group_of(c->in[2], h, n_head, n_tok);
+            hd_acts_add(&acts, &a);
+        }
+        hd_cpu_mul_rows(w, h * rank, rank, &acts, 0, n_tok, hd_cpu_row(out, 0) + h * wide, out->row_bytes / 4);
         pass_rope(q, out, h, n_head, nope);
     }
 }
