@@ -446,7 +446,7 @@ static void ref_copies(const struct trial *t, const double *const *in, double *o
         memcpy(out + i * cols(t, 0), in[0] + i / t->c->n[0] * cols(t, 0), (size_t)cols(t, 0) * sizeof *out);
 }
 
-/* ---- hyper-connections: n: n_hc, iterations, paper ---- */
+/* ---- hyper-connections: n: n_hc, iterations, form ---- */
 
 static int run_mix(struct trial *t, struct hd_stream *s)
 {
@@ -489,11 +489,15 @@ static void ref_mix(const struct trial *t, const double *const *in, double *out)
         double r = 1 / sqrt(dot(n, x, x) / (double)n + (double)t->c->f[0]);
 
         for (int64_t k = 0; k < n_mix; k++) {
-            double z = dot(n, x, in[1] + k * n) * r * in[3][k < 2 * n_hc ? k / n_hc : 2] + in[2][k];
+            double raw = dot(n, x, in[1] + k * n) * r, a = in[3][k < 2 * n_hc ? k / n_hc : 2], z = raw * a + in[2][k];
 
+            if (t->c->n[2] == HD_MHC_FREE) {
+                out[k] = tanh(raw) * a + in[2][k];
+                continue;
+            }
             out[k] = k < n_hc ? sigmoid(z) + (t->c->n[2] ? 0 : (double)t->c->f[1]) : k < 2 * n_hc ? 2 * sigmoid(z) : z;
         }
-        if (n_mix > n_hc)
+        if (n_mix > n_hc && t->c->n[2] != HD_MHC_FREE)
             ref_sinkhorn(n_hc, t->c->n[1], (double)t->c->f[1], t->c->n[2], out + 2 * n_hc);
     }
 }
@@ -1040,6 +1044,8 @@ static const struct grad_case cases[] = {
     {"mhc_mix, one iteration", run_mix, ref_mix, .shape = {{1, 12}, {15, 12}, {1, 15}, {1, 3}}, .n = {3, 1}, .f = {1e-6f, 1e-3f}},
     {"mhc_mix, the paper's", run_mix, ref_mix, .shape = {{5, 24}, {24, 24}, {1, 24}, {1, 3}}, .n = {4, 20, 1}, .f = {1e-6f, 0}},
     {"mhc_mix, the paper's, few", run_mix, ref_mix, .shape = {{4, 9}, {15, 9}, {1, 15}, {1, 3}}, .n = {3, 2, 1}, .f = {1e-6f, 0}},
+    {"mhc_mix, free", run_mix, ref_mix, .shape = {{5, 24}, {24, 24}, {1, 24}, {1, 3}}, .n = {4, 1, 2}, .f = {1e-6f, 0}},
+    {"mhc_mix, free, two streams", run_mix, ref_mix, .shape = {{3, 10}, {8, 10}, {1, 8}, {1, 3}}, .n = {2, 1, 2}, .f = {0.1f, 0}},
     {"mhc_mix, head", run_mix, ref_mix, .shape = {{5, 24}, {4, 24}, {1, 4}, {1, 1}}, .n = {4, 20}, .f = {1e-6f, 1e-6f}},
     {"mhc_pre", run_pre, ref_pre, .shape = {{5, 24}, {5, 24}}, .n = {4}},
     {"mhc_pre, mean", run_pre, ref_pre, .shape = {{5, 24}}, .n = {4, 1}},

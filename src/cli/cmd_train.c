@@ -99,7 +99,7 @@ static void print_step(const struct progress *p, const struct hd_step_result *s,
         if (s->learnt[k] != 0)
             snprintf(learnt + strlen(learnt), sizeof learnt - strlen(learnt), "  %s %.4f", kind[k], s->learnt[k]);
     if (r->c.task.n_stage)
-        snprintf(learnt + strlen(learnt), sizeof learnt - strlen(learnt), "  stage %d (%lld tokens) right %.1f %%", r->c.task.at, (long long)r->c.task.stage[r->c.task.at].length, 100 * r->c.task.running);
+        snprintf(learnt + strlen(learnt), sizeof learnt - strlen(learnt), "  stage %d (%lld tokens) right %.1f %%", r->c.task.at, (long long)r->c.task.stage[r->c.task.at].size.n_tok, 100 * r->c.task.running);
     fprintf(stderr, "%sstep %lld/%lld  loss %.4f%s  smooth %.4f  norm %.3g  lr %.3g  %.0f tok/s  %.0f GF/s%s%s  %lld:%02lld:%02lld left%s", p->tty ? "\r\033[K" : "", (long long)r->step,
             (long long)r->c.schedule.n_step, s->loss, learnt, r->smooth, s->grad_norm, lr, (double)s->n_tok / seconds, gflops, share, vio, (long long)(left / 3600),
             (long long)(left / 60 % 60), (long long)(left % 60), p->tty ? "" : "\n");

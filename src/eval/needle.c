@@ -82,6 +82,7 @@ static int recall(struct hd_session *ss, const struct hd_needle *n, int64_t body
 
 int hd_needle_ids(struct hd_engine *e, const struct hd_recall *task, const struct hd_needle *n, struct hd_needle_result *r, struct hd_err *err)
 {
+    struct hd_recall_size size = {n->n_ctx, n->n_record, n->n_query, task->n_symbol, task->n_symbol};
     struct hd_session ss;
     struct hd_rng rng;
     int32_t *id = NULL;
@@ -95,7 +96,7 @@ int hd_needle_ids(struct hd_engine *e, const struct hd_recall *task, const struc
     id = hd_malloc(3 * (size_t)n->n_ctx * sizeof *id);
     place = hd_malloc((size_t)n->n_query * sizeof *place);
     hd_rng_seed(&rng, n->seed);
-    rc = id && place ? hd_recall_make(task, &rng, n->n_ctx, n->n_record, n->n_query, task->n_symbol, id, id + n->n_ctx, place, err)
+    rc = id && place ? hd_recall_make(task, &rng, &size, id, id + n->n_ctx, place, err)
                      : hd_err_set(err, HD_ERR_MEMORY, "no memory for a context of %lld tokens", (long long)n->n_ctx);
     if (rc == HD_OK)
         rc = hd_session_open(&ss, e, err);

@@ -377,6 +377,7 @@ static void enter(struct hd_stream *s, const struct v41 *d, const struct hd_mhc_
                   const struct hd_tensor *before, struct work *k)
 {
     hd_mhc_mix(s, mix, k->x, &hc->fn, &hc->base, &hc->scale, &d->mhc);
+    hd_trace(s, mix, "layers.%d.%s_mix", layer, name);
     hd_mhc_pre(s, k->u, k->x, before, d->mhc.n_hc);
     hd_bf16(s, k->u);
     hd_trace(s, k->u, "layers.%d.%s_in", layer, name);

@@ -1,7 +1,7 @@
 /* arch_hadal.c: models of hadal's own: any attention, residual form, memory and feed-forward block of this folder, by config.
  *
  * attention_type   mla (V3's latent attention), gqa, csa2 (V4.1's shared compressed entries)
- * residual_type    plain, mhc_paper, mhc_v4, mhc_v41
+ * residual_type    plain, hc, mhc_paper, mhc_v4, mhc_v41
  * engram_type      none, paper (biases, short convolution), v41
  * layers below first_k_dense_replace, or all without n_routed_experts, are dense; the others experts: scoring_func softmax,
  * sigmoid or sqrtsoftplus, groups, a bias for the choice unless topk_bias is false, shared experts
@@ -85,12 +85,14 @@ static const struct hd_weight_row globals[] = {
 static const struct hd_weight_row rows[] = {
     {L(attn_norm), V, 0, "@attn_norm.weight", NULL, "D", NULL},
     {L(ffn_norm), V, 0, "@ffn_norm.weight", NULL, "D", NULL},
-    {L(hc_attn.fn), V, 0, "@hc_attn_fn", NULL, "Cm,C*D", "mhc"},
+    {L(hc_attn.fn), V, 0, "@hc_attn_fn", NULL, "Cm,C*D", "streams"},
     {L(hc_attn.base), V, 0, "@hc_attn_base", NULL, "Cm", "mhc"},
-    {L(hc_attn.scale), V, 0, "@hc_attn_scale", NULL, "3", "mhc"},
-    {L(hc_ffn.fn), V, 0, "@hc_ffn_fn", NULL, "Cm,C*D", "mhc"},
+    {L(hc_attn.base), V, 0, "@hc_attn_static", NULL, "Cm", "hc"},
+    {L(hc_attn.scale), V, 0, "@hc_attn_scale", NULL, "3", "streams"},
+    {L(hc_ffn.fn), V, 0, "@hc_ffn_fn", NULL, "Cm,C*D", "streams"},
     {L(hc_ffn.base), V, 0, "@hc_ffn_base", NULL, "Cm", "mhc"},
-    {L(hc_ffn.scale), V, 0, "@hc_ffn_scale", NULL, "3", "mhc"},
+    {L(hc_ffn.base), V, 0, "@hc_ffn_static", NULL, "Cm", "hc"},
+    {L(hc_ffn.scale), V, 0, "@hc_ffn_scale", NULL, "3", "streams"},
 
     {L(mla.q), M, F8, "@attn.wq.weight", NULL, "H*Dq,D", "mla q"},
     {L(mla.q_a), M, F8, "@attn.wq_a.weight", NULL, "Rq,D", "mla q_rank"},
@@ -156,7 +158,9 @@ static int exists_anywhere(const struct own *d, const char *when, bool dense)
     struct {
         const char *when;
         bool holds;
-    } all[] = {{"mhc", d->residual != HD_RESIDUAL_PLAIN},
+    } all[] = {{"streams", d->residual != HD_RESIDUAL_PLAIN},
+               {"hc", d->residual == HD_RESIDUAL_HC},
+               {"mhc", d->residual != HD_RESIDUAL_PLAIN && d->residual != HD_RESIDUAL_HC},
                {"mla", d->attention == MLA},
                {"mla q", d->attention == MLA && !d->mla.q_rank},
                {"mla q_rank", d->attention == MLA && d->mla.q_rank},
@@ -309,7 +313,7 @@ static int read_experts(struct own *d, const json_t *c, const char *f, struct hd
 
 static int read_config(struct hd_model *m, struct own *d, struct hd_err *err)
 {
-    static const char *const residuals[] = {"plain", "mhc_paper", "mhc_v4", "mhc_v41"}, *const engrams[] = {"none", "paper", "v41"};
+    static const char *const residuals[] = {"plain", "hc", "mhc_paper", "mhc_v4", "mhc_v41"}, *const engrams[] = {"none", "paper", "v41"};
     const json_t *c = m->store.config;
     const char *f = m->store.config_path, *act;
     int64_t n_ctx, first, every;
@@ -326,7 +330,7 @@ static int read_config(struct hd_model *m, struct own *d, struct hd_err *err)
     HD_TRY(hd_json_str_or(c, "hidden_act", "silu", &act, f, err));
     HD_TRY(hd_json_int_or(c, "first_k_dense_replace", 0, LAYER_MAX, 0, &first, f, err));
     HD_TRY(hd_json_int_or(c, "moe_layer_freq", 1, LAYER_MAX, 1, &every, f, err));
-    HD_TRY(read_word(c, "residual_type", residuals, 4, "plain", &residual, f, err));
+    HD_TRY(read_word(c, "residual_type", residuals, 5, "plain", &residual, f, err));
     HD_TRY(read_word(c, "engram_type", engrams, 3, json_object_get(c, "engram_layer_ids") ? "v41" : "none", &engram, f, err));
     HD_TRY(hd_json_int_or(c, "hc_mult", 2, 8, 4, &d->mhc.n_hc, f, err));
     HD_TRY(hd_json_int_or(c, "hc_sinkhorn_iters", 1, 1000, 20, &d->mhc.n_iter, f, err));
@@ -337,7 +341,7 @@ static int read_config(struct hd_model *m, struct own *d, struct hd_err *err)
     d->residual = (enum hd_residual)residual;
     d->mhc.norm_eps = (float)eps;
     d->mhc.eps = (float)hc_eps;
-    d->mhc.paper = d->residual == HD_RESIDUAL_MHC_PAPER;
+    d->mhc.form = d->residual == HD_RESIDUAL_HC ? HD_MHC_FREE : d->residual == HD_RESIDUAL_MHC_PAPER ? HD_MHC_PAPER : HD_MHC_RELEASED;
     if (d->residual == HD_RESIDUAL_PLAIN)
         d->mhc.n_hc = 1;
     HD_TRY(read_experts(d, c, f, err));

@@ -26,6 +26,7 @@ void hd_streams_enter(struct hd_stream *s, struct hd_streams *st, const struct h
     if (!st->mix)
         st->mix = hd_new_kept(s, HD_F32, hd_rows(u), n_hc * (2 + n_hc));
     hd_mhc_mix(s, st->mix, st->x, &w->fn, &w->base, &w->scale, st->hp);
+    hd_trace(s, st->mix, "streams_mix");
     hd_mhc_pre(s, u, st->x, st->form == HD_RESIDUAL_MHC_V41 ? st->before : st->mix, n_hc);
 }
 
@@ -43,6 +44,7 @@ void hd_streams_end(struct hd_stream *s, struct hd_streams *st, const struct hd_
 
     switch (st->form) {
     case HD_RESIDUAL_PLAIN: hd_copies(s, u, st->x); break;
+    case HD_RESIDUAL_HC:
     case HD_RESIDUAL_MHC_PAPER: hd_mhc_mean(s, u, st->x, n_hc); break;
     case HD_RESIDUAL_MHC_V41: hd_mhc_pre(s, u, st->x, st->mix, n_hc); break;
     case HD_RESIDUAL_MHC_V4: {

@@ -1,7 +1,7 @@
-/* mhc.h: residual streams: one, added to, or n_hc of them, mixed around every half-layer (manifold-constrained hyper-connections).
+/* mhc.h: residual streams: one, added to, or n_hc of them, mixed around every half-layer (hyper-connections, manifold-constrained or not).
  *
- * Math     u = sum_j pre[j] X[j];  X'[k] = post[k] f(u) + sum_j comb[j][k] X[j], comb doubly stochastic by Sinkhorn
- * Source   the mHC paper (arXiv 2512.24880); DeepSeek-V4's hc_split_sinkhorn (order: rows by softmax first, columns last)
+ * Math     u = sum_j pre[j] X[j];  X'[k] = post[k] f(u) + sum_j comb[j][k] X[j], comb doubly stochastic by Sinkhorn (HC: free)
+ * Source   the papers (HC: arXiv 2409.19606; mHC: 2512.24880); DeepSeek-V4's hc_split_sinkhorn (order: rows by softmax first, columns last)
  * Traps    comb sums over its first index; in V4.1 a half-layer collapses with the pre of the one before
  */
 #ifndef HD_MODEL_MHC_H
@@ -15,6 +15,7 @@ struct hd_mhc_weights {
 
 enum hd_residual {
     HD_RESIDUAL_PLAIN,
+    HD_RESIDUAL_HC,                   /* mixes are unconstrained; the end is the streams' mean, the paper's sum before a norm */
     HD_RESIDUAL_MHC_PAPER,            /* the end is the streams' mean */
     HD_RESIDUAL_MHC_V4,               /* a learned head collapses the streams at the end */
     HD_RESIDUAL_MHC_V41               /* a half-layer's pre serves the next one, the last one's the end */

@@ -83,10 +83,16 @@ void hd_hadamard(struct hd_stream *s, struct hd_tensor *x, int64_t head_dim);
 
 /* ---- hyper-connections: n_hc streams X[T, n_hc D]; mix[T, n_hc (2 + n_hc)]: pre, post, comb (row-major, source first) ---- */
 
+enum hd_mhc_form {
+    HD_MHC_RELEASED,                  /* as DeepSeek's code has it */
+    HD_MHC_PAPER,                     /* as the paper prints it: exp, columns first and rows last, no eps; comb sums over its second index */
+    HD_MHC_FREE                       /* hyper-connections before they were constrained (2409.19606): every number is tanh(raw) scale + base */
+};
+
 struct hd_mhc_hp {
     int64_t n_hc, n_iter;
     float norm_eps, eps;
-    bool paper;                       /* as the paper prints it: exp, columns first and rows last, no eps; comb sums over its second index */
+    enum hd_mhc_form form;
 };
 
 void hd_copies(struct hd_stream *s, struct hd_tensor *x, const struct hd_tensor *h);

@@ -108,7 +108,7 @@ void hd_mhc_mix(struct hd_stream *s, struct hd_tensor *mix, const struct hd_tens
         return;
     s->cost.flops += 2.0 * (double)(hd_rows(x) * hd_elems(fn));
     s->cost.weight_bytes += (double)hd_tensor_bytes(fn);
-    hd_dispatch(s, &(struct hd_call){.op = HD_OP_MHC_MIX, .n_out = 1, .out = {mix}, .in = {x, fn, base, scale}, .i = {hp->n_hc, hp->n_iter, hp->paper}, .f = {hp->norm_eps, hp->eps}});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_MHC_MIX, .n_out = 1, .out = {mix}, .in = {x, fn, base, scale}, .i = {hp->n_hc, hp->n_iter, hp->form}, .f = {hp->norm_eps, hp->eps}});
 }
 
 void hd_mhc_pre(struct hd_stream *s, struct hd_tensor *u, const struct hd_tensor *x, const struct hd_tensor *mix, int64_t n_hc)

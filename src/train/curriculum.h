@@ -12,7 +12,7 @@
 #define HD_STAGES 32
 
 struct hd_stage {
-    int64_t length, n_record, n_query, n_symbol;
+    struct hd_recall_size size;
     double accuracy;                  /* running accuracy at which the next stage begins; above 1: the last one */
     bool sparse;                      /* attention sees what the indexer selects */
 };

@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 
-enum begin { NORMAL, ONES, ZEROS, SMALL, MIX_BASE, MIX_SCALE, OUT };
+enum begin { NORMAL, ONES, ZEROS, SMALL, MIX_BASE, MIX_STATIC, MIX_SCALE, OUT };
 
 /* The first line whose text the name ends with. Sources of the values: training.md and lineage.md (initialisation and optimiser); mHC's
  * published texts say "small" only, so that its streams begin as a plain residual: pre 1 / n_hc, post 1, comb near the identity. */
@@ -27,6 +27,7 @@ static const struct {
     {"gate.bias_vl", HD_PARAM_FROZEN, ZEROS},
     {"tid2eid", HD_PARAM_FROZEN, ZEROS},
     {"_base", HD_PARAM_VECTOR, MIX_BASE},
+    {"_static", HD_PARAM_VECTOR, MIX_STATIC},
     {"_scale", HD_PARAM_VECTOR, MIX_SCALE},
     {"_fn", HD_PARAM_VECTOR, SMALL},
     {"ape", HD_PARAM_VECTOR, ZEROS},
@@ -65,8 +66,8 @@ static double normal(struct hd_rng *r)
     return sqrt(-2 * log(1 - hd_rng_double(r))) * cos(6.283185307179586 * hd_rng_double(r));
 }
 
-/* n = n_hc (2 + n_hc): pre, post, comb; or n_hc: pre only. */
-static void mix_base(int64_t n, float *w)
+/* n = n_hc (2 + n_hc): pre, post, comb; or n_hc: pre only. free: as the numbers themselves, not before sigmoids and Sinkhorn. */
+static void mix_base(int64_t n, bool free, float *w)
 {
     int64_t n_hc = 1;
 
@@ -75,9 +76,9 @@ static void mix_base(int64_t n, float *w)
     if (n_hc * (2 + n_hc) != n)
         n_hc = n;
     for (int64_t i = 0; i < n_hc; i++)
-        w[i] = n_hc > 1 ? -logf((float)n_hc - 1) : 8;
+        w[i] = free ? 1 / (float)n_hc : n_hc > 1 ? -logf((float)n_hc - 1) : 8;
     for (int64_t i = n_hc; i < n; i++)
-        w[i] = i >= 2 * n_hc && (i - 2 * n_hc) % (n_hc + 1) == 0 ? 4 : 0;
+        w[i] = i < 2 * n_hc ? free : (i - 2 * n_hc) % (n_hc + 1) ? 0 : free ? 1 : 4;
 }
 
 void hd_param_init(struct hd_param_init *in, const struct hd_tensor *t, float *w)
@@ -87,8 +88,8 @@ void hd_param_init(struct hd_param_init *in, const struct hd_tensor *t, float *w
     double std = b == OUT ? in->std / sqrt(2 * (double)in->n_layer) : b == SMALL ? 0.1 * in->std : in->std;
     int64_t n = hd_elems(t);
 
-    if (b == MIX_BASE) {
-        mix_base(n, w);
+    if (b == MIX_BASE || b == MIX_STATIC) {
+        mix_base(n, b == MIX_STATIC, w);
         return;
     }
     for (int64_t i = 0; i < n; i++)

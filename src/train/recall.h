@@ -25,9 +25,14 @@ static inline int64_t hd_recall_vocab(const struct hd_recall *r)
 /* Most records that a sequence with n_query questions has room for. */
 int64_t hd_recall_room(int64_t n_tok, int64_t n_query);
 
-/* id[n_tok]; target[n_tok]: v where a question ends, -1 elsewhere; place[n_query] (may be NULL): where each question's record begins. Only the first
- * n_used symbols appear. Errors: USAGE: more records than room or keys, more questions than records; MEMORY. */
-int hd_recall_make(const struct hd_recall *r, struct hd_rng *rng, int64_t n_tok, int64_t n_record, int64_t n_query, int64_t n_used, int32_t *id, int32_t *target, int64_t *place,
-                   struct hd_err *err);
+/* What a sequence asks for: only the first n_symbol symbols appear, in keys only n_key of these, drawn anew for each sequence: with few, many records
+ * share half of their key, as they do among very many records. */
+struct hd_recall_size {
+    int64_t n_tok, n_record, n_query, n_symbol, n_key;
+};
+
+/* id[n_tok]; target[n_tok]: v where a question ends, -1 elsewhere; place[n_query] (may be NULL): where each question's record begins.
+ * Errors: USAGE: more records than room or keys, more questions than records; MEMORY. */
+int hd_recall_make(const struct hd_recall *r, struct hd_rng *rng, const struct hd_recall_size *n, int32_t *id, int32_t *target, int64_t *place, struct hd_err *err);
 
 #endif

@@ -95,6 +95,8 @@ void hd_train_log_eval(struct hd_train_log *l, const struct hd_train_run *r, con
         hd_str_printf(&l->lines, ", \"val_max_vio\": %.4f", e->max_vio);
     if (l->ngram > 0)
         hd_str_printf(&l->lines, ", \"ngram_loss\": %.6f", l->ngram);
+    if (r->gain > 0)
+        hd_str_printf(&l->lines, ", \"mhc_gain\": %.6g", r->gain);
     hd_str_printf(&l->lines, ", \"time\": %lld}\n", (long long)time(NULL));
     add_point(&l->val, (double)r->n_tok, e->loss);
 }
@@ -114,7 +116,8 @@ static int thin(const struct hd_train_curve *c, double *x, double *y)
 
 /* ---- for other programs ---- */
 
-static const char *const columns[] = {"step", "tokens", "loss", "smooth", "val_loss", "bits_per_byte", "ngram_loss", "grad_norm", "lr", "balance_loss", "max_vio", "max_vio_window", "val_max_vio", "tokens_per_s", "time"};
+static const char *const columns[] = {"step", "tokens", "loss", "smooth", "val_loss", "bits_per_byte", "ngram_loss", "grad_norm", "lr", "balance_loss", "max_vio", "max_vio_window", "val_max_vio",
+                                      "mhc_gain", "tokens_per_s", "time"};
 
 struct tables {
     struct hd_str csv, events;

@@ -489,6 +489,7 @@ int hd_train_run_eval(struct hd_train_run *r, struct hd_eval_result *out, struct
     struct hd_loader l;
     double sum = 0, part;
     int64_t n = 0, k;
+    bool first = true;
     int rc;
 
     HD_TRY(round_when_due(r, err));
@@ -498,6 +499,9 @@ int hd_train_run_eval(struct hd_train_run *r, struct hd_eval_result *out, struct
         rc = hd_loader_next(&l, &r->batch, true, err);
         if (rc == HD_OK && r->batch.n_tok)
             rc = hd_trainer_eval(&r->trainer, &r->batch, &part, &k, err);
+        if (rc == HD_OK && first)
+            rc = hd_trainer_gain(&r->trainer, &r->batch, &r->gain, err);
+        first = false;
         if (rc == HD_OK && r->batch.n_tok) {
             sum += part;
             n += k;

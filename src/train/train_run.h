@@ -31,6 +31,7 @@ struct hd_train_run {
     int64_t n_tok;                    /* tokens seen */
     double seconds, since;            /* that the run took up to `since`, on the clock: evaluations and saving included */
     double smooth;                    /* the loss, smoothed; 0 before the first step */
+    double gain;                      /* of the last evaluation's first batch (gain.h) */
     double best;                      /* validation loss; INFINITY before the first */
     bool opened;
 };

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "train/gain.h"
 #include "train/quant.h"
 
 #define SLACK 65536
@@ -411,4 +412,25 @@ int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss
     *loss = sum_losses(losses);
     *n = b->n_target;
     return HD_OK;
+}
+
+int hd_trainer_gain(struct hd_trainer *t, const struct hd_batch *b, double *gain, struct hd_err *err)
+{
+    struct hd_arena arena;            /* off the tape tensors make room for one another */
+    struct hd_gain g = {0};
+    struct hd_ragged r;
+    struct hd_stream s;
+
+    HD_TRY(lay_out(t, b, &r, err));
+    refresh(t);
+    hd_arena_init(&arena, 0);
+    hd_stream_init(&s, t->be, &arena, HD_EXACT_F32);
+    s.target = b->target;
+    s.trace = hd_gain_take;
+    s.trace_arg = &g;
+    t->m->arch->forward(t->m, &s, &r, b->row, b->n_tok);
+    *gain = hd_gain_mean(&g);
+    hd_gain_release(&g);
+    hd_arena_release(&arena);
+    return hd_stream_end(&s, err);
 }

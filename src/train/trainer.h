@@ -83,4 +83,7 @@ int hd_trainer_update(struct hd_trainer *t, double lr, double bias_scale, struct
 /* Sum of losses and number of targets of a batch; loads go to t->seen, nothing else changes. */
 int hd_trainer_eval(struct hd_trainer *t, const struct hd_batch *b, double *loss, int64_t *n, struct hd_err *err);
 
+/* The gain of a batch's composite mixes (gain.h); 0: no streams. */
+int hd_trainer_gain(struct hd_trainer *t, const struct hd_batch *b, double *gain, struct hd_err *err);
+
 #endif

@@ -7,7 +7,7 @@ cat >"$T/r.json" <<EOT
   "max_position_embeddings": 65536, "n_routed_experts": 2, "n_shared_experts": 1, "num_experts_per_tok": 1, "sliding_window": 8, "compress_ratios": [0, 0, 1],
   "compress_rope_theta": 10, "kv_source_layer_ids": [2], "index_source_layer_ids": [2], "index_n_heads": 2, "index_head_dim": 16, "index_topk": 4, "hc_mult": 2,
   "hc_sinkhorn_iters": 4, "num_nextn_predict_layers": 0}},
- "out": "$T/r", "task": {"symbols": 8, "fillers": 8, "stages": [{"length": 16, "records": 2, "symbols": 4, "accuracy": 0}, {"length": 32, "records": 4, "sparse": true}]},
+ "out": "$T/r", "task": {"symbols": 8, "fillers": 8, "stages": [{"length": 16, "records": 2, "symbols": 4, "accuracy": 0}, {"length": 32, "records": 4, "key_symbols": 3, "sparse": true}]},
  "context": 32, "batch_tokens": 256, "steps": 30, "eval_every": 0, "save_every": 10, "indexer": {"dense": true}}
 EOT
 works "the recall task is learned" "$HADAL" train "$T/r.json" -t 1
@@ -32,6 +32,9 @@ complains "names those there are" "needle"
 sed 's/"records": 4/"records": 40/' "$T/r.json" >"$T/bad.json"
 fails 1 "a stage without room" "$HADAL" train "$T/bad.json" -q
 complains "says which" "stage 1"
+sed 's/"key_symbols": 3/"key_symbols": 1/' "$T/r.json" >"$T/bad.json"
+fails 1 "too few symbols for the keys" "$HADAL" train "$T/bad.json" -q
+complains "says how many" "key_symbols"
 sed 's/"context": 32/"context": 32, "data": {"train": "x"}/' "$T/r.json" >"$T/bad.json"
 fails 1 "a task beside data" "$HADAL" train "$T/bad.json" -q
 

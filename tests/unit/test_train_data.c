@@ -5,9 +5,11 @@
 #include "token/bpe_train.h"
 #include "train/average.h"
 #include "train/document.h"
+#include "train/gain.h"
 #include "train/lr_schedule.h"
 #include "train/model_dir.h"
 #include "train/ngram_loss.h"
+#include "train/recall.h"
 #include "train/tb_events.h"
 
 /* Conversations: what the assistant says is a target, its end token too, and nothing else; other shapes of line come to the same ids. */
@@ -165,9 +167,70 @@ static void test_average(void **state)
     hd_pool_free(pool);
 }
 
+/* The recall task with few symbols in keys: only so many of them, other ones in another sequence, all keys different, and every question's answer is its
+ * record's; what has no room is refused. */
+static void test_recall_keys(void **state)
+{
+    static const struct hd_recall task = {200, 50};
+    struct hd_recall_size n = {200, 16, 10, 200, 4};
+    int32_t id[200], target[200], most[2] = {0, 0}, used[2][200] = {{0}};
+    int64_t place[10];
+    struct hd_rng rng;
+
+    hd_rng_seed(&rng, 7);
+    for (int s = 0; s < 2; s++) {
+        bool key[200 * 200] = {false};
+        int n_record = 0, q = 0;
+
+        assert_ok(hd_recall_make(&task, &rng, &n, id, target, place, &test_err));
+        for (int i = 0; i < 200 - 3 * 10; i++)
+            if (id[i] == 250) {
+                assert_false(key[id[i + 1] * 200 + id[i + 2]]);
+                key[id[i + 1] * 200 + id[i + 2]] = true;
+                used[s][id[i + 1]] = used[s][id[i + 2]] = 1;
+                n_record++;
+            }
+        assert_int_equal(n_record, 16);
+        for (int i = 0; i < 200; i++) {
+            most[s] += used[s][i];
+            if (target[i] < 0)
+                continue;
+            assert_int_equal(id[i - 2], 251);
+            assert_int_equal(id[place[q] + 1], id[i - 1]);
+            assert_int_equal(id[place[q] + 2], id[i]);
+            assert_int_equal(id[place[q++] + 3], target[i]);
+        }
+        assert_int_equal(q, 10);
+        assert_int_equal(most[s], 4);                 /* 16 keys of 4 symbols: all of them */
+    }
+    assert_memory_not_equal(used[0], used[1], sizeof used[0]);
+    n.n_key = 3;
+    assert_int_equal(hd_recall_make(&task, &rng, &n, id, target, place, &test_err), HD_ERR_USAGE);
+    n.n_key = 201;
+    assert_int_equal(hd_recall_make(&task, &rng, &n, id, target, place, &test_err), HD_ERR_USAGE);
+}
+
+/* Composite gains by hand: [2 0; 0 1] [1 1; 0 1] = [2 2; 0 1], rows 4 and 1, columns 2 and 3; a permutation stays 1. Other names, and mixes with other
+ * rows (a draft's), do not count. */
+static void test_gain(void **state)
+{
+    float first[2][8] = {{9, 9, 9, 9, 2, 0, 0, 1}, {9, 9, 9, 9, 0, 1, 1, 0}}, second[2][8] = {{9, 9, 9, 9, 1, 1, 0, 1}, {9, 9, 9, 9, 0, -1, 1, 0}};
+    struct hd_tensor a = hd_view2(HD_F32, first, 2, 8), b = hd_view2(HD_F32, second, 2, 8), one = hd_view2(HD_F32, first, 1, 8);
+    struct hd_gain g = {0};
+
+    assert_true(hd_gain_mean(&g) == 0);
+    hd_gain_take(&g, "layers.0.attn_mix", &a);
+    hd_gain_take(&g, "layers.0.stream", &a);
+    hd_gain_take(&g, "streams_mix", &b);
+    hd_gain_take(&g, "layers.1.attn_mix", &one);
+    assert_true(fabs(hd_gain_mean(&g) - (4 + 1) / 2.0) < 1e-12);
+    hd_gain_release(&g);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_documents), cmocka_unit_test(test_ngram_loss), cmocka_unit_test(test_events), cmocka_unit_test(test_schedule_minutes), cmocka_unit_test(test_average)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_documents), cmocka_unit_test(test_ngram_loss), cmocka_unit_test(test_events), cmocka_unit_test(test_schedule_minutes), cmocka_unit_test(test_average),
+                                       cmocka_unit_test(test_recall_keys), cmocka_unit_test(test_gain)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

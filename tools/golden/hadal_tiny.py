@@ -1,7 +1,7 @@
 """Tiny random models of hadal's own architecture: python3 tools/golden/hadal_tiny.py
 
 The reference is this file: every block written out in float64 from the papers' formulas (DeepSeek-V2/V3 for MLA and experts, arXiv
-2512.24880 for mHC, 2601.07372 for Engram), in their plainest form: per-head keys, full masks, no cache.
+2409.19606 for hyper-connections, 2512.24880 for mHC, 2601.07372 for Engram), in their plainest form: per-head keys, full masks, no cache.
 """
 import json
 import os
@@ -35,6 +35,8 @@ CONFIGS = {
                     engram_compressed_vocab_size=252, intermediate_size=80),
     "hadal-d": dict(BASE, attention_type="gqa", num_attention_heads=4, num_key_value_heads=4, head_dim=12, residual_type="mhc_v41", hc_mult=2, n_routed_experts=6,
                     num_experts_per_tok=3, moe_intermediate_size=24, scoring_func="softmax", norm_topk_prob=False, routed_scaling_factor=1.0),
+    "hadal-e": dict(BASE, hidden_size=32, num_hidden_layers=2, attention_type="gqa", num_attention_heads=2, num_key_value_heads=1, head_dim=16, residual_type="hc", hc_mult=3,
+                    intermediate_size=48),
 }
 
 
@@ -197,7 +199,11 @@ def mixes(X, w, p, c):
     T, n, _ = X.shape
     x = X.flatten(1)
     m = (x @ w[p + "_fn"].T) / torch.sqrt((x * x).mean(-1, keepdim=True) + c["rms_norm_eps"])
-    a, b, eps = w[p + "_scale"], w[p + "_base"], 1e-6
+    a, eps = w[p + "_scale"], 1e-6
+    if c["residual_type"] == "hc":
+        m, b = torch.tanh(m), w[p + "_static"]
+        return m[:, :n] * a[0] + b[:n], m[:, n:2 * n] * a[1] + b[n:2 * n], (m[:, 2 * n:] * a[2] + b[2 * n:]).view(T, n, n).transpose(1, 2)
+    b = w[p + "_base"]
     pre, post, res = (m[:, :n] * a[0] + b[:n]), (m[:, n:2 * n] * a[1] + b[n:2 * n]), (m[:, 2 * n:] * a[2] + b[2 * n:]).view(T, n, n)
     pre, post = torch.sigmoid(pre), 2 * torch.sigmoid(post)
     if c["residual_type"] == "mhc_paper":
@@ -269,7 +275,7 @@ def forward(w, c, ids):
         trace["layers.%d.stream" % i] = X.flatten(1)
     if kind == "plain":
         u = X[:, 0]
-    elif kind == "mhc_paper":
+    elif kind in ("hc", "mhc_paper"):
         u = X.mean(1)
     elif kind == "mhc_v41":
         u = torch.einsum("tn,tnd->td", before, X)
@@ -300,7 +306,7 @@ def shapes(c):
         for site in ("attn", "ffn"):
             s[p + site + "_norm.weight"] = (D,)
             if n > 1:
-                s.update({p + "hc_%s_fn" % site: (n * (2 + n), n * D), p + "hc_%s_base" % site: (n * (2 + n),), p + "hc_%s_scale" % site: (3,)})
+                s.update({p + "hc_%s_fn" % site: (n * (2 + n), n * D), p + "hc_%s_%s" % (site, "static" if c["residual_type"] == "hc" else "base"): (n * (2 + n),), p + "hc_%s_scale" % site: (3,)})
         a, H = p + "attn.", c["num_attention_heads"]
         if c["attention_type"] == "mla":
             dq, r, e = c["qk_nope_head_dim"] + c["qk_rope_head_dim"], c["kv_lora_rank"], c["v_head_dim"]
@@ -339,7 +345,7 @@ def draw(name, shape, g):
         return 1 + 0.3 * x
     if name.endswith("_scale"):
         return 0.7 + 0.2 * x
-    if name.endswith(("_base", "bias")):
+    if name.endswith(("_base", "_static", "bias")):
         return 0.4 * x
     if "embed" in name:
         return x

@@ -201,15 +201,20 @@ static void mix_range(void *arg, int64_t begin, int64_t end)
         r = (float)(1 / sqrt(ss / (double)n + (double)c->f[0]));
         for (int64_t i = 0; i < n_mix; i++)
             m[i] = hd_k.dot_f32(n, hd_cpu_row(c->in[1], i), x) * r;
+        if (c->i[2] == HD_MHC_FREE) {
+            for (int64_t j = 0; j < n_mix; j++)
+                m[j] = tanhf(m[j]) * scale[j < 2 * n_hc ? j / n_hc : 2] + base[j];
+            continue;
+        }
         for (int64_t j = 0; j < n_hc; j++)
-            m[j] = sigmoid(m[j] * scale[0] + base[j]) + (c->i[2] ? 0 : c->f[1]);
+            m[j] = sigmoid(m[j] * scale[0] + base[j]) + (c->i[2] == HD_MHC_PAPER ? 0 : c->f[1]);
         if (n_mix == n_hc)
             continue;
         for (int64_t j = n_hc; j < 2 * n_hc; j++)
             m[j] = 2 * sigmoid(m[j] * scale[1] + base[j]);
         for (int64_t j = 2 * n_hc; j < n_mix; j++)
             m[j] = m[j] * scale[2] + base[j];
-        if (c->i[2])
+        if (c->i[2] == HD_MHC_PAPER)
             sinkhorn_paper(m + 2 * n_hc, n_hc, c->i[1]);
         else
             sinkhorn(m + 2 * n_hc, n_hc, c->i[1], c->f[1]);

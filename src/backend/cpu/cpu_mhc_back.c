@@ -87,35 +87,57 @@ static void undo_sinkhorn(const float *m, int64_t n, int64_t n_iter, double eps,
     }
 }
 
+/* dm[n_mix], the gradient of what scale and base made of raw r, from that of the mix. */
+static void undo_mix(const struct hd_call *c, int64_t n_mix, const float *raw, double r, const float *dy, float *dm)
+{
+    const float *base = c->in[2]->data, *scale = c->in[3]->data;
+    int64_t n_hc = c->i[0];
+    float z[MAX_HC * MAX_HC] = {0};
+    double comb[MAX_HC * MAX_HC];
+
+    for (int64_t i = 0; i < n_mix && i < 2 * n_hc; i++) {
+        float y = 1 / (1 + expf(-((float)(raw[i] * r) * scale[i / n_hc] + base[i])));
+
+        dm[i] = dy[i] * y * (1 - y) * (i < n_hc ? 1 : 2);
+    }
+    if (n_mix == n_hc)
+        return;
+    for (int64_t i = 0; i < n_hc * n_hc; i++) {
+        z[i] = (float)(raw[2 * n_hc + i] * r) * scale[2] + base[2 * n_hc + i];
+        comb[i] = (double)dy[2 * n_hc + i];
+    }
+    undo_sinkhorn(z, n_hc, c->i[1], (double)c->f[1], c->i[2] == HD_MHC_PAPER, comb);
+    for (int64_t i = 0; i < n_hc * n_hc; i++)
+        dm[2 * n_hc + i] = (float)comb[i];
+}
+
+/* The slope of tanh at raw r where mixes are free, 1 elsewhere: there raw r itself is scaled. */
+static float slope(const struct hd_call *c, double z)
+{
+    float y = c->i[2] == HD_MHC_FREE ? tanhf((float)z) : 0;
+
+    return 1 - y * y;
+}
+
 static void mix_range(void *arg, int64_t begin, int64_t end)
 {
     const struct job *j = arg;
     const struct hd_call *c = j->c;
     int64_t n_hc = c->i[0], n_mix = hd_cols(c->out[0]), n = hd_cols(c->in[0]);
-    const float *base = c->in[2]->data, *scale = c->in[3]->data;
+    const float *scale = c->in[3]->data;
 
     for (int64_t t = begin; t < end; t++) {
         const float *x = hd_cpu_row(c->in[0], t), *raw = hd_cpu_row(&j->raw, t), *dy = hd_cpu_row(j->dout, t);
-        float *dm = hd_cpu_row(&j->dm, t), *dx = j->d[0].data ? hd_cpu_row(&j->d[0], t) : NULL, z[MAX_HC * MAX_HC];
-        double r, dr = 0, comb[MAX_HC * MAX_HC];
+        float *dm = hd_cpu_row(&j->dm, t), *dx = j->d[0].data ? hd_cpu_row(&j->d[0], t) : NULL;
+        double r, dr = 0;
 
         r = 1 / sqrt(hd_cpu_squares(n, x) / (double)n + (double)c->f[0]);
-        for (int64_t i = 0; i < n_mix && i < 2 * n_hc; i++) {
-            float y = 1 / (1 + expf(-((float)(raw[i] * r) * scale[i / n_hc] + base[i])));
-
-            dm[i] = dy[i] * y * (1 - y) * (i < n_hc ? 1 : 2);
-        }
-        if (n_mix > n_hc) {
-            for (int64_t i = 0; i < n_hc * n_hc; i++) {
-                z[i] = (float)(raw[2 * n_hc + i] * r) * scale[2] + base[2 * n_hc + i];
-                comb[i] = (double)dy[2 * n_hc + i];
-            }
-            undo_sinkhorn(z, n_hc, c->i[1], (double)c->f[1], c->i[2], comb);
-            for (int64_t i = 0; i < n_hc * n_hc; i++)
-                dm[2 * n_hc + i] = (float)comb[i];
-        }
+        if (c->i[2] == HD_MHC_FREE)
+            memcpy(dm, dy, (size_t)n_mix * sizeof *dm);
+        else
+            undo_mix(c, n_mix, raw, r, dy, dm);
         for (int64_t i = 0; i < n_mix; i++)
-            dr += (double)(dm[i] * scale[i < 2 * n_hc ? i / n_hc : 2]) * (double)raw[i];
+            dr += (double)(dm[i] * scale[i < 2 * n_hc ? i / n_hc : 2] * slope(c, raw[i] * r)) * (double)raw[i];
         for (int64_t i = 0; dx && i < n; i++)
             dx[i] -= (float)(dr * r * r * r / (double)n) * x[i];
         hd_cpu_row(&j->raw, t)[n_mix] = (float)r;
@@ -142,12 +164,13 @@ HD_CPU_BACK(mhc_mix)
 
         for (int64_t i = 0; i < n_mix; i++) {
             int64_t k = i < 2 * n_hc ? i / n_hc : 2;
+            float z = hd_cpu_row(&j.raw, t)[i] * r;
 
             if (dbase)
                 dbase[i] += dm[i];
             if (dscale)
-                dscale[k] += dm[i] * hd_cpu_row(&j.raw, t)[i] * r;
-            dm[i] *= ((const float *)c->in[3]->data)[k] * r;
+                dscale[k] += dm[i] * (c->i[2] == HD_MHC_FREE ? tanhf(z) : z);
+            dm[i] *= ((const float *)c->in[3]->data)[k] * slope(c, z) * r;
         }
     }
     hd_cpu_back_x(self, s, &j.d[0], &j.dm, c->in[1], 0);
