@@ -9,8 +9,10 @@ ENGINES = {"checkpoint": "hadal, checkpoint", "hadal": "hadal", "llama": "llama.
 
 
 def bench_rows(text):
-    """llama-bench writes a list, or an object a line."""
-    return json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
+    """llama-bench writes a list, or an object a line; ik_llama.cpp's says more, behind the list's bracket."""
+    if text.lstrip().startswith("["):
+        return json.loads("[" + text[text.index("\n  {"):])
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
 def llama_figures(text):
