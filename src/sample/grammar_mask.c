@@ -163,6 +163,14 @@ static int by_place(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* Is the set what is in out? Both may be empty, and have no memory then. */
+static bool is_out(const struct hd_grammar_mask *m, const struct set *s, uint64_t hash)
+{
+    if (s->hash != hash || s->n != m->n_out || s->whole != m->work_whole)
+        return false;
+    return !m->n_out || !memcmp(m->pool + s->first, m->out, m->n_out * sizeof *m->out);
+}
+
 /* The set of what is in out; DEAD when it is empty, or when there is no room. */
 static int32_t intern(struct hd_grammar_mask *m)
 {
@@ -171,17 +179,19 @@ static int32_t intern(struct hd_grammar_mask *m)
 
     if (!m->n_out && !m->work_whole)
         return DEAD;
-    qsort(m->out, m->n_out, sizeof *m->out, by_place);
+    if (m->n_out)
+        qsort(m->out, m->n_out, sizeof *m->out, by_place);
     h = hd_hash(HD_HASH_INIT + m->work_whole, m->out, m->n_out * sizeof *m->out);
     for (uint32_t i = m->set_table[h & (TABLE - 1)]; i; i = m->set[i].next)
-        if (m->set[i].hash == h && m->set[i].n == m->n_out && m->set[i].whole == m->work_whole && !memcmp(m->pool + m->set[i].first, m->out, m->n_out * sizeof *m->out))
+        if (is_out(m, &m->set[i], h))
             return (int32_t)i;
     if (!HD_GROW(m->set, m->cap_set, m->n_set + 1, SETS_MAX) || !HD_GROW(m->pool, m->cap_pool, m->n_pool + m->n_out, POOL_MAX)) {
         m->fuel = 0;
         return DEAD;
     }
     s = (struct set){.hash = h, .first = (uint32_t)m->n_pool, .n = (uint32_t)m->n_out, .next = m->set_table[h & (TABLE - 1)], .whole = m->work_whole, .plain = UNKNOWN};
-    memcpy(m->pool + m->n_pool, m->out, m->n_out * sizeof *m->out);
+    if (m->n_out)
+        memcpy(m->pool + m->n_pool, m->out, m->n_out * sizeof *m->out);
     m->n_pool += m->n_out;
     m->set[m->n_set] = s;
     m->set_table[h & (TABLE - 1)] = (uint32_t)m->n_set;
