@@ -205,7 +205,8 @@ class Server:
         return self.p.stdout.readline().decode().strip() if r else ""
 
     def stderr(self):
-        self.err_file.flush()
+        if not self.err_file.closed:
+            self.err_file.flush()
         with open(self.err_path) as f:
             return f.read()
 
