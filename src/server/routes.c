@@ -14,28 +14,27 @@
 #define ADMIN HD_ROUTE_ADMIN
 #define ABSENT HD_ROUTE_ABSENT
 
-static void no_embeddings(struct hd_server *s, struct hd_exchange *x)
+static void say_absent(struct hd_server *s, struct hd_exchange *x, const char *what)
 {
     struct hd_problem p;
 
-    hd_problem_set(&p, 404, NULL, "This engine does not serve embeddings.");
+    hd_problem_set(&p, 404, NULL, "%s", what);
     hd_reply_problem(s, x, &p);
+}
+
+static void no_embeddings(struct hd_server *s, struct hd_exchange *x)
+{
+    say_absent(s, x, "This engine does not serve embeddings.");
 }
 
 static void no_files(struct hd_server *s, struct hd_exchange *x)
 {
-    struct hd_problem p;
-
-    hd_problem_set(&p, 404, NULL, "This engine stores no files.");
-    hd_reply_problem(s, x, &p);
+    say_absent(s, x, "This engine stores no files.");
 }
 
 static void no_batches(struct hd_server *s, struct hd_exchange *x)
 {
-    struct hd_problem p;
-
-    hd_problem_set(&p, 404, NULL, "This engine has no batches: send the requests themselves, as many at once as you like.");
-    hd_reply_problem(s, x, &p);
+    say_absent(s, x, "This engine has no batches: send the requests themselves, as many at once as you like.");
 }
 
 static const struct hd_route routes[] = {
