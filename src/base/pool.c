@@ -38,7 +38,7 @@ struct hd_pool {
     void *arg;
     int64_t n, grain;
     uint64_t gen;
-    struct hd_pool_stats stats;
+    double team_s;                    /* hd_pool_team_seconds() */
     int n_thread, n_started;
     pthread_t thread[];
 };
@@ -160,7 +160,7 @@ static void wake_team(struct hd_pool *p)
 
     atomic_fetch_add(&p->wake, 1);
     futex_wake(&p->wake, MAX_THREADS);
-    p->stats.wake_s += hd_now() - t0;
+    p->team_s += hd_now() - t0;
 }
 
 /* Others still hold chunks. */
@@ -169,23 +169,20 @@ static void wait_for_team(struct hd_pool *p)
     double t0 = hd_now();
     uint32_t left;
 
-    p->stats.n_wait++;
     for (int spin = 0; spin < SPIN && atomic_load_explicit(&p->left, memory_order_acquire); spin++)
         relax();
-    if (atomic_load_explicit(&p->left, memory_order_acquire))
-        p->stats.n_sleep++;
     while (atomic_load_explicit(&p->left, memory_order_acquire)) {
         atomic_store(&p->caller_sleeps, 1);
         if ((left = atomic_load(&p->left)))
             futex_wait(&p->left, left);
         atomic_store(&p->caller_sleeps, 0);
     }
-    p->stats.wait_s += hd_now() - t0;
+    p->team_s += hd_now() - t0;
 }
 
-void hd_pool_stats(const struct hd_pool *p, struct hd_pool_stats *out)
+double hd_pool_team_seconds(const struct hd_pool *p)
 {
-    *out = p->stats;
+    return p->team_s;
 }
 
 void hd_pool_for(struct hd_pool *p, int64_t n, int64_t grain, hd_range_fn fn, void *arg)
@@ -209,7 +206,6 @@ void hd_pool_for(struct hd_pool *p, int64_t n, int64_t grain, hd_range_fn fn, vo
     p->gen++;
     atomic_store_explicit(&p->left, (uint32_t)chunks, memory_order_relaxed);
     atomic_store(&p->word, p->gen << (2 * FIELD) | (uint64_t)chunks << FIELD);
-    p->stats.n_call++;
     if (atomic_load(&p->n_sleeping))
         wake_team(p);
     work(p);

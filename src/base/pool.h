@@ -25,14 +25,9 @@ int hd_pool_threads(const struct hd_pool *p);
 /* Runs fn over [0, n) in chunks of grain and returns when all are done. Not reentrant: one caller at a time. */
 void hd_pool_for(struct hd_pool *p, int64_t n, int64_t grain, hd_range_fn fn, void *arg);
 
-/* What the calling threads of hd_pool_for() have spent on the team rather than on work, since the pool was made. Read by that thread. */
-struct hd_pool_stats {
-    double wake_s;                    /* waking workers that slept */
-    double wait_s;                    /* waiting for others after the last chunk was taken: spinning or asleep */
-    int64_t n_call, n_wait, n_sleep;  /* calls that the team shared; those that had to wait; those that slept over it */
-};
-
-void hd_pool_stats(const struct hd_pool *p, struct hd_pool_stats *out);
+/* Seconds that the calling threads of hd_pool_for() have spent on the team rather than on work, since the pool was made: waking workers that slept, and
+ * waiting for others after the last chunk was taken. Read by that thread. */
+double hd_pool_team_seconds(const struct hd_pool *p);
 
 /* Physical cores this process may run on (affinity mask and cgroup quota considered), at least 1. */
 int hd_cpu_count(void);

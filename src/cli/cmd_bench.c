@@ -178,15 +178,6 @@ static int deepen(struct hd_session *ss, int64_t depth, struct hd_err *err)
     return rc;
 }
 
-/* What the engine's thread has spent on its team so far. */
-static double team_seconds(const struct hd_engine *e)
-{
-    struct hd_pool_stats st;
-
-    hd_pool_stats(e->pool, &st);
-    return st.wake_s + st.wait_s;
-}
-
 static int decode(struct hd_session *base, const struct hd_roofline *r, double disk_gbs, int64_t batch, int64_t n_gen, struct result *out, struct hd_err *err)
 {
     struct hd_engine *e = base->engine;
@@ -204,7 +195,7 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
     disk_now(e, &before);
     cpu0 = hd_cpu_seconds();
     for (int64_t g = 0; g < n_gen && rc == HD_OK; g++) {
-        double t0 = hd_now(), before_s = team_seconds(e);
+        double t0 = hd_now(), team0 = hd_pool_team_seconds(e->pool);
 
         for (int64_t i = 0; i < batch && e->experts; i++)     /* the same token again and again would find its experts in memory */
             ids[i] = nth_id((int64_t)base->n + i + g * batch, e->model.hp.n_vocab);
@@ -212,7 +203,7 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
             it[i] = (struct hd_step_item){.session = &ss[i], .ids = &ids[i], .n_tok = 1, .want = HD_WANT_LAST};
         rc = hd_interrupted ? interrupted(err) : hd_engine_step(e, it, (int)batch, err);
         total += sec[g] = hd_now() - t0;
-        barrier[g] = (team_seconds(e) - before_s) / sec[g];
+        barrier[g] = (hd_pool_team_seconds(e->pool) - team0) / sec[g];
         ideal = hd_roofline_seconds(r, &e->last);
     }
     cpu0 = hd_cpu_seconds() - cpu0;
