@@ -32,13 +32,13 @@ static void print_json(const struct hd_model *m, const struct hd_counts *c, cons
     struct listing l = {true, true};
 
     hd_out_printf("{\"arch\": \"%s\", \"layers\": %lld, \"d_model\": %lld, \"vocab\": %lld, \"context\": %lld,\n \"params\": {\"total\": %lld, \"active\": %lld},\n \"draft_and_vision\": {\"params\": %lld, \"bytes\": %lld},\n"
-                  " \"tensors\": %lld,\n \"memory\": {\"weights\": %lld, \"cache\": %lld, \"step\": %lld, \"cache_tokens\": %lld, \"available\": %lld, \"resident\": %lld, \"on_disk\": %lld, \"experts_in_memory\": %lld, \"expert\": %lld},\n"
+                  " \"tensors\": %lld,\n \"memory\": {\"weights\": %lld, \"cache\": %lld, \"step\": %lld, \"cache_tokens\": %lld, \"available\": %lld, \"resident\": %lld, \"on_disk\": %lld, \"experts_in_memory\": %lld, \"expert\": %lld, \"packed_experts\": %lld},\n"
                   " \"cache_bytes_per_token\": %.3f,\n"
                   " \"per_token\": {\"decode\": {\"weight_bytes\": %.0f, \"kv_bytes\": %.0f, \"flops\": %.0f}, \"prefill\": {\"flops\": %.0f}}",
                   m->arch->name, (long long)m->hp.n_layer, (long long)m->hp.d_model, (long long)m->hp.n_vocab, (long long)m->hp.n_ctx, (long long)c->total,
                   (long long)c->active, (long long)c->aside, (long long)c->aside_bytes, (long long)c->n_tensor, (long long)p->weight_bytes, (long long)p->cache_bytes, (long long)p->step_bytes, (long long)o->n_ctx,
                   (long long)p->available_bytes, (long long)(p->slot_bytes ? p->resident_bytes : p->weight_bytes), (long long)p->disk_bytes, (long long)p->n_slot,
-                  (long long)p->slot_bytes, hd_cache_spec_token_bytes(&m->spec), p->decode.weight_bytes, p->decode.kv_bytes, p->decode.flops,
+                  (long long)p->slot_bytes, (long long)p->n_packed, hd_cache_spec_token_bytes(&m->spec), p->decode.weight_bytes, p->decode.kv_bytes, p->decode.flops,
                   p->prefill.flops / (double)p->chunk);
     if (!plan) {
         hd_out_printf(",\n \"weights\": [");
@@ -64,9 +64,12 @@ static void print_text(const struct hd_model *m, const struct hd_counts *c, cons
     hd_out_printf("memory       weights %s, cache %s for %lld tokens (%.0f B a token), step %s; %s available\n", hd_fmt_bytes(a, p->weight_bytes),
                   hd_fmt_bytes(b, p->cache_bytes), (long long)o->n_ctx, hd_cache_spec_token_bytes(&m->spec), hd_fmt_bytes(d, p->step_bytes),
                   hd_fmt_bytes(e, p->available_bytes));
+    if (p->pack_note[0])
+        hd_out_printf("pack         not used: %s\n", p->pack_note);
     if (p->slot_bytes)
-        hd_out_printf("on disk      not all of that fits: experts and tables %s on disk, %s resident, room for %lld experts of %s in memory%s\n", hd_fmt_bytes(a, p->disk_bytes),
-                      hd_fmt_bytes(b, p->resident_bytes), (long long)p->n_slot, hd_fmt_bytes(d, p->slot_bytes), p->n_slot ? "" : ": too little");
+        hd_out_printf("on disk      not all of that fits: experts and tables %s on disk, %s resident, room for %lld experts of %s in memory%s%s\n", hd_fmt_bytes(a, p->disk_bytes),
+                      hd_fmt_bytes(b, p->resident_bytes), (long long)p->n_slot, hd_fmt_bytes(d, p->slot_bytes), p->n_slot ? "" : ": too little",
+                      p->n_packed ? "; a pack has them as they are computed with" : "");
     hd_out_printf("a token      decode reads %s of weights and %s of cache (at the full context), %.2f GFLOP; prefill %.2f GFLOP\n",
                   hd_fmt_bytes(a, (int64_t)p->decode.weight_bytes), hd_fmt_bytes(b, (int64_t)p->decode.kv_bytes), 1e-9 * p->decode.flops,
                   1e-9 * p->prefill.flops / (double)p->chunk);

@@ -12,9 +12,11 @@ void hd_cli_planned(const struct hd_plan *p)
 {
     char r[32], d[32], c[32], k[32], s[32];
 
+    if (p->pack_note[0])
+        fprintf(stderr, "pack not used: %s; experts come from the checkpoint (hadal pack makes it again)\n", p->pack_note);
     if (p->n_slot)
-        fprintf(stderr, "bigger than memory: %s resident, %s on disk; cache of %lld experts %s, context %s, steps of %lld tokens %s\n", hd_fmt_bytes(r, p->resident_bytes),
-                hd_fmt_bytes(d, p->disk_bytes), (long long)p->n_slot, hd_fmt_bytes(c, p->n_slot * p->slot_bytes), hd_fmt_bytes(k, p->cache_bytes), (long long)p->chunk,
+        fprintf(stderr, "bigger than memory: %s resident, %s on disk%s; cache of %lld experts %s, context %s, steps of %lld tokens %s\n", hd_fmt_bytes(r, p->resident_bytes),
+                hd_fmt_bytes(d, p->disk_bytes), p->n_packed ? " (experts in a pack)" : "", (long long)p->n_slot, hd_fmt_bytes(c, p->n_slot * p->slot_bytes), hd_fmt_bytes(k, p->cache_bytes), (long long)p->chunk,
                 hd_fmt_bytes(s, p->step_bytes));
 }
 
@@ -23,6 +25,8 @@ void hd_cli_disk_line(const struct hd_experts_stats *from, const struct hd_exper
     int64_t hit = to->hit - from->hit, miss = to->miss - from->miss, bytes = to->bytes - from->bytes;
     char b[32];
 
+    if (to->n_damaged > from->n_damaged)
+        fprintf(stderr, "[pack: %lld records are damaged; these experts came from the checkpoint (hadal pack --check names the first)]\n", (long long)(to->n_damaged - from->n_damaged));
     fprintf(stderr, "[disk: %lld of %lld experts in memory (%.1f %%), %lld read (%s, %.2f GB/s), %lld ahead, %lld of them used; %lld rows; waited %.2f of %.2f s]\n",
             (long long)hit, (long long)(hit + miss), hit + miss ? 100.0 * (double)hit / (double)(hit + miss) : 100.0, (long long)(to->n_read - from->n_read), hd_fmt_bytes(b, bytes),
             seconds > 0 ? 1e-9 * (double)bytes / seconds : 0, (long long)(to->ahead - from->ahead), (long long)(to->ahead_used - from->ahead_used),
@@ -57,6 +61,7 @@ int hd_engine_args(const struct hd_args *a, struct hd_engine_options *o, struct 
                                     .cpu = hd_args_text(a, "cpu", getenv("HD_CPU")),
                                     .n_ctx = hd_args_int(a, "ctx", 0),
                                     .chunk = hd_args_int(a, "chunk", 0),
+                                    .pack = hd_args_text(a, "pack", NULL),
                                     .shortcut = hd_args_has(a, "shortcut")};
     if (strcmp(memory, "auto")) {
         if ((o->memory = hd_cli_bytes("memory", memory, err)) < 0)

@@ -8,8 +8,8 @@
 #include "base/file.h"
 #include "cli/cli.h"
 
-extern const struct hd_cmd hd_cmd_run, hd_cmd_logits, hd_cmd_tokenize, hd_cmd_inspect, hd_cmd_bench, hd_cmd_doctor, hd_cmd_serve, hd_cmd_usage, hd_cmd_train, hd_cmd_eval;
-const struct hd_cmd *const hd_cmds[] = {&hd_cmd_run, &hd_cmd_serve, &hd_cmd_usage, &hd_cmd_logits, &hd_cmd_tokenize, &hd_cmd_inspect, &hd_cmd_bench, &hd_cmd_train, &hd_cmd_eval, &hd_cmd_doctor};
+extern const struct hd_cmd hd_cmd_run, hd_cmd_logits, hd_cmd_tokenize, hd_cmd_inspect, hd_cmd_pack, hd_cmd_bench, hd_cmd_doctor, hd_cmd_serve, hd_cmd_usage, hd_cmd_train, hd_cmd_eval;
+const struct hd_cmd *const hd_cmds[] = {&hd_cmd_run, &hd_cmd_serve, &hd_cmd_usage, &hd_cmd_logits, &hd_cmd_tokenize, &hd_cmd_inspect, &hd_cmd_pack, &hd_cmd_bench, &hd_cmd_train, &hd_cmd_eval, &hd_cmd_doctor};
 const int hd_n_cmd = HD_LEN(hd_cmds);
 
 volatile sig_atomic_t hd_interrupted;

@@ -1,12 +1,14 @@
 /* engine.c: see engine.h. */
 #include "engine/engine.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "base/str.h"
 #include "engine/model_tokenizer.h"
 #include "token/token_classes.h"
+#include "weights/expert_pack.h"
 
 #define CHUNK_DEFAULT 512
 #define CTX_DEFAULT 8192
@@ -142,21 +144,55 @@ static int longer_steps(const struct hd_model *m, struct hd_engine_options *o, s
     return HD_OK;
 }
 
+int hd_engine_gather_experts(const struct hd_model *m, enum hd_exact exact, struct hd_experts *x, struct hd_err *err)
+{
+    struct hd_meet meet = {.arg = x, .experts = hd_experts_meet, .table = hd_experts_meet_table};
+    struct hd_cost cost;
+
+    HD_TRY(dry_run(m, exact, 0, 1, 1, &cost, &meet, err));
+    hd_experts_draft(x);
+    return m->draft.depth ? dry_draft(m, exact, 1, 1, &cost, &meet, err) : HD_OK;
+}
+
+/* Experts come from their pack where there is one that may be believed. Errors: one that was named is not there. */
+static int take_pack(const struct hd_model *m, const struct hd_engine_options *o, struct hd_plan *plan, struct hd_experts *x, struct hd_err *err)
+{
+    struct hd_err why = {0};
+    char *path;
+
+    if (m->planned || o->exact != HD_EXACT_NONE || (o->pack && !strcmp(o->pack, "off")))      /* exact modes compute with rows as they lie */
+        return HD_OK;
+    path = o->pack ? hd_strdup(o->pack) : hd_expert_pack_path(&m->store);
+    if (!path)
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for a pack's name");
+    if (!o->pack && !hd_file_exists(path)) {
+        hd_free(path);
+        return HD_OK;
+    }
+    if (hd_experts_take_pack(x, &m->store, path, &why) < 0) {
+        if (o->pack && !hd_file_exists(path)) {
+            hd_free(path);
+            return hd_err_set(err, why.code, "%s", why.msg);
+        }
+        snprintf(plan->pack_note, sizeof plan->pack_note, "%.399s", why.msg);
+    }
+    hd_free(path);
+    plan->n_packed = hd_experts_packed(x);
+    return HD_OK;
+}
+
 /* Experts on disk: what must be in memory, and what is left for a cache of experts. */
 static int plan_experts(const struct hd_model *m, struct hd_engine_options *o, bool any_chunk, struct hd_plan *plan, int64_t limit, struct hd_experts *x, struct hd_err *err)
 {
-    struct hd_meet meet = {.arg = x, .experts = hd_experts_meet, .table = hd_experts_meet_table};
     struct hd_experts_size size;
-    struct hd_cost cost;
     int64_t left;
 
-    HD_TRY(dry_run(m, o->exact, 0, 1, 1, &cost, &meet, err));
-    hd_experts_draft(x);
-    if (m->draft.depth)
-        HD_TRY(dry_draft(m, o->exact, 1, 1, &cost, &meet, err));
+    HD_TRY(hd_engine_gather_experts(m, o->exact, x, err));
     HD_TRY(hd_experts_size(x, &size, err));
     if (!size.n_expert)
         return HD_OK;
+    HD_TRY(take_pack(m, o, plan, x, err));
+    HD_TRY(hd_experts_size(x, &size, err));
     if (any_chunk)
         HD_TRY(longer_steps(m, o, plan, limit, err));
     plan->disk_bytes = size.bytes + size.table_bytes;

@@ -26,6 +26,8 @@ struct hd_engine_options {
     int64_t memory;                   /* bytes that weights, cache and step may take; 0: what the machine has. Experts that find no room stay on
                                          disk (weights/experts.h) */
     int64_t n_slot;                   /* experts in memory, the others on disk, however much room there is; 0: memory decides. For tests */
+    const char *pack;                 /* the experts' pack (weights/expert_pack.h) that they are read from where they are on disk: a file, "off", or NULL: the one beside
+                                         the model, if there is one. One that is not believed is left alone, and the plan says why */
     enum hd_kv kv;                    /* exact modes: F32 whatever it says */
     bool shortcut;                    /* hd_session_feed() runs all but a prompt's last tokens through the encoder half only, where a model
                                          has halves (DeepSeek-V4.1): faster, and not quite the same logits */
@@ -43,6 +45,8 @@ struct hd_plan {
     int64_t disk_bytes;               /* experts, and tables that are read by the row, as stored */
     int64_t resident_bytes;           /* everything else, and the readers' buffers */
     int64_t n_slot, slot_bytes;       /* experts that the cache has room for; bytes of one */
+    int64_t n_packed;                 /* experts that are read from a pack */
+    char pack_note[400];              /* why a pack that is there is not used; "" otherwise */
     int64_t least_bytes;              /* memory that must be there: with room for HD_EXPERTS_SLOTS_MIN of them */
     struct hd_cost draft;             /* draft module: as many rows as a chunk has; zero without */
 };
@@ -71,6 +75,9 @@ void hd_engine_close(struct hd_engine *e);
 
 /* Bytes and operations before loading: nothing is read but headers. */
 int hd_engine_plan(const struct hd_model *m, const struct hd_engine_options *opt, int64_t n_seq, struct hd_plan *plan, struct hd_err *err);
+
+/* Names m's routed experts to x, those of a loaded draft module behind the model's own: hd_experts_meet(), in the order in which a step meets them. */
+int hd_engine_gather_experts(const struct hd_model *m, enum hd_exact exact, struct hd_experts *x, struct hd_err *err);
 
 /* One sequence of tokens and its cache. */
 struct hd_session {

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/err.h"
+#include "base/hash.h"
 #include "tensor/act_bf16.h"
 #include "tensor/blocks.h"
 #include "tensor/decode_rows.h"
@@ -442,4 +444,38 @@ void hd_panel_pack(const struct hd_tensor *w, const struct hd_panels *p, int64_t
     }
     for (int lane = 0; p->kind == HD_PANEL_FP8 && lane < (p->scale_rows ? n_lane : 1); lane++)
         pack_fp8_scales(w, p, row0 + lane, lane, out);
+}
+
+#define LAYOUT_ROWS 18                /* a whole panel, and one with rows behind the last */
+#define LAYOUT_COLS 256
+
+uint64_t hd_panel_layout(void)
+{
+    static const struct {
+        enum hd_dtype type, scale;
+        int rows, cols;               /* of a scale's block; 0: no scales */
+    } kinds[] = {{HD_Q4_0, HD_F32, 0, 0}, {HD_Q4_1, HD_F32, 0, 0}, {HD_Q5_0, HD_F32, 0, 0}, {HD_Q5_1, HD_F32, 0, 0}, {HD_Q8_0, HD_F32, 0, 0}, {HD_Q4_K, HD_F32, 0, 0}, {HD_Q5_K, HD_F32, 0, 0},
+                 {HD_Q6_K, HD_F32, 0, 0}, {HD_MXFP4, HD_F32, 0, 0}, {HD_BF16, HD_F32, 0, 0}, {HD_F4_E2M1, HD_F8_E8M0, 1, 32}, {HD_F8_E4M3, HD_F8_E8M0, 1, 32}, {HD_F8_E4M3, HD_F32, 128, 128},
+                 {HD_F8_E4M3, HD_F32, 0, 0}};
+    uint8_t in[LAYOUT_ROWS * LAYOUT_COLS * 2], scale[LAYOUT_ROWS * LAYOUT_COLS / 8], out[LAYOUT_COLS * 48] __attribute__((aligned(64)));
+    uint64_t h = HD_HASH_INIT;
+
+    for (size_t i = 0; i < sizeof in; i++)
+        in[i] = (uint8_t)(i * 167 + (i >> 8) * 59 + 13);
+    for (size_t i = 0; i < sizeof scale; i++)         /* powers of two, or f32 of moderate size */
+        scale[i] = (uint8_t)(i % 4 == 3 ? 0x3F : i * 31 % 128 + 32);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct hd_tensor w = hd_view2(kinds[i].type, in, LAYOUT_ROWS, LAYOUT_COLS);
+        struct hd_panels p;
+
+        if (kinds[i].rows)
+            w.scale = (struct hd_scale){.type = kinds[i].scale, .data = scale, .n_row = (LAYOUT_ROWS + kinds[i].rows - 1) / kinds[i].rows,
+                                        .n_col = LAYOUT_COLS / kinds[i].cols, .block_rows = kinds[i].rows, .block_cols = kinds[i].cols, .global = 1};
+        HD_ASSERT(hd_panels_describe(&w, &p) && p.bytes <= (int64_t)sizeof out);
+        for (int64_t k = 0; k < hd_panel_count(&p); k++) {
+            hd_panel_pack(&w, &p, k, out);
+            h = hd_hash(h, out, (size_t)p.bytes);
+        }
+    }
+    return h;
 }

@@ -53,6 +53,9 @@ bool hd_panels_describe(const struct hd_tensor *w, struct hd_panels *p);
 /* Fills panel i at out, p->bytes of it. */
 void hd_panel_pack(const struct hd_tensor *w, const struct hd_panels *p, int64_t i, void *out);
 
+/* What tells one layout of panels from another: a sum over panels of made-up weights in every format, at whatever level. Files that hold panels carry it. */
+uint64_t hd_panel_layout(void);
+
 /* Bits of a code behind its nibble. */
 static inline int hd_panel_high_bits(enum hd_dtype t)
 {

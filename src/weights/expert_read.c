@@ -2,7 +2,8 @@
  *
  * An expert's three matrices and their scales lie in up to six places, often next to each other: places with small gaps between them become one
  * read. Direct reads need offsets, lengths and memory in whole blocks; the ends are read along and ignored. Packing takes the bytes from the
- * buffer through a copy of the tensor, so that hd_panel_pack() does not know where they come from.
+ * buffer through a copy of the tensor, so that hd_panel_pack() does not know where they come from. A pack (expert_pack.h) has an expert in one place and as
+ * it lies in its slot, where one read brings it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +17,7 @@
 #include "base/mem.h"
 #include "weights/experts_inside.h"
 
-#define BLOCK ((int64_t)4096)         /* of direct reads: what every file system accepts */
+#define BLOCK HD_EXPERT_BLOCK
 #define GAP ((int64_t)128 << 10)      /* bytes between two places that are cheaper to read along than to skip */
 #define PIECE ((int64_t)2 << 20)      /* of what is read ahead: between two, what is wanted goes first */
 #define PIECE_WANTED ((int64_t)64 << 20)      /* one expert is one read: the system cuts it into what keeps the drive busy */
@@ -51,9 +52,21 @@ int64_t hd_expert_stored(const struct hd_expert *e)
     return n;
 }
 
+int64_t hd_expert_slot(const struct hd_expert *e)
+{
+    return hd_expert_part(e, 0) + hd_expert_part(e, 1) + hd_expert_part(e, 2);
+}
+
+int64_t hd_expert_needed(const struct hd_expert *e)
+{
+    return e->pack_at >= 0 ? hd_expert_slot(e) : hd_expert_stored(e);
+}
+
 int64_t hd_expert_buffer(const struct hd_expert *e)
 {
-    return up(hd_expert_stored(e), BLOCK) + 6 * (GAP + 3 * BLOCK);
+    int64_t places = up(hd_expert_stored(e), BLOCK) + 6 * (GAP + 3 * BLOCK), slot = up(hd_expert_slot(e), BLOCK);
+
+    return places > slot ? places : slot;
 }
 
 /* ---- places ---- */
@@ -92,10 +105,8 @@ static int places_of(const struct hd_experts *x, const struct hd_expert *e, stru
 
 /* ---- reads ---- */
 
-static int read_failed(const struct hd_experts *x, const char *name, int file, int64_t at, int64_t n, int64_t got, struct hd_err *err)
+static int read_failed(const char *path, const char *name, int64_t at, int64_t n, int64_t got, struct hd_err *err)
 {
-    const char *path = x->store->file_names[file];
-
     name = name ? name : "an expert";
     if (got < 0)
         return hd_err_errno(err, HD_ERR_IO, "%s: cannot read %lld bytes at %lld (%s)", path, (long long)n, (long long)at, name);
@@ -182,18 +193,35 @@ static int read_run(struct hd_expert_reader *r, const struct hd_expert *e, struc
     if (got == GIVEN_UP)
         return HD_AGAIN;
     if (got < end - from)
-        return read_failed(x, e->w[0]->name, p[first].file, from, end - from, got, err);
+        return read_failed(x->store->file_names[p[first].file], e->w[0]->name, from, end - from, got, err);
     for (int i = first; i < last; i++)
         p[i].buf = *used + p[i].at - from;
     *used += up(n, BLOCK);
     return HD_OK;
 }
 
+int64_t hd_expert_units(const struct hd_expert *e, int m)
+{
+    return e->panels[m].kind ? hd_panel_count(&e->panels[m]) : 1;
+}
+
+void hd_expert_lay(const struct hd_expert *e, int m, const struct hd_tensor *w, int64_t k, char *out)
+{
+    const struct hd_panels *q = &e->panels[m];
+
+    if (q->kind) {
+        hd_panel_pack(w, q, k, out + k * q->bytes);
+        return;
+    }
+    memcpy(out, w->data, (size_t)hd_tensor_bytes(w));
+    if (w->scale.data)
+        memcpy(out + up(hd_tensor_bytes(w), 64), w->scale.data, (size_t)scale_bytes(w));
+}
+
 static void pack(const struct hd_expert *e, const struct place *p, int n, const char *buf, char *out)
 {
     for (int m = 0; m < 3; m++) {
         struct hd_tensor w = *e->w[m];
-        const struct hd_panels *q = &e->panels[m];
 
         w.data = NULL;
         w.scale.data = NULL;
@@ -203,15 +231,23 @@ static void pack(const struct hd_expert *e, const struct place *p, int n, const 
             if (p[i].part == m + 3)
                 w.scale.data = buf + p[i].buf;
         }
-        for (int64_t k = 0; q->kind && k < hd_panel_count(q); k++)
-            hd_panel_pack(&w, q, k, out + k * q->bytes);
-        if (!q->kind) {
-            memcpy(out, w.data, (size_t)hd_tensor_bytes(&w));
-            if (w.scale.data)
-                memcpy(out + up(hd_tensor_bytes(&w), 64), w.scale.data, (size_t)scale_bytes(&w));
-        }
+        for (int64_t k = 0; k < hd_expert_units(e, m); k++)
+            hd_expert_lay(e, m, &w, k, out);
         out += hd_expert_part(e, m);
     }
+}
+
+/* e as the pack has it, to out (whole blocks). HD_AGAIN: given up. */
+static int read_packed(struct hd_expert_reader *r, const struct hd_expert *e, char *out, struct hd_err *err)
+{
+    const struct hd_expert_pack *p = &r->x->pack;
+    int64_t need = hd_expert_slot(e), got = read_at(r, p->direct >= 0 ? p->direct : p->file.fd, out, e->pack_at, up(need, BLOCK), need);
+
+    if (got == GIVEN_UP)
+        return HD_AGAIN;
+    if (got < need)
+        return read_failed(p->path, e->w[0]->name, e->pack_at, need, got, err);
+    return hd_expert_sum(out, need, BLOCK) == e->pack_sum ? HD_OK : hd_err_set(err, HD_ERR_FORMAT, "%s: the record at %lld is damaged", p->path, (long long)e->pack_at);
 }
 
 /* Reads e's bytes into r's buffer, p[*n] says where. HD_AGAIN: given up. */
@@ -251,7 +287,7 @@ static int read_mapped(const struct hd_experts *x, const struct hd_tensor *w, co
 
     HD_ASSERT(hd_store_locate(x->store, p, &file, &at));
     got = read_at(NULL, x->store->files[file].fd, out, at, n, n);
-    return got == n ? HD_OK : read_failed(x, w->name, file, at, n, got, err);
+    return got == n ? HD_OK : read_failed(x->store->file_names[file], w->name, at, n, got, err);
 }
 
 int hd_experts_row(void *self, const struct hd_tensor *w, int64_t row, void *data, void *scale, struct hd_err *err)
@@ -285,9 +321,26 @@ void hd_experts_rows_ahead(void *self, const struct hd_tensor *w, const int32_t 
 
 /* ---- files ---- */
 
+int hd_expert_open_direct(int fd)
+{
+    char path[64], *block;
+    int direct;
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);      /* the same file, whatever its name means by now */
+    direct = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    if (direct < 0)
+        return -1;
+    block = hd_aligned((size_t)BLOCK, (size_t)BLOCK);
+    if (!block || pread(direct, block, (size_t)BLOCK, 0) < 0) {       /* some file systems only say so when one reads */
+        close(direct);
+        direct = -1;
+    }
+    hd_free(block);
+    return direct;
+}
+
 int hd_experts_open_files(struct hd_experts *x, struct hd_err *err)
 {
-    char path[64];
     int64_t at;
     int file;
 
@@ -300,19 +353,8 @@ int hd_experts_open_files(struct hd_experts *x, struct hd_err *err)
         }
     if (!(x->direct = hd_malloc((size_t)x->store->n_file * sizeof *x->direct)))
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for %d files", x->store->n_file);
-    for (int i = 0; i < x->store->n_file; i++) {
-        snprintf(path, sizeof path, "/proc/self/fd/%d", x->store->files[i].fd);        /* the same file, whatever its name means by now */
-        x->direct[i] = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
-        if (x->direct[i] >= 0) {      /* some file systems only say so when one reads */
-            char *block = hd_aligned((size_t)BLOCK, (size_t)BLOCK);
-
-            if (!block || pread(x->direct[i], block, (size_t)BLOCK, 0) < 0) {
-                close(x->direct[i]);
-                x->direct[i] = -1;
-            }
-            hd_free(block);
-        }
-    }
+    for (int i = 0; i < x->store->n_file; i++)
+        x->direct[i] = hd_expert_open_direct(x->store->files[i].fd);
     return HD_OK;
 }
 
@@ -345,7 +387,14 @@ static int32_t next_job(struct hd_experts *x)
     return i;
 }
 
-/* Reads expert i and packs it; the lock is held, but not meanwhile. */
+/* The pack's record of expert i was not believed; the lock is held. */
+static void distrust(struct hd_experts *x, struct hd_expert *e)
+{
+    e->pack_at = -1;
+    x->stats.n_damaged++;
+}
+
+/* Reads expert i and packs it, if need be; the lock is held, but not meanwhile. */
 static void serve(struct hd_expert_reader *r, int32_t i)
 {
     struct hd_experts *x = r->x;
@@ -354,21 +403,30 @@ static void serve(struct hd_expert_reader *r, int32_t i)
     struct hd_err err = {0};
     double t0 = hd_now(), t1, t2;
     int64_t bytes = r->bytes;
-    int n, rc;
+    char *slot = x->data + e->slot * x->slot_bytes;
+    bool packed = e->pack_at >= 0;
+    int n = 0, rc = HD_OK;
 
     x->stats.ahead += !e->wanted;
     e->state = HD_EXPERT_READING;
     r->now = i;
     pthread_mutex_unlock(&x->lock);
-    rc = read_expert(r, e, p, &n, &err);
+    if (packed && (rc = read_packed(r, e, slot, &err)) < 0) {
+        pthread_mutex_lock(&x->lock);
+        distrust(x, e);
+        pthread_mutex_unlock(&x->lock);
+        packed = false;
+    }
+    if (!packed)
+        rc = read_expert(r, e, p, &n, &err);
     t1 = hd_now();
     pthread_mutex_lock(&x->lock);
     r->now = -1;
     e->state = HD_EXPERT_PACKING;
     pthread_cond_broadcast(&x->work);
     pthread_mutex_unlock(&x->lock);
-    if (rc == HD_OK)
-        pack(e, p, n, r->buf, x->data + e->slot * x->slot_bytes);
+    if (rc == HD_OK && !packed)
+        pack(e, p, n, r->buf, slot);
     t2 = hd_now();
     pthread_mutex_lock(&x->lock);
     x->stats.n_read += rc == HD_OK;
@@ -443,8 +501,9 @@ static void *probe_reads(void *arg)
     int n;
 
     do {
-        p->seed = p->seed * 6364136223846793005u + 1442695040888963407u;
-        p->rc = read_expert(&p->r, &p->r.x->e[(p->seed >> 33) % p->r.x->n], place, &n, &p->err);
+        const struct hd_expert *e = &p->r.x->e[((p->seed = p->seed * 6364136223846793005u + 1442695040888963407u) >> 33) % p->r.x->n];
+
+        p->rc = e->pack_at >= 0 ? read_packed(&p->r, e, p->r.buf, &p->err) : read_expert(&p->r, e, place, &n, &p->err);
     } while (p->rc == HD_OK && hd_now() < p->until);
     return NULL;
 }

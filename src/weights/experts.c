@@ -23,6 +23,7 @@ int hd_experts_create(struct hd_experts **out, bool raw, struct hd_err *err)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for the experts' directory");
     x->raw = raw;
     x->guess_worth = 0.75;
+    x->pack.direct = -1;
     *out = x;
     return HD_OK;
 }
@@ -50,7 +51,7 @@ void hd_experts_meet(void *self, const struct hd_tensor *gate, const struct hd_t
     for (int64_t i = 0; i < n; i++) {
         struct hd_expert *e = &x->e[x->n++];
 
-        *e = (struct hd_expert){.slot = -1, .layer = (int32_t)x->n_layer, .step = -1, .key = -INFINITY};
+        *e = (struct hd_expert){.pack_at = -1, .slot = -1, .layer = (int32_t)x->n_layer, .step = -1, .key = -INFINITY};
         for (int m = 0; m < 3; m++) {
             e->w[m] = (struct hd_tensor *)&all[m][i];         /* the model's own; whoever packs may change where they lie */
             e->data[m] = all[m][i].data;
@@ -83,18 +84,20 @@ void hd_experts_meet_table(void *self, const struct hd_tensor *w)
 
 int hd_experts_size(const struct hd_experts *x, struct hd_experts_size *out, struct hd_err *err)
 {
+    bool unpacked = false;
+
     *out = (struct hd_experts_size){.n_expert = (int64_t)x->n, .n_layer = (int64_t)x->n_layer};
     if (x->failed)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for the experts' directory");
     for (size_t i = 0; i < x->n; i++) {
-        int64_t slot = 0, buf = hd_expert_buffer(&x->e[i]) * HD_EXPERTS_READERS;
+        int64_t slot = (hd_expert_slot(&x->e[i]) + HD_EXPERT_BLOCK - 1) / HD_EXPERT_BLOCK * HD_EXPERT_BLOCK, buf = hd_expert_buffer(&x->e[i]);
 
-        for (int m = 0; m < 3; m++)
-            slot += hd_expert_part(&x->e[i], m);
         out->bytes += hd_expert_stored(&x->e[i]);
         out->slot_bytes = slot > out->slot_bytes ? slot : out->slot_bytes;
-        out->reader_bytes = buf > out->reader_bytes ? buf : out->reader_bytes;
+        out->buffer_bytes = buf > out->buffer_bytes ? buf : out->buffer_bytes;
+        unpacked = unpacked || x->e[i].pack_at < 0;
     }
+    out->reader_bytes = unpacked ? out->buffer_bytes * HD_EXPERTS_READERS : 0;
     for (size_t i = 0; i < x->n_table; i++)
         out->table_bytes += hd_tensor_bytes(x->table[i]);
     return HD_OK;
@@ -331,7 +334,7 @@ static void begin(struct hd_experts *x, const struct hd_expert_layer *l, const i
 
         count_use(x, e, n_tok[k]);
         if (e->ahead || e->state != HD_EXPERT_READY)
-            x->stats.needed_bytes += hd_expert_stored(e);
+            x->stats.needed_bytes += hd_expert_needed(e);
         if (e->ahead) {
             x->stats.ahead_used += e->state != HD_EXPERT_QUEUED;
             x->n_ahead -= e->state != HD_EXPERT_READY;
@@ -545,7 +548,7 @@ int hd_experts_open(struct hd_experts *x, const struct hd_store *st, int64_t n_s
     x->store = st;
     x->n_slot = n_slot < size.n_expert ? n_slot : size.n_expert;
     x->slot_bytes = size.slot_bytes;
-    x->buf_bytes = size.reader_bytes / HD_EXPERTS_READERS;
+    x->buf_bytes = size.buffer_bytes;
     x->owner = hd_malloc((size_t)x->n_slot * sizeof *x->owner);
     x->queue.id = hd_malloc(x->n * sizeof *x->queue.id);
     x->miss.id = hd_malloc(x->n * sizeof *x->miss.id);
@@ -579,6 +582,7 @@ void hd_experts_free(struct hd_experts *x)
         pthread_cond_destroy(&x->arrived);
     }
     hd_experts_close_files(x);
+    hd_expert_pack_close(x);
     if (x->data)
         hd_pages_free(x->data, (size_t)(x->n_slot * x->slot_bytes));
     hd_free(x->owner);
@@ -605,7 +609,7 @@ int64_t hd_experts_slots(const struct hd_experts *x)
 
 bool hd_experts_direct(const struct hd_experts *x)
 {
-    bool all = true;
+    bool all = !x->pack.path || x->pack.direct >= 0;
 
     for (int i = 0; i < x->store->n_file; i++)
         all = all && x->direct[i] >= 0;

@@ -37,12 +37,18 @@ struct hd_experts_size {
     int64_t bytes;                    /* of all experts, as stored */
     int64_t table_bytes;              /* of tables that are read by the row */
     int64_t slot_bytes;               /* of an expert in the cache: the largest one's */
-    int64_t reader_bytes;             /* of all readers' buffers */
+    int64_t buffer_bytes;             /* of a reader's buffer */
+    int64_t reader_bytes;             /* of all of them; 0 where a pack has every expert, and buffers are not touched */
 };
 /* Errors: MEMORY if gathering ran out of it. */
 int hd_experts_size(const struct hd_experts *x, struct hd_experts_size *out, struct hd_err *err);
 /* Is w one of the gathered tensors, or the stack that they are views of? */
 bool hd_experts_holds(const struct hd_experts *x, const struct hd_tensor *w);
+
+/* Experts come from the pack at path (expert_pack.h) from now on, as far as it has them; before hd_experts_size() and hd_experts_open(). Errors: IO, FORMAT, UNSUPPORTED,
+ * MEMORY: why it is not believed; then everything comes from the checkpoint, as before. */
+int hd_experts_take_pack(struct hd_experts *x, const struct hd_store *st, const char *path, struct hd_err *err);
+int64_t hd_experts_packed(const struct hd_experts *x);    /* how many come from a pack */
 
 /* Room for n_slot experts; readers start. The store must outlive it. Errors: MEMORY, IO. */
 int hd_experts_open(struct hd_experts *x, const struct hd_store *st, int64_t n_slot, struct hd_err *err);
@@ -61,6 +67,7 @@ struct hd_experts_stats {
     int64_t needed_bytes;             /* of experts that a mixture wanted and that had to be read, before or then, as stored */
     int64_t n_row, row_bytes;         /* table rows */
     int64_t n_row_ahead;              /* rows that the system was told of before, the same ones more than once */
+    int64_t n_damaged;                /* experts whose record in the pack was not believed: they come from the checkpoint */
     double wait_s;                    /* engine thread, with nothing to compute */
     double read_s, pack_s;            /* summed over the readers */
 };

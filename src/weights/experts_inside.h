@@ -13,6 +13,8 @@ struct hd_expert {
     struct hd_tensor *w[3];           /* gate, up, down: the model's own */
     const void *data[3], *scale[3];   /* where they lie in the maps */
     struct hd_panels panels[3];       /* kind NONE: rows as they lie */
+    int64_t pack_at;                  /* its record in the pack; -1: it comes from the checkpoint */
+    uint64_t pack_sum;                /* of its record's pages' beginnings */
     int32_t slot;                     /* -1: none */
     int32_t layer;
     uint8_t state;                    /* enum hd_expert_state */
@@ -44,8 +46,18 @@ struct hd_expert_reader {
     int64_t bytes;                    /* asked of the drive so far */
 };
 
+/* An open pack; path NULL: none. */
+struct hd_expert_pack {
+    char *path;
+    struct hd_file_map file;
+    int direct;                       /* past the page cache, or -1 */
+    struct hd_pack_sum *sum;          /* of each expert's record */
+    int64_t n_taken;                  /* experts that come from it */
+};
+
 struct hd_experts {
     const struct hd_store *store;
+    struct hd_expert_pack pack;
     int *direct;                      /* [n_file]: file descriptors past the page cache, or -1 */
     bool raw, failed;                 /* failed: no memory while gathering */
     struct hd_expert *e;
@@ -88,8 +100,23 @@ struct hd_experts {
 /* Bytes of matrix m of e in a slot (64-byte multiples), and as stored with its scales. */
 int64_t hd_expert_part(const struct hd_expert *e, int m);
 int64_t hd_expert_stored(const struct hd_expert *e);
+/* Bytes of e in a slot, and those that are read to bring it there. */
+int64_t hd_expert_slot(const struct hd_expert *e);
+int64_t hd_expert_needed(const struct hd_expert *e);
 /* Bytes that a reader's buffer must have for e. */
 int64_t hd_expert_buffer(const struct hd_expert *e);
+
+/* A matrix in a slot is made of units: panels, or all of it where it has none. Lays unit k of w, which is e's matrix m, wherever its bytes lie; out: where the matrix begins. */
+int64_t hd_expert_units(const struct hd_expert *e, int m);
+void hd_expert_lay(const struct hd_expert *e, int m, const struct hd_tensor *w, int64_t k, char *out);
+
+#define HD_EXPERT_BLOCK ((int64_t)4096)       /* of direct reads: what every file system accepts */
+
+/* A file past the page cache, or -1. */
+int hd_expert_open_direct(int fd);
+/* Sum of n bytes, a multiple of 32, of which every step-th 32 count: 32, or HD_EXPERT_BLOCK. */
+uint64_t hd_expert_sum(const void *p, int64_t n, int64_t step);
+void hd_expert_pack_close(struct hd_experts *x);
 
 int hd_experts_open_files(struct hd_experts *x, struct hd_err *err);
 void hd_experts_close_files(struct hd_experts *x);
