@@ -1,20 +1,9 @@
 /* test_disk.c: models bigger than memory: the same bits as with everything in memory, and what happens when the files do not play along. */
-#include "golden.h"
+#include "disk.h"
 
 #include <fcntl.h>
 
 #include "engine/draft.h"
-
-static void same(const float *a, const float *b, int64_t n, const char *what)
-{
-    if (memcmp(a, b, (size_t)n * sizeof *a))
-        fail_msg("%s: other bits than in memory", what);
-}
-
-static struct hd_engine_options options(const struct golden *g, enum hd_exact exact, int n_thread)
-{
-    return (struct hd_engine_options){.n_thread = n_thread, .exact = exact, .n_ctx = 2 * g->n + 256, .kv = HD_KV_F32, .chunk = 512};
-}
 
 /* With room for extra experts more than the fewest possible. false: the model has none. */
 static bool open_streamed(struct hd_engine *e, const struct golden *g, enum hd_exact exact, int n_thread, int extra)
@@ -28,19 +17,6 @@ static bool open_streamed(struct hd_engine *e, const struct golden *g, enum hd_e
     else
         assert_true(hd_experts_slots(e->experts) <= HD_EXPERTS_SLOTS_MIN + extra);
     return e->experts;
-}
-
-static float *in_memory(const struct golden *g, enum hd_exact exact)
-{
-    struct hd_engine_options o = options(g, exact, 2);
-    struct hd_engine e;
-    float *x;
-
-    assert_ok(hd_engine_open(&e, g->file, &o, &test_err));
-    assert_null(e.experts);
-    x = golden_forward(&e, g, 0);
-    hd_engine_close(&e);
-    return x;
 }
 
 static void compare(const struct golden *g, enum hd_exact exact)
@@ -186,42 +162,6 @@ static void test_drafts(void **state)
 }
 
 /* ---- trouble ---- */
-
-static void copy_file(const char *from, const char *to)
-{
-    struct hd_file_map m;
-    FILE *f = fopen(to, "wb");
-
-    assert_non_null(f);
-    assert_ok(hd_file_map(&m, from, &test_err));
-    assert_int_equal(fwrite(m.data, 1, m.n, f), m.n);
-    assert_int_equal(fclose(f), 0);
-    hd_file_unmap(&m);
-}
-
-/* A golden checkpoint whose files may be harmed. */
-static void load_copy(struct golden *g, char file[600])
-{
-    static char dir[512];
-    static const char *const files[] = {"config.json", "model.safetensors"};
-
-    *g = (struct golden){.bound = 1};
-    assert_true(golden_numbers("v4-f32-a", g->numbers));
-    snprintf(g->path, sizeof g->path, "tests/golden/v4-f32-a");
-    golden_load(g);
-    snprintf(dir, sizeof dir, "%.500s", tmp_path("disk-model"));
-    mkdir(dir, 0755);
-    for (int i = 0; i < HD_LEN(files); i++) {
-        char from[600];
-
-        snprintf(from, sizeof from, "%s/%s", g->path, files[i]);
-        snprintf(file, 600, "%s/%s", dir, files[i]);
-        unlink(file);
-        copy_file(from, file);
-    }
-    hd_free((void *)g->file);
-    g->file = hd_strdup(dir);
-}
 
 /* The copy open with few experts in memory, a session on it, and what it says with all of them there. */
 struct trouble {
