@@ -505,6 +505,7 @@ static void layer_run(struct hd_stream *s, const struct v4 *d, const struct laye
 {
     hd_layer_begin(s, k->x);
     enter(s, d, &l->hc_attn, &l->attn_norm, "attn", layer, k);
+    hd_moe_guess(s, &d->moe, &l->ffn, b, k->u);
     hd_attn_csa(s, &d->attn, &l->attn, l->ratio, l->part0, &k->st, k->u, k->y, layer);
     hd_mhc_post(s, k->x, k->y, k->mix, d->mhc.n_hc);
     hd_bf16(s, k->x);

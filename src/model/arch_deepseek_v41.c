@@ -389,6 +389,7 @@ static void enter(struct hd_stream *s, const struct v41 *d, const struct hd_mhc_
 /* From attention's input in u to the end of the layer. next: the layer whose experts may be read ahead, or NULL. */
 static void layer_run(struct hd_stream *s, const struct v41 *d, const struct layer *l, const struct layer *next, const struct hd_moe_block_hp *moe, const struct hd_ragged *b, int layer, struct work *k)
 {
+    hd_moe_guess(s, moe, &l->ffn, b, k->u);
     hd_attn_csa2(s, &d->attn, &l->attn, d->plan, layer, &k->st, k->u, k->y);
     hd_mhc_post(s, k->x, k->y, k->mix_a, d->mhc.n_hc);
     hd_bf16(s, k->x);

@@ -510,6 +510,8 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
             hd_csa2_encode(s, &d->csa2, &l->csa2, d->plan, i, &st.csa2, u);
             break;
         }
+        if (!l->dense)
+            hd_moe_guess(s, &d->moe, &l->moe, b, u);
         attention(s, d, i, &st, u, y);
         hd_streams_leave(s, &x, y);
         hd_trace(s, x.x, "layers.%d.stream_attn", i);

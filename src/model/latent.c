@@ -245,6 +245,8 @@ void hd_latent_layer_run(struct hd_stream *s, const struct hd_latent *d, int lay
 
     hd_layer_begin(s, z);
     hd_rmsnorm(s, u, z, &l->attn_norm, d->norm_eps);
+    if (!l->dense)
+        hd_moe_guess(s, &d->moe, &l->moe, b, u);
     hd_attn_mla(s, &d->attn, &l->attn, b, rope, l->part0, u, y, layer);
     hd_add(s, z, z, y);
     hd_rmsnorm(s, u, z, &l->ffn_norm, d->norm_eps);

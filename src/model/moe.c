@@ -8,22 +8,22 @@ static const struct hd_tensor *maybe(const struct hd_tensor *t)
 
 #define GUESS_MAX 8                   /* tokens: more of them want most of a layer anyway */
 
-/* Tells the source of experts what the next layer will probably choose. */
-static void guess(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *next, const struct hd_ragged *b, const struct hd_tensor *x)
+/* Tells the source of experts what w, the next mixture to run, will probably choose. */
+void hd_moe_guess(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *w, const struct hd_ragged *b, const struct hd_tensor *x)
 {
     struct hd_stream_mark mark = hd_stream_mark(s);
     int64_t n = hd_rows(x), k = hp->gate.n_used;
     struct hd_tensor *logits, *idx, *weight;
 
-    if (!s->source || !next || next->gate_table.n_dim || n > GUESS_MAX)
+    if (!s->source || !w || w->gate_table.n_dim || n > GUESS_MAX)
         return;
     logits = hd_new(s, HD_F32, n, hp->gate.n_expert);
     idx = hd_new(s, HD_I32, n, k);
     weight = hd_new(s, HD_F32, n, k);
-    hd_matmul(s, logits, x, &next->gate_inp);
-    hd_gate(s, idx, weight, logits, maybe(&next->gate_bias), NULL, b, &hp->gate);
+    hd_matmul(s, logits, x, &w->gate_inp);
+    hd_gate(s, idx, weight, logits, maybe(&w->gate_bias), NULL, b, &hp->gate);
     if (hd_stream_ok(s))
-        s->source->ahead(s->source->self, next->gate, idx->data, n * k);
+        s->source->ahead(s->source->self, w->gate, idx->data, n * k);
     hd_stream_rewind(s, mark);
 }
 
@@ -42,7 +42,7 @@ void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const s
     hd_trace(s, weight, "layers.%d.ffn.weights", layer);
     if (s->source && hd_stream_ok(s))
         s->source->soon(s->source->self, w->gate, idx->data, n * k);
-    guess(s, hp, next, b, x);
+    hd_moe_guess(s, hp, next, b, x);
     if (w->sh_gate.n_dim) {           /* first: what experts are missing are on their way */
         int64_t f = hd_rows(&w->sh_gate), block = hp->moe.act_block;
         struct hd_stream_mark inner;

@@ -26,6 +26,10 @@ struct hd_moe_block_hp {
 void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *w, const struct hd_moe_weights *next, const struct hd_ragged *b, const struct hd_tensor *x,
                   struct hd_tensor *out, int layer);
 
+/* Before a layer's attention: where experts are on disk, what the layer's router says to the attention's input x is a better guess than the one that hd_moe_block() of
+ * the layer before made, and comes later. */
+void hd_moe_guess(struct hd_stream *s, const struct hd_moe_block_hp *hp, const struct hd_moe_weights *w, const struct hd_ragged *b, const struct hd_tensor *x);
+
 /* transformers' fused form, gate_up[E, 2 F, D] (gate rows first) and down[E, D, F], as views of one expert each; t: room for
  * 3 E tensors. */
 void hd_moe_split(struct hd_moe_weights *w, const struct hd_tensor *gate_up, const struct hd_tensor *down, struct hd_tensor *t);

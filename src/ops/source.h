@@ -28,8 +28,8 @@ struct hd_source {
     void (*drop)(void *self);         /* ends what want() began, whatever was taken */
     /* What the next mixture will want(), n choices in any order, may be said before: it is on its way then while something else is computed. */
     void (*soon)(void *self, const struct hd_tensor *gate, const int32_t *expert, int64_t n);
-    /* What the mixture after the one that soon() or want() named will probably want, all different or not: at most HD_SOURCE_AHEAD_MAX are remembered,
-     * and read when nothing that is wanted is left to read. */
+    /* What the next mixture will probably want, all different or not: at most HD_SOURCE_AHEAD_MAX are remembered, and read when nothing that is wanted is left to read.
+     * Said while a mixture runs, of the one behind it, and again between the two: the newer guess counts, if guesses of its kind have come true. */
     void (*ahead)(void *self, const struct hd_tensor *gate, const int32_t *expert, int64_t n);
     /* Is w read from files by the row? Then: row of w into data (w->row_bytes) and its row of scales, if any, into scale. */
     bool (*has_rows)(void *self, const struct hd_tensor *w);

@@ -22,7 +22,7 @@ int hd_experts_create(struct hd_experts **out, bool raw, struct hd_err *err)
     if (!x)
         return hd_err_set(err, HD_ERR_MEMORY, "no memory for the experts' directory");
     x->raw = raw;
-    x->guess_worth = 0.75;
+    x->guess[0].worth = x->guess[1].worth = 0.75;
     x->pack.direct = -1;
     *out = x;
     return HD_OK;
@@ -259,15 +259,23 @@ void hd_experts_done(struct hd_experts *x, int32_t i, int rc, const struct hd_er
     pthread_cond_signal(&x->arrived);
 }
 
-/* What was guessed of the layer that now runs, is not wanted and has not come: its turn is over. */
-static void give_up(struct hd_experts *x)
+static bool guessed(const struct hd_expert_guess *g, int32_t i)
+{
+    for (int k = 0; g && k < g->n; k++)
+        if (g->id[k] == i)
+            return true;
+    return false;
+}
+
+/* What was read ahead of a layer's experts, is not wanted and has not come is given up, unless keep (which may be NULL) names it again. */
+static void give_up(struct hd_experts *x, int32_t layer, const struct hd_expert_guess *keep)
 {
     size_t n = 0;
 
     for (size_t k = 0; k < x->queue.n; k++) {
         struct hd_expert *e = &x->e[x->queue.id[k]];
 
-        if (e->wanted || e->layer != x->layer_now) {
+        if (e->wanted || e->layer != layer || guessed(keep, x->queue.id[k])) {
             x->queue.id[n++] = x->queue.id[k];
         } else {
             x->n_ahead--;
@@ -275,9 +283,21 @@ static void give_up(struct hd_experts *x)
         }
     }
     x->queue.n = n;
-    for (int i = 0; i < HD_EXPERTS_READERS; i++)
-        if (x->reader[i].now >= 0 && x->e[x->reader[i].now].layer == x->layer_now)
-            x->e[x->reader[i].now].given_up = !x->e[x->reader[i].now].wanted;
+    for (int i = 0; i < HD_EXPERTS_READERS; i++) {
+        int32_t now = x->reader[i].now;
+
+        if (now >= 0 && x->e[now].layer == layer)
+            x->e[now].given_up = !x->e[now].wanted && !guessed(keep, now);
+    }
+}
+
+/* The mixture runs: what was read ahead for it in vain is an expert like any other, and goes before those that are used more. */
+static void end_guesses(struct hd_experts *x, const struct hd_expert_layer *l)
+{
+    give_up(x, x->layer_now, NULL);
+    for (int32_t i = l->first; i < l->first + l->n; i++)
+        if (x->e[i].state == HD_EXPERT_READY)
+            x->e[i].ahead = false;
 }
 
 /* ---- a mixture ---- */
@@ -293,31 +313,28 @@ static void count_use(struct hd_experts *x, struct hd_expert *e, int32_t n_tok)
 }
 
 /* How much of what a mixture wants was guessed before, whether it was read or not: guesses that come true too rarely are not read any more. */
-static void judge_guess(struct hd_experts *x, const struct hd_expert_layer *l, const int32_t *expert, int64_t n)
+static void judge_guess(struct hd_experts *x, struct hd_expert_guess *g, const struct hd_expert_layer *l, const int32_t *expert, int64_t n)
 {
     int64_t right = 0;
 
-    if (x->n_guess && x->e[x->guess[0]].layer == (int32_t)(l - x->layer)) {
+    if (g->n && x->e[g->id[0]].layer == (int32_t)(l - x->layer)) {
         for (int64_t k = 0; k < n; k++)
-            for (int i = 0; i < x->n_guess; i++)
-                if (x->guess[i] == l->first + expert[k]) {
-                    right++;
-                    break;
-                }
-        x->guess_worth += ((double)right / (double)n - x->guess_worth) / GUESS_MEMORY;
+            right += guessed(g, l->first + expert[k]);
+        g->worth += ((double)right / (double)n - g->worth) / GUESS_MEMORY;
     }
-    x->n_guess = 0;
+    g->n = 0;
 }
 
-/* The drive has nothing left to begin for the mixture: what comes next, certain or guessed. */
+/* The drive has nothing left to begin for the mixture: what comes next, certain or guessed, the newer guess first. */
 static void read_on(struct hd_experts *x)
 {
     if (x->miss.n)
         return;
     if (x->sweep)
         read_layer_ahead(x, x->layer_now + 1);
-    for (int i = 0; i < x->n_guess && x->guess_worth >= GUESS_WORTH; i++)
-        read_ahead(x, x->guess[i]);
+    for (int k = HD_LEN(x->guess) - 1; k >= 0; k--)
+        for (int i = 0; i < x->guess[k].n && x->guess[k].worth >= GUESS_WORTH; i++)
+            read_ahead(x, x->guess[k].id[i]);
 }
 
 /* The lock is held. */
@@ -327,7 +344,8 @@ static void begin(struct hd_experts *x, const struct hd_expert_layer *l, const i
     x->layer_now = (int32_t)(l - x->layer);
     x->sweep = 2 * n > l->n && l->n > 2;
     x->n_left = n;
-    judge_guess(x, l, expert, n);
+    for (int k = 0; k < HD_LEN(x->guess); k++)
+        judge_guess(x, &x->guess[k], l, expert, n);
     for (int64_t k = 0; k < n; k++) {
         int32_t i = l->first + expert[k];
         struct hd_expert *e = &x->e[i];
@@ -356,7 +374,7 @@ static void begin(struct hd_experts *x, const struct hd_expert_layer *l, const i
             pthread_cond_broadcast(&x->work);         /* whoever reads it need not let others go first any more */
         }
     }
-    give_up(x);
+    end_guesses(x, l);
     assign(x);
     read_on(x);
 }
@@ -501,11 +519,19 @@ static void ahead(void *self, const struct hd_tensor *gate, const int32_t *exper
 {
     struct hd_experts *x = self;
     const struct hd_expert_layer *l = layer_of(x, gate);
+    struct hd_expert_guess *g;
 
+    if (!l)
+        return;
     pthread_mutex_lock(&x->lock);
-    x->n_guess = 0;
-    for (int64_t k = 0; l && k < n && x->n_guess < HD_SOURCE_AHEAD_MAX; k++)
-        x->guess[x->n_guess++] = l->first + expert[k];
+    g = &x->guess[!x->begun && !x->n_left];
+    g->n = 0;
+    for (int64_t k = 0; k < n && g->n < HD_SOURCE_AHEAD_MAX; k++)
+        g->id[g->n++] = l->first + expert[k];
+    if (g == &x->guess[1] && g->worth >= GUESS_WORTH) {       /* it knows better than the one before */
+        give_up(x, (int32_t)(l - x->layer), g);
+        x->guess[0].n = 0;
+    }
     read_on(x);
     pthread_mutex_unlock(&x->lock);
 }
@@ -517,7 +543,7 @@ void hd_experts_step(struct hd_experts *x, const int32_t *ids, int64_t n, bool (
     pthread_mutex_lock(&x->lock);
     x->step++;
     x->n_tok += (double)n;
-    x->n_guess = 0;
+    x->guess[0].n = x->guess[1].n = 0;
     x->sweep = false;
     x->stop = stop;
     x->stop_arg = arg;

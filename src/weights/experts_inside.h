@@ -37,6 +37,13 @@ struct hd_expert_list {
     size_t n;
 };
 
+/* Experts that the next mixture will probably want. */
+struct hd_expert_guess {
+    int32_t id[HD_SOURCE_AHEAD_MAX];
+    int n;
+    double worth;                     /* share of what was wanted lately that had been guessed */
+};
+
 struct hd_expert_reader {
     struct hd_experts *x;
     pthread_t thread;
@@ -85,9 +92,7 @@ struct hd_experts {
     int32_t layer_now;
     bool sweep;                       /* the mixture wants most of its layer */
     int64_t step;
-    int32_t guess[HD_SOURCE_AHEAD_MAX];       /* experts that the next mixture will probably want */
-    int n_guess;
-    double guess_worth;               /* share of what was wanted lately that had been guessed */
+    struct hd_expert_guess guess[2];  /* made while the mixture before runs, and behind it */
     double n_tok;                     /* of all steps so far */
     struct hd_err err;                /* of an expert that the mixture wants; code 0: none */
     struct hd_experts_stats stats;
