@@ -23,7 +23,7 @@ fails 2 "tokenize what" "$HADAL" tokenize $K
 fails 2 "two prompts" "$HADAL" run $L -p a -f b
 works "--version" "$HADAL" --version
 works "help" "$HADAL" help
-for c in run serve usage logits tokenize inspect bench train doctor; do
+for c in run serve usage logits tokenize inspect pack bench train doctor; do
     works "help $c" "$HADAL" $c --help
     works "man $c" "$HADAL" man $c
     says "man $c is troff" ".SH OPTIONS"
