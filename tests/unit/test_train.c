@@ -45,12 +45,16 @@ static const char v41[] = "{\"architectures\": [\"DeepseekV41ForCausalLM\"], \"m
                           "\"engram_pad_token_id\": 0, \"num_nextn_predict_layers\": 2, \"dspark_block_size\": 3, \"dspark_target_layer_ids\": [1, 2, 3], \"dspark_noise_token_id\": 2, \"dspark_markov_rank\": 8, "
                           "\"dspark_n_routed_experts\": 3, \"dspark_num_experts_per_tok\": 2}}";
 
-static const char v4[] = "{\"architectures\": [\"DeepseekV4ForCausalLM\"], \"model_type\": \"deepseek_v4\", \"hidden_size\": 32, \"moe_intermediate_size\": 16, \"num_hidden_layers\": 3, "
-                         "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16, \"qk_rope_head_dim\": 8, \"q_lora_rank\": 16, \"o_lora_rank\": 8, \"o_groups\": 2, "
-                         "\"swiglu_limit\": 10.0, \"rms_norm_eps\": 1e-6, \"max_position_embeddings\": 1024, \"n_routed_experts\": 4, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, "
-                         "\"scoring_func\": \"sqrtsoftplus\", \"norm_topk_prob\": true, \"routed_scaling_factor\": 1.5, \"sliding_window\": 8, \"compress_ratios\": [0, 4, 128], "
-                         "\"compress_rope_theta\": 160000, \"rope_theta\": 10000, \"num_hash_layers\": 0, \"index_n_heads\": 2, \"index_head_dim\": 16, \"index_topk\": 4, \"hc_mult\": 2, "
-                         "\"hc_sinkhorn_iters\": 4, \"num_nextn_predict_layers\": 2, \"tie_word_embeddings\": false}";
+#define V4_FIELDS \
+    "{\"architectures\": [\"DeepseekV4ForCausalLM\"], \"model_type\": \"deepseek_v4\", \"hidden_size\": 32, \"moe_intermediate_size\": 16, \"num_hidden_layers\": 3, " \
+    "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16, \"qk_rope_head_dim\": 8, \"q_lora_rank\": 16, \"o_lora_rank\": 8, \"o_groups\": 2, " \
+    "\"swiglu_limit\": 10.0, \"rms_norm_eps\": 1e-6, \"max_position_embeddings\": 1024, \"n_routed_experts\": 4, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, " \
+    "\"scoring_func\": \"sqrtsoftplus\", \"norm_topk_prob\": true, \"routed_scaling_factor\": 1.5, \"sliding_window\": 8, \"compress_ratios\": [0, 4, 128], " \
+    "\"compress_rope_theta\": 160000, \"rope_theta\": 10000, \"num_hash_layers\": 0, \"index_n_heads\": 2, \"index_head_dim\": 16, \"index_topk\": 4, \"hc_mult\": 2, " \
+    "\"hc_sinkhorn_iters\": 4, "
+static const char v4[] = V4_FIELDS "\"num_nextn_predict_layers\": 2, \"tie_word_embeddings\": false}";
+static const char v4_spark[] = V4_FIELDS "\"num_nextn_predict_layers\": 2, \"dspark_block_size\": 3, \"dspark_target_layer_ids\": [0, 1, 2], \"dspark_noise_token_id\": 2, "
+                                          "\"dspark_markov_rank\": 8, \"tie_word_embeddings\": false}";
 
 /* Text that can be learned: a few sentences in a fixed order. */
 static void write_text(const char *path, int n)
@@ -414,6 +418,9 @@ static void test_learnt(void **state)
     check_slope("slope-v32-d.json", v32, HD_LEARN_DRAFT, ".eh_proj.");
     check_slope("slope-v4-i.json", v4, HD_LEARN_INDEX, ".indexer.");
     check_slope("slope-v4-d.json", v4, HD_LEARN_DRAFT, "mtp.1.");
+    check_slope("slope-v4-s.json", v4_spark, HD_LEARN_DRAFT, "mtp.0.");
+    check_slope("slope-v4-m.json", v4_spark, HD_LEARN_DRAFT, ".markov");
+    check_slope("slope-v4-c.json", v4_spark, HD_LEARN_CONFIDENCE, ".confidence");
     check_slope("slope-own-a.json", own_mla, HD_LEARN_DRAFT, "mtp.0.");
     check_slope("slope-own-b.json", own_mla, HD_LEARN_DRAFT, "mtp.1.");
     check_slope("slope-own-c.json", own_csa2, HD_LEARN_DRAFT, "mtp.0.");
