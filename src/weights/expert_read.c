@@ -503,7 +503,9 @@ static void *probe_reads(void *arg)
     do {
         const struct hd_expert *e = &p->r.x->e[((p->seed = p->seed * 6364136223846793005u + 1442695040888963407u) >> 33) % p->r.x->n];
 
-        p->rc = e->pack_at >= 0 ? read_packed(&p->r, e, p->r.buf, &p->err) : read_expert(&p->r, e, place, &n, &p->err);
+        p->rc = e->pack_at >= 0 ? read_packed(&p->r, e, p->r.buf, &p->err) : HD_AGAIN;
+        if (p->rc != HD_OK)           /* none in the pack, or a damaged one */
+            p->rc = read_expert(&p->r, e, place, &n, &p->err);
     } while (p->rc == HD_OK && hd_now() < p->until);
     return NULL;
 }

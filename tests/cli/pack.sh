@@ -39,6 +39,11 @@ complains "which" "$T/none"
 dd if="$T/m/experts.hdpack" of="$T/short" bs=4096 count=100 2>/dev/null
 works "one that ends early" $streamed --pack "$T/short"
 complains "not used, and why" "pack not used: $T/short: is 409600 bytes"
+cp "$T/other" "$T/holes"
+dd if=/dev/zero of="$T/holes" bs=4096 seek=2 count=4000 conv=notrunc 2>/dev/null
+works "one with holes" $streamed --pack "$T/holes"
+fails 1 "which --check finds" "$HADAL" pack "$T/m" --check -q -o "$T/holes"
+complains "damaged" "is damaged"
 works "what is no pack" $streamed --pack "$T/m/config.json"
 complains "said so" "no pack of experts"
 run "$HADAL" pack "$T/m" --check -q -o "$T/short"
