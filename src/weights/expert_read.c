@@ -427,7 +427,7 @@ static void serve(struct hd_expert_reader *r, int32_t i)
     pthread_mutex_unlock(&x->lock);
     if (rc == HD_OK && !packed)
         pack(e, p, n, r->buf, slot);
-    t2 = hd_now();
+    t2 = packed ? t1 : hd_now();
     pthread_mutex_lock(&x->lock);
     x->stats.n_read += rc == HD_OK;
     x->stats.bytes += r->bytes - bytes;
