@@ -38,7 +38,7 @@ struct gqa_job {
     atomic_bool *taken;
 };
 
-static struct work lay_out(float *at, int64_t n, int64_t dim)
+static struct work lay_out(enum hd_gemm_kind kind, float *at, int64_t n, int64_t dim)
 {
     struct work w;
 
@@ -49,15 +49,15 @@ static struct work lay_out(float *at, int64_t n, int64_t dim)
     w.p = w.dv + n * dim;
     w.ds = w.p + QUERIES * n;
     w.rows = w.ds + QUERIES * n;
-    w.k_turned = w.rows + hd_gemm_packed(dim, QUERIES);
-    w.v_turned = w.k_turned + hd_gemm_packed(n, dim);
-    w.k_plain = w.v_turned + hd_gemm_packed(n, dim);
+    w.k_turned = w.rows + hd_gemm_packed(kind, dim, QUERIES);
+    w.v_turned = w.k_turned + hd_gemm_packed(kind, n, dim);
+    w.k_plain = w.v_turned + hd_gemm_packed(kind, n, dim);
     return w;
 }
 
-static int64_t work_floats(int64_t n, int64_t dim)
+static int64_t work_floats(enum hd_gemm_kind kind, int64_t n, int64_t dim)
 {
-    return 4 * n * dim + 2 * QUERIES * n + hd_gemm_packed(dim, QUERIES) + 2 * hd_gemm_packed(n, dim) + hd_gemm_packed(dim, n);
+    return 4 * n * dim + 2 * QUERIES * n + hd_gemm_packed(kind, dim, QUERIES) + 2 * hd_gemm_packed(kind, n, dim) + hd_gemm_packed(kind, dim, n);
 }
 
 /* Row r of p holds q k for keys lo ..: it becomes the probabilities of keys first .. pos and zeros beside them, ds from dp likewise. */
@@ -83,22 +83,23 @@ static void undo_softmax(float *p, float *ds, int64_t n, int64_t first, int64_t 
 static void attend_block(const struct job *j, const struct work *w, int64_t tok0, int64_t q0, int64_t m, int64_t h, int64_t len)
 {
     const struct hd_call *c = j->c;
+    enum hd_gemm_kind kind = hd_gemm_of(j->s);
     int64_t dim = c->i[3], window = c->i[4], panel = hd_gemm_panel(), lo = window > 0 && q0 + 1 > window ? (q0 + 1 - window) / panel * panel : 0, n = q0 + m - lo;
     struct hd_gemm_view q = {hd_cpu_row(c->in[0], tok0 + q0) + h * dim, c->in[0]->row_bytes / 4, 1}, d = {hd_cpu_row(j->dout, tok0 + q0) + h * dim, j->dout->row_bytes / 4, 1};
 
-    hd_gemm_alone(m, n, dim, q, w->k_turned + lo * dim, dim, w->p, n, false);
-    hd_gemm_alone(m, n, dim, d, w->v_turned + lo * dim, dim, w->ds, n, false);
+    hd_gemm_alone(kind, m, n, dim, q, w->k_turned + hd_gemm_at(kind, dim, 0, lo), dim, w->p, n, false);
+    hd_gemm_alone(kind, m, n, dim, d, w->v_turned + hd_gemm_at(kind, dim, 0, lo), dim, w->ds, n, false);
     for (int64_t r = 0; r < m; r++) {
         int64_t pos = q0 + r, first = window > 0 && pos + 1 > window ? pos + 1 - window : 0;
 
         undo_softmax(w->p + r * n, w->ds + r * n, n, first - lo, pos + 1 - lo, c->f[0]);
     }
     if (j->dq.data)
-        hd_gemm_alone(m, dim, n, (struct hd_gemm_view){w->ds, n, 1}, w->k_plain + lo * panel, len, hd_cpu_row(&j->dq, tok0 + q0) + h * dim, j->dq.row_bytes / 4, true);
-    hd_gemm_pack(dim, m, q, w->rows);
-    hd_gemm_alone(n, dim, m, (struct hd_gemm_view){w->ds, 1, n}, w->rows, m, w->dk + lo * dim, dim, true);
-    hd_gemm_pack(dim, m, d, w->rows);
-    hd_gemm_alone(n, dim, m, (struct hd_gemm_view){w->p, 1, n}, w->rows, m, w->dv + lo * dim, dim, true);
+        hd_gemm_alone(kind, m, dim, n, (struct hd_gemm_view){w->ds, n, 1}, w->k_plain + hd_gemm_at(kind, len, lo, 0), len, hd_cpu_row(&j->dq, tok0 + q0) + h * dim, j->dq.row_bytes / 4, true);
+    hd_gemm_pack(kind, dim, m, q, w->rows);
+    hd_gemm_alone(kind, n, dim, m, (struct hd_gemm_view){w->ds, 1, n}, w->rows, m, w->dk + lo * dim, dim, true);
+    hd_gemm_pack(kind, dim, m, d, w->rows);
+    hd_gemm_alone(kind, n, dim, m, (struct hd_gemm_view){w->p, 1, n}, w->rows, m, w->dv + lo * dim, dim, true);
 }
 
 /* Rows of a part, one head's columns of them, into x; or x added to their gradients. */
@@ -122,16 +123,17 @@ static void attend_head(const struct gqa_job *a, int64_t task, float *space)
 {
     const struct hd_call *c = a->j.c;
     const struct hd_ragged *b = c->batch;
+    enum hd_gemm_kind kind = hd_gemm_of(a->j.s);
     int64_t n_kv = c->i[2], dim = c->i[3], group = hd_cols(c->in[0]) / (n_kv * dim), seq = task / n_kv, head = task % n_kv, n = b->span[seq].n_tok;
     const struct hd_paged *pk = &b->part[seq * b->n_part + c->i[0]], *pv = &b->part[seq * b->n_part + c->i[1]];
-    struct work w = lay_out(space, n, dim);
+    struct work w = lay_out(kind, space, n, dim);
 
     gather(pk, n, head * dim, dim, w.k);
     gather(pv, n, head * dim, dim, w.v);
     memset(w.dk, 0, (size_t)(2 * n * dim) * sizeof(float));       /* dv too */
-    hd_gemm_pack(n, dim, (struct hd_gemm_view){w.k, 1, dim}, w.k_turned);
-    hd_gemm_pack(n, dim, (struct hd_gemm_view){w.v, 1, dim}, w.v_turned);
-    hd_gemm_pack(dim, n, (struct hd_gemm_view){w.k, dim, 1}, w.k_plain);
+    hd_gemm_pack(kind, n, dim, (struct hd_gemm_view){w.k, 1, dim}, w.k_turned);
+    hd_gemm_pack(kind, n, dim, (struct hd_gemm_view){w.v, 1, dim}, w.v_turned);
+    hd_gemm_pack(kind, dim, n, (struct hd_gemm_view){w.k, dim, 1}, w.k_plain);
     for (int64_t q0 = 0; q0 < n; q0 += QUERIES)
         for (int64_t h = head * group; h < (head + 1) * group; h++)
             attend_block(&a->j, &w, b->span[seq].tok0, q0, n - q0 < QUERIES ? n - q0 : QUERIES, h, n);
@@ -162,7 +164,7 @@ HD_CPU_BACK(attend)
         HD_ASSERT(b->span[i].pos0 == 0);
         longest = b->span[i].n_tok > longest ? b->span[i].n_tok : longest;
     }
-    a.n_space = work_floats(longest, c->i[3]);
+    a.n_space = work_floats(hd_gemm_of(s), longest, c->i[3]);
     a.space = hd_tape_scratch(s, a.n_worker, a.n_space);
     a.taken = (void *)hd_tape_scratch(s, 1, a.n_worker);
     if (!hd_stream_ok(s))
