@@ -132,6 +132,14 @@ static void count(void *arg, const struct hd_tensor *t)
     k->cap++;
 }
 
+/* What steers rather than computes is multiplied in f32 whatever the precision: routers, and the small products that mix streams (both f32 in the published models). */
+static bool steers(const char *name, enum hd_param_kind kind)
+{
+    size_t n = strlen(name), k = strlen(".gate.weight");
+
+    return kind == HD_PARAM_VECTOR || (n >= k && !strcmp(name + n - k, ".gate.weight"));
+}
+
 /* The list hands out const views of what the model owns; a trainer owns the model. */
 static void take(void *arg, const struct hd_tensor *t)
 {
@@ -156,6 +164,7 @@ static void take(void *arg, const struct hd_tensor *t)
     p->t->data = p->w;
     p->t->row_bytes = p->cols * 4;
     memset(&p->t->scale, 0, sizeof p->t->scale);
+    p->t->exact = steers(t->name, p->kind);
     if (p->kind == HD_PARAM_TABLE && !(p->touched = hd_calloc((size_t)p->rows / 8 + 1, 1)))
         k->failed = true;
 }

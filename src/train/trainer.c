@@ -161,6 +161,7 @@ int hd_trainer_open(struct hd_trainer *t, struct hd_model *m, const struct hd_tr
     rc = hd_params_take(&t->ps, m, err);
     if (rc == HD_OK)
         rc = hd_optim_init(&t->optim, &hp->optim, &t->ps, pool, be, err);
+    t->optim.tape.bf16 = hp->bf16;
     if (rc == HD_OK)
         rc = hd_tape_range(&t->tape, t->ps.w, t->ps.grad, t->ps.n_float * sizeof(float), false, err);
     if (rc == HD_OK)
@@ -232,6 +233,7 @@ static void look_at(void *arg, const char *name, const struct hd_tensor *x)
             }
 }
 
+/* learn: NULL when nothing does, as in evaluations. */
 static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct hd_learn *learn)
 {
     hd_arena_reset(&t->step);
@@ -239,6 +241,7 @@ static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s
     s->target = b->target;
     s->learn = learn;
     hd_tape_begin(&t->tape);
+    t->tape.bf16 = t->hp.bf16 && learn;
     s->tape = &t->tape;
     return t->m->arch->forward(t->m, s, r, b->row, b->n_tok);
 }
