@@ -67,6 +67,8 @@ struct hd_backend {
     void *self;
     hd_op_fn run[HD_N_OP];
     hd_back_fn back[HD_N_OP];         /* NULL for FLAT and NONE ops */
+    /* rows of so many bytes from one place to another, each row_bytes apart; from NULL: zeros */
+    void (*move)(void *self, int64_t rows, int64_t bytes, void *to, int64_t to_bytes, const void *from, int64_t from_bytes);
     enum hd_dtype (*act_type)(void *self, const struct hd_tensor *w, int64_t row0);      /* what the fast mode multiplies w's rows from row0 on with: F32, BF16, Q16 or Q8 */
 };
 

@@ -335,6 +335,26 @@ static void refresh(struct hd_trainer *t)
     t->stale = false;
 }
 
+/* Gradients of the cache pages that sequences of a batch use. */
+struct page_job {
+    const struct hd_trainer *t;
+    const struct hd_stream *s;
+    const struct hd_batch *b;
+};
+
+static void clear_pages(void *arg, int64_t begin, int64_t end)
+{
+    const struct page_job *j = arg;
+    const struct hd_cache *c = &j->t->cache;
+    int p = 0;
+
+    while (c->spec->part[p].kind != HD_PART_PAGED)
+        p++;
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t at = 0; at < j->b->span[i].n_tok; at += c->page_tokens)
+            memset(hd_grad_at(j->s, j->t->part[i * c->spec->n_part + p].page[at / c->page_tokens]), 0, (size_t)c->page_bytes);
+}
+
 int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_err *err)
 {
     const struct hd_tensor *losses;
@@ -355,7 +375,7 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
     for (int64_t i = 0; i < b->n_tok; i++)                         /* the way back may put older bytes where the losses are */
         t->n_sure += b->target[i] >= 0 && ((const float *)losses->data)[i] < (float)M_LN2;
     if (t->page_grad)
-        memset(t->page_grad, 0, t->n_page_grad);
+        hd_pool_for(t->pool, b->n_seq, 1, clear_pages, &(struct page_job){t, &s, b});
     d = hd_grad(&s, losses);
     for (int64_t i = 0; i < b->n_tok; i++)
         ((float *)d.data)[i] = b->target[i] >= 0 ? 1 : 0;

@@ -48,6 +48,7 @@ int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd
     *be = (struct hd_backend){
         .name = "cpu",
         .self = cpu,
+        .move = hd_cpu_move,
         .act_type = act_type,
         .run = {
             [HD_OP_EMBED] = hd_cpu_embed,

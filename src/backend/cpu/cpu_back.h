@@ -16,6 +16,8 @@ void hd_cpu_back_w(void *self, struct hd_stream *s, const struct hd_tensor *dw, 
 void hd_cpu_product(void *self, struct hd_stream *s, const struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t row0);
 /* A call of hd_matmul() on a tape. */
 void hd_cpu_products(void *self, struct hd_stream *s, const struct hd_call *c);
+/* hd_attend() on a tape. */
+void hd_cpu_attend_taped(void *self, struct hd_stream *s, const struct hd_call *c);
 /* dst += src, both [T, N] */
 void hd_cpu_add_to(void *self, const struct hd_tensor *dst, const struct hd_tensor *src);
 

@@ -26,7 +26,7 @@ struct job {
     bool add, lower;                  /* lower: c is symmetric, and what lies right of the diagonal may be left out */
 };
 
-static _Thread_local _Alignas(64) float rows_of_a[ROWS * KC_BF16 + HD_GEMM_SLACK];
+static _Thread_local _Alignas(64) float rows_of_a[ROWS * KC_BF16 + ROWS / 4 * HD_GEMM_SLACK];
 
 static int64_t min(int64_t a, int64_t b)
 {
@@ -80,21 +80,22 @@ static void pack(struct hd_pool *pool, const struct pack_job *j)
 
 /* ---- a, and the products ---- */
 
-/* Rows r .. r + m of a, columns k0 .. k0 + k, as [sub-panels][packed rows][gemm_mr]. */
+/* Floats from a sub-panel of a to the next: its own and what packing may spoil behind them. */
+static int64_t sub_panel(int64_t deep)
+{
+    return deep * hd_k.gemm_mr + HD_GEMM_SLACK;
+}
+
+/* Rows r .. r + m of a, columns k0 .. k0 + k, as [sub-panels][packed rows][gemm_mr]. Where a lies the other way round, some of its rows go to all sub-panels before the next. */
 static void pack_rows(const struct job *j, int64_t r, int64_t m, int64_t k0, int64_t k)
 {
-    int64_t mr = hd_k.gemm_mr;
-    float *to = rows_of_a;
+    int64_t mr = hd_k.gemm_mr, step = j->a.row == 1 ? 8 : k, sub = sub_panel(hd_gemm_rows(j->kind, k));
+    hd_gemm_pack_fn fn = j->a.row == 1 ? j->g->pack_plain : j->g->pack_turned;
 
-    for (int64_t r0 = 0; r0 < m; r0 += mr, to += hd_gemm_rows(j->kind, k) * mr) {
-        int n = (int)min(m - r0, mr);
-        const float *from = j->a.p + (r + r0) * j->a.row + k0 * j->a.col;
-
-        if (j->a.row == 1)
-            j->g->pack_plain(k, n, (int)mr, from, j->a.col, to);
-        else
-            j->g->pack_turned(k, n, (int)mr, from, j->a.row, to);
-    }
+    for (int64_t i = 0; i < k; i += step)
+        for (int64_t r0 = 0; r0 < m; r0 += mr)
+            fn(min(k - i, step), (int)min(m - r0, mr), (int)mr, j->a.p + (r + r0) * j->a.row + (k0 + i) * j->a.col, j->a.row == 1 ? j->a.col : j->a.row,
+               rows_of_a + r0 / mr * sub + (j->g->pairs ? i / 2 : i) * mr);
 }
 
 /* m rows from r on, panels p0 .. p1 of all parts. */
@@ -114,7 +115,7 @@ static void block(const struct job *j, int64_t r, int64_t m, int64_t p0, int64_t
             int64_t c = (p - j->panel0[i]) * nr;
 
             for (int64_t r0 = 0; r0 < m; r0 += mr)
-                j->g->tile(deep, rows_of_a + r0 * deep, to->packed + c * j->depth + (j->g->pairs ? k0 / 2 : k0) * nr, to->c + (r + r0) * to->ld + c, to->ld, (int)min(m - r0, mr),
+                j->g->tile(deep, rows_of_a + r0 / mr * sub_panel(deep), to->packed + c * j->depth + (j->g->pairs ? k0 / 2 : k0) * nr, to->c + (r + r0) * to->ld + c, to->ld, (int)min(m - r0, mr),
                            (int)min(to->n - c, nr), j->add || k0 > 0);
         }
     }

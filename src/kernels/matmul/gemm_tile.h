@@ -18,6 +18,9 @@ static void tile(int64_t k, const float *a, const float *b, float *c, int64_t ld
     for (int r = 0; r < MR; r++)
         for (int v = 0; v < NV; v++)
             acc[r][v] = v_set(0);
+    for (int r = 0; r < m; r++)           /* c's lines come while sums are made */
+        for (int e = 0; e < n; e += 16)
+            __builtin_prefetch(c + r * ld + e, 1);
     for (int64_t i = 0; i < k; i++, a += MR, b += NR) {
         V bv[NV];
 
