@@ -1097,6 +1097,17 @@ static const struct grad_case cases[] = {
     {"short_conv, many", run_conv, ref_conv, .shape = {{70, 40}, {70, 40}, {70, 40}, {40, 4}}, .n = {3}, .len = {40, 30}},
 };
 
+/* Whether a case's op goes through products that a step may round. */
+static bool multiplies(const struct grad_case *c)
+{
+    static const char *const ops[] = {"matmul", "group_matmul", "absorb", "moe", "xent", "attend"};
+
+    for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
+        if (!strncmp(c->name, ops[i], strlen(ops[i])) && strncmp(c->name, "attend_", 7))
+            return true;
+    return false;
+}
+
 /* Every op that claims a backward has a case. */
 static void check_complete(void)
 {
@@ -1221,8 +1232,14 @@ int main(int argc, char **argv)
                 bench_products(n_thread, bf16);
         return 0;
     }
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct grad_case rounded = cases[i];
+
         check_case(&cases[i], verbose);
+        rounded.bf16 = true;
+        if (multiplies(&rounded))
+            check_case(&rounded, verbose);
+    }
     check_complete();
     printf("%d passed, %d failed\n", n_pass, n_fail);
     return n_fail != 0;

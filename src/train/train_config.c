@@ -13,7 +13,7 @@
 static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
                                     "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample", "recompute", "z_loss", "precision"};
 static const char *const known_data[] = {"train", "val", "val_part", "targets"};
-static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "ema"};
+static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "muon_heads", "ema"};
 static const char *const known_schedule[] = {"name", "warmup", "last", "decay", "minutes"};
 static const char *const known_balance[] = {"bias_speed", "loss", "rule", "follow_lr"};
 static const char *const known_indexer[] = {"weight", "dense"};
@@ -130,6 +130,7 @@ static int read_optim(struct hd_train_config *c, const char *file, struct hd_err
     HD_TRY(hd_json_bool_or(o, "muon_experts", hp->muon_experts, &experts, file, err));
     HD_TRY(hd_json_int_or(o, "ns_steps", 1, 20, hp->ns_steps + hp->ns_last, &steps, file, err));
     hp->muon_experts = experts;
+    HD_TRY(hd_json_bool_or(o, "muon_heads", hp->muon_heads, &hp->muon_heads, file, err));
     hp->ns_last = steps < 4 ? 0 : 2;
     hp->ns_steps = (int)steps - hp->ns_last;
     if (betas) {

@@ -161,7 +161,7 @@ int hd_trainer_open(struct hd_trainer *t, struct hd_model *m, const struct hd_tr
     rc = hd_params_take(&t->ps, m, err);
     if (rc == HD_OK)
         rc = hd_optim_init(&t->optim, &hp->optim, &t->ps, pool, be, err);
-    t->optim.tape.bf16 = hp->bf16;
+    t->optim.ns.bf16 = hp->bf16;
     if (rc == HD_OK)
         rc = hd_tape_range(&t->tape, t->ps.w, t->ps.grad, t->ps.n_float * sizeof(float), false, err);
     if (rc == HD_OK)
