@@ -127,6 +127,9 @@ void hd_stream_fail(struct hd_stream *s, int code, const char *fmt, ...) __attri
 /* A tensor of the step, not cleared. Never NULL: after a failure it is an empty one that ops ignore. */
 struct hd_tensor *hd_new(struct hd_stream *s, enum hd_dtype type, int64_t rows, int64_t cols);
 
+/* Where a result may lie that takes x's place: x; on a tape, which would have to keep x's numbers, a new tensor of its shape. */
+struct hd_tensor *hd_over(struct hd_stream *s, struct hd_tensor *x);
+
 /* A tensor that outlives the layer it is made in, on a tape that computes layers again too: later layers or the trainer look at it. Otherwise hd_new(). */
 struct hd_tensor *hd_new_kept(struct hd_stream *s, enum hd_dtype type, int64_t rows, int64_t cols);
 

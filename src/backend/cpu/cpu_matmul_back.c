@@ -60,9 +60,14 @@ void hd_cpu_products(void *self, struct hd_stream *s, const struct hd_call *c)
     struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
     struct hd_gemm_part part[HD_GEMM_PARTS];
     struct hd_tensor f;
+    bool alike = true;
 
     for (int i = 1; i < c->n_out; i++)
-        HD_ASSERT(c->in[2 + i]->exact == c->in[2]->exact);            /* what steers is not multiplied beside what does not */
+        alike &= c->in[2 + i]->exact == c->in[2]->exact;
+    for (int i = 0; i < c->n_out && !alike; i++)
+        hd_cpu_product(self, s, c->out[i], x, c->in[2 + i], c->i[1]);
+    if (!alike)
+        return;
     for (int i = 0; i < c->n_out && hd_rows(x); i++) {
         int64_t n = hd_cols(c->out[i]);
 
@@ -93,7 +98,7 @@ HD_CPU_BACK(matmul)
 {
     const struct hd_tensor *x = c->in[0];
     struct hd_tensor dx = hd_grad(s, x);
-    struct hd_gemm_part part = {.n = hd_cols(x)};             /* x is packed once for the gradients of all weights */
+    struct hd_gemm_part part[HD_N_GEMM] = {{.n = hd_cols(x)}, {.n = hd_cols(x)}};      /* x is packed once (a kind) for the gradients of all weights */
 
     for (int i = 0; i < c->n_out && hd_stream_ok(s); i++) {
         const struct hd_tensor *w = c->in[2 + i];
@@ -104,10 +109,12 @@ HD_CPU_BACK(matmul)
         hd_cpu_back_x(self, s, &dx, dout[i], w, c->i[1]);
         if (!dw.data)
             continue;
-        if (!part.packed && !(part.packed = hd_cpu_gemm_pack(self, s, kind_of(s, w), hd_cols(x), hd_rows(x), hd_gemm_plain(x))))
+        struct hd_gemm_part *p = &part[kind_of(s, w)];
+
+        if (!p->packed && !(p->packed = hd_cpu_gemm_pack(self, s, kind_of(s, w), hd_cols(x), hd_rows(x), hd_gemm_plain(x))))
             return;
-        part.c = hd_cpu_row(&dw, c->i[1]);
-        part.ld = dw.row_bytes / 4;
-        hd_cpu_gemm_parts(self, kind_of(s, w), hd_cols(dout[i]), hd_rows(x), hd_gemm_turned(dout[i]), 1, &part, true);
+        p->c = hd_cpu_row(&dw, c->i[1]);
+        p->ld = dw.row_bytes / 4;
+        hd_cpu_gemm_parts(self, kind_of(s, w), hd_cols(dout[i]), hd_rows(x), hd_gemm_turned(dout[i]), 1, p, true);
     }
 }
