@@ -13,7 +13,7 @@
 #define v_add _mm512_add_ps
 #define v_fma(a, b, c) hd_dpbf16(c, _mm512_castps_si512(a), _mm512_castps_si512(b))
 
-#include "kernels/matmul/gemm_tile.h"
+#include "kernels/matmul/gemm_tile_body.h"
 
 #define INLINE static inline __attribute__((always_inline))
 

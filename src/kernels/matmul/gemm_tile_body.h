@@ -1,4 +1,4 @@
-/* gemm_tile.h: a tile of a product of two packed matrices, for whatever vector the including file defines:
+/* gemm_tile_body.h: a tile of a product of two packed matrices, for whatever vector the including file defines:
  *
  *   V, V_LANES, v_load(p), v_store(p, v), v_set(x), v_add(a, b), v_fma(a, b, c), MR rows and NV vectors a tile
  *
