@@ -103,7 +103,7 @@ static void undo_softmax(float *p, float *ds, int64_t n, int64_t first, int64_t 
     zero_beside(ds, n, first, end);
 }
 
-/* Queries q0 .. q0 + m of a block: the first key that any of them sees, whole panels before them; how many keys from there on. */
+/* The first key that is looked at for queries from q0 on: the first that q0 sees, or one up to a panel before it. */
 static int64_t first_key(int64_t q0, int64_t window)
 {
     return window > 0 && q0 + 1 > window ? (q0 + 1 - window) / hd_gemm_panel() * hd_gemm_panel() : 0;
@@ -155,6 +155,7 @@ static void undo_block(const struct job *j, const struct work *w, int64_t tok0, 
 /* Rows of a part, one head's columns of them, into x; or x added to their gradients. */
 static void gather(const struct hd_paged *part, int64_t n, int64_t skip, int64_t dim, float *x)
 {
+    HD_ASSERT(part->type == HD_F32 && !part->pack);
     for (int64_t i = 0; i < n; i++)
         memcpy(x + i * dim, (const float *)hd_paged_row(part, i) + skip, (size_t)dim * sizeof *x);
 }
