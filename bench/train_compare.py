@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The 10.65M-parameter character model (6 layers of 384, 6 heads, 16 x 256 tokens, AdamW), here and in PyTorch, in turns.
 
-usage: bench/train_compare.py TEXT [HADAL ...] [--threads N] [--steps N] [--rounds N] [--torch PYTHON]
+usage: bench/train_compare.py TEXT [HADAL ...] [--precision f32,bf16] [--threads N] [--steps N] [--rounds N] [--torch PYTHON]
 
 TEXT is what hadal trains on (its content does not matter for speed). Every HADAL (default: build/release/hadal) and PyTorch
-(in the interpreter PYTHON, when given) train N steps after a first one that does not count. Printed are tokens per second of processor time
+(in the interpreter PYTHON, when given) train with every precision (PyTorch's bf16 is torch.autocast) N steps after a first one that does not count. Printed are tokens per second of processor time
 (of the whole process, so that others on the machine matter little) and of the clock, and GFLOP/s at 6 parameters a token plus attention.
 """
 import argparse
@@ -20,7 +20,7 @@ import time
 LAYERS, D, HEADS, FF, T, B = 6, 384, 6, 1024, 256, 16
 TORCH = r"""
 import json, sys, time, torch, torch.nn as nn, torch.nn.functional as F
-L, D, H, FF, T, B, V, threads, steps = json.loads(sys.argv[1])
+L, D, H, FF, T, B, V, threads, steps, precision = json.loads(sys.argv[1])
 torch.set_num_threads(threads); torch.manual_seed(1)
 Norm = getattr(nn, "RMSNorm", nn.LayerNorm)
 def attend(q, k, v):
@@ -57,16 +57,19 @@ m = Model(); opt = torch.optim.AdamW(m.parameters(), lr=1e-3, betas=(0.9, 0.95),
 f = torch.outer(torch.arange(T).float(), 10000 ** (-torch.arange(0, D // H, 2).float() / (D // H))); f = torch.cat((f, f), 1)
 for i in range(1 + steps):
     x, y = torch.randint(V, (B, T)), torch.randint(V, (B, T))
-    opt.zero_grad(); m(x, y, f.cos(), f.sin()).backward(); nn.utils.clip_grad_norm_(m.parameters(), 1.0); opt.step()
+    opt.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        loss = m(x, y, f.cos(), f.sin())
+    loss.backward(); nn.utils.clip_grad_norm_(m.parameters(), 1.0); opt.step()
     print(time.process_time(), time.time(), flush=True)
 """
 
 
-def config(text, out):
+def config(text, out, precision):
     model = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": D, "intermediate_size": FF, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
              "max_position_embeddings": T, "rms_norm_eps": 1e-5, "tie_word_embeddings": True}
     return {"model": model, "out": out, "tokenizer": "used-bytes", "data": {"train": text}, "context": T, "batch_tokens": T * B, "steps": 1000000, "log_every": 1,
-            "eval_every": 1000000, "save_every": 1000000, "optimizer": {"name": "adamw", "lr": 1e-3}}
+            "eval_every": 1000000, "save_every": 1000000, "precision": precision, "optimizer": {"name": "adamw", "lr": 1e-3}}
 
 
 def cpu_seconds(pid):
@@ -75,12 +78,12 @@ def cpu_seconds(pid):
     return (int(field[11]) + int(field[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def run_hadal(binary, text, threads, steps):
+def run_hadal(binary, text, threads, steps, precision):
     """Seconds of processor and clock for every step after the first, and the probe's GFLOP/s."""
     with tempfile.TemporaryDirectory() as tmp:
         path = os.path.join(tmp, "run.json")
         with open(path, "w") as f:
-            json.dump(config(text, os.path.join(tmp, "out")), f)
+            json.dump(config(text, os.path.join(tmp, "out"), precision), f)
         p = subprocess.Popen([binary, "train", path, "--threads", str(threads), "--steps", str(steps + 1)], stderr=subprocess.PIPE, text=True)
         marks, peak = [], 0
         for line in p.stderr:
@@ -93,8 +96,8 @@ def run_hadal(binary, text, threads, steps):
     return marks, peak
 
 
-def run_torch(python, threads, steps):
-    out = subprocess.run([python, "-c", TORCH, json.dumps([LAYERS, D, HEADS, FF, T, B, 65, threads, steps])], capture_output=True, text=True)
+def run_torch(python, threads, steps, precision):
+    out = subprocess.run([python, "-c", TORCH, json.dumps([LAYERS, D, HEADS, FF, T, B, 65, threads, steps, precision])], capture_output=True, text=True)
     if out.returncode:
         sys.exit(out.stderr)
     return [tuple(map(float, line.split())) for line in out.stdout.splitlines()], 0
@@ -108,16 +111,20 @@ def main():
     ap.add_argument("--steps", type=int, default=3)
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--torch", metavar="PYTHON")
+    ap.add_argument("--precision", default="f32,bf16")
     a = ap.parse_args()
     n_param = LAYERS * (4 * D * D + 3 * D * FF) + 65 * D
     flop = T * B * (6 * n_param + 3 * 4 * LAYERS * D * (T + 1) / 2)
     seen = {}
     for _ in range(a.rounds):
-        for name in a.hadal + (["PyTorch"] if a.torch else []):
-            marks, peak = run_torch(a.torch, a.threads, a.steps) if name == "PyTorch" else run_hadal(name, os.path.abspath(a.text), a.threads, a.steps)
-            for (c0, w0), (c1, w1) in zip(marks, marks[1:]):
-                seen.setdefault(name, []).append((c1 - c0, w1 - w0, peak))
-                print(f"{name}: a step {c1 - c0:.2f} processor seconds, {w1 - w0:.2f} by the clock", file=sys.stderr, flush=True)
+        for program in a.hadal + (["PyTorch"] if a.torch else []):
+            for precision in a.precision.split(","):
+                name = f"{program} {precision}"
+                how = (a.threads, a.steps, precision)
+                marks, peak = run_torch(a.torch, *how) if program == "PyTorch" else run_hadal(program, os.path.abspath(a.text), *how)
+                for (c0, w0), (c1, w1) in zip(marks, marks[1:]):
+                    seen.setdefault(name, []).append((c1 - c0, w1 - w0, peak))
+                    print(f"{name}: a step {c1 - c0:.2f} processor seconds, {w1 - w0:.2f} by the clock", file=sys.stderr, flush=True)
     for name, s in seen.items():
         cpu, wall, peak = (statistics.median(x[i] for x in s) for i in range(3))
         share = f", {100 * flop / cpu / 1e9 / (peak / a.threads):.0f} % of the probe a core" if peak else ""

@@ -1097,6 +1097,17 @@ static const struct grad_case cases[] = {
     {"short_conv, many", run_conv, ref_conv, .shape = {{70, 40}, {70, 40}, {70, 40}, {40, 4}}, .n = {3}, .len = {40, 30}},
 };
 
+/* Whether a case's op goes through products that a step may round. */
+static bool multiplies(const struct grad_case *c)
+{
+    static const char *const ops[] = {"matmul", "group_matmul", "absorb", "moe", "xent", "attend"};
+
+    for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
+        if (!strncmp(c->name, ops[i], strlen(ops[i])) && strncmp(c->name, "attend_", 7))
+            return true;
+    return false;
+}
+
 /* Every op that claims a backward has a case. */
 static void check_complete(void)
 {
@@ -1158,7 +1169,7 @@ static double time_product(struct timed *a, bool back, int n_thread)
     return best;
 }
 
-static void bench_products(int n_thread)
+static void bench_products(int n_thread, bool bf16)
 {
     static const int64_t shape[][3] = {{768, 128, 128}, {768, 128, 352}, {768, 352, 128}, {4096, 384, 384}, {4096, 384, 1536}, {4096, 1536, 384}, {2048, 256, 256}, {128, 256, 256}, {64, 256, 128}};
     struct hd_pool *pool;
@@ -1167,7 +1178,7 @@ static void bench_products(int n_thread)
 
     if (hd_pool_create(&pool, n_thread, &err) < 0 || hd_roofline_measure(&roof, pool, &err) < 0)
         return;
-    printf("%d workers, FMA probe %.0f GF/s: GF/s and share of the probe\n%6s %6s %6s   %-14s %-14s %-14s\n", n_thread, roof.fma_gflops, "T", "K", "N", "Y = X W^T", "dX = dY W", "dW = dY^T X");
+    printf("%d workers, %s, FMA probe %.0f GF/s: GF/s and share of the probe\n%6s %6s %6s   %-14s %-14s %-14s\n", n_thread, bf16 ? "bf16" : "f32", roof.fma_gflops, "T", "K", "N", "Y = X W^T", "dX = dY W", "dW = dY^T X");
     for (size_t i = 0; i < sizeof shape / sizeof shape[0]; i++) {
         int64_t n_tok = shape[i][0], k = shape[i][1], n = shape[i][2];
         size_t bytes = (size_t)(n_tok * n) * 4 + (1 << 16);
@@ -1180,6 +1191,7 @@ static void bench_products(int n_thread)
 
             hd_backend_cpu_create(&a.be, pool, &err);
             hd_tape_init(&a.tape);
+            a.tape.bf16 = bf16;
             hd_arena_init(&a.arena, 0);
             hd_arena_reserve(&a.arena, bytes);
             a.dx = calloc((size_t)(n_tok * k), 4);
@@ -1215,12 +1227,19 @@ int main(int argc, char **argv)
         return 1;
     }
     if (argc > 1 && !strcmp(argv[1], "--bench")) {
-        bench_products(1);
-        bench_products(2);
+        for (int n_thread = 1; n_thread <= 2; n_thread++)
+            for (int bf16 = 0; bf16 < 2; bf16++)
+                bench_products(n_thread, bf16);
         return 0;
     }
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct grad_case rounded = cases[i];
+
         check_case(&cases[i], verbose);
+        rounded.bf16 = true;
+        if (multiplies(&rounded))
+            check_case(&rounded, verbose);
+    }
     check_complete();
     printf("%d passed, %d failed\n", n_pass, n_fail);
     return n_fail != 0;

@@ -507,75 +507,131 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
     free(x4);
 }
 
-/* A tile of packed matrices: every size of its last rows and columns, written and added, nothing beside them touched. */
-static void check_gemm(int64_t k)
+/* What HD_GEMM_BF16 makes of a number (kernels.h). */
+static float gemm_round(float x)
 {
+    return (hd_f32_bits(x) & 0x7FFFFFFFu) < HD_GEMM_BF16_MIN ? 0 : hd_bf16_f32(hd_f32_bf16(x));
+}
+
+/* sum_i a[i] b[i], strides apart, after c. F32: in double. BF16: to the bit: of every two the second first. */
+static float gemm_sum(enum hd_gemm_kind kind, int64_t k, const float *a, int64_t sa, const float *b, int64_t sb, bool add, float c)
+{
+    double sum = add ? (double)c : 0;
+    float f = 0;
+
+    if (kind == HD_GEMM_F32) {
+        for (int64_t i = 0; i < k; i++)
+            sum += (double)a[i * sa] * (double)b[i * sb];
+        return (float)sum;
+    }
+    for (int64_t s = 0; s < k + k % 2; s++) {
+        int64_t i = s ^ 1;
+
+        f += i < k ? gemm_round(a[i * sa]) * gemm_round(b[i * sb]) : 0;
+    }
+    return add ? f + c : f;
+}
+
+/* A tile of packed matrices: every size of its last rows and columns, written and added, nothing beside them touched. */
+static void check_gemm(enum hd_gemm_kind kind, int64_t k)
+{
+    const struct hd_gemm_kernels *g = &hd_k.gemm[kind];
     int mr = hd_k.gemm_mr, nr = hd_k.gemm_nr, ld = nr + 3;
+    int64_t rows = hd_gemm_rows(kind, k);
     float *a = malloc((size_t)(k * mr) * 4), *b = malloc((size_t)(k * nr) * 4), *c = malloc((size_t)(mr * ld) * 4), *want = malloc((size_t)(mr * ld) * 4);
+    float *pa = malloc((size_t)(rows * mr + HD_GEMM_SLACK) * 4), *pb = malloc((size_t)(rows * nr + HD_GEMM_SLACK) * 4);
     uint64_t keep = seed;             /* the other cases' numbers stay what they are */
     char what[96];
 
     for (int64_t i = 0; i < k * mr; i++)
-        a[i] = rnd();
+        a[i] = rnd() * (i % 11 ? 1 : i % 2 ? 0x1p-55f : 0x1p-57f);
     for (int64_t i = 0; i < k * nr; i++)
-        b[i] = rnd();
+        b[i] = rnd() * (i % 13 ? 1 : i % 2 ? 0x1p-55f : 0x1p-130f);
+    g->pack_plain(k, mr, mr, a, mr, pa);
+    g->pack_plain(k, nr, nr, b, nr, pb);
     for (int m = 1; m <= mr; m++)
         for (int n = 1; n <= nr; n += n < 3 || n > nr - 3 ? 1 : 5)
             for (int add = 0; add < 2; add++) {
+                bool ok;
+
                 for (int i = 0; i < mr * ld; i++)
                     c[i] = want[i] = (float)(i % 7);
                 for (int r = 0; r < m; r++)
-                    for (int e = 0; e < n; e++) {
-                        double sum = add ? (double)want[r * ld + e] : 0;
-
-                        for (int64_t i = 0; i < k; i++)
-                            sum += (double)a[i * mr + r] * (double)b[i * nr + e];
-                        want[r * ld + e] = (float)sum;
-                    }
-                hd_k.gemm_tile(k, a, b, c, ld, m, n, add);
-                snprintf(what, sizeof what, "%s gemm_tile k=%lld %d x %d", hd_isa_name(hd_k.isa), (long long)k, m, n);
-                report(distance(c, want, mr * ld) <= 2e-6, what, distance(c, want, mr * ld), 2e-6);
+                    for (int e = 0; e < n; e++)
+                        want[r * ld + e] = gemm_sum(kind, k, a + r, mr, b + e, nr, add, want[r * ld + e]);
+                g->tile(rows, pa, pb, c, ld, m, n, add);
+                ok = kind == HD_GEMM_F32 ? distance(c, want, mr * ld) <= 2e-6 : !memcmp(c, want, (size_t)(mr * ld) * 4);
+                snprintf(what, sizeof what, "%s gemm tile %s k=%lld %d x %d", hd_isa_name(hd_k.isa), kind ? "bf16" : "f32", (long long)k, m, n);
+                report(ok, what, distance(c, want, mr * ld), kind ? 0 : 2e-6);
             }
     if (bench) {
         double t0 = now();
 
         for (int rep = 0; rep < 2000; rep++)
-            hd_k.gemm_tile(k, a, b, c, ld, mr, nr, false);
+            g->tile(rows, pa, pb, c, ld, mr, nr, false);
         printf("%-56s %9.2f us %8.2f GF/s\n", what, (now() - t0) / 2000 * 1e6, 2e-9 * 2000 * (double)(k * mr * nr) / (now() - t0));
     }
     free(a);
     free(b);
     free(c);
     free(want);
+    free(pa);
+    free(pb);
     seed = keep;
 }
 
+/* Whether row i, column e of a panel is x; NaN: any. */
+static bool packed_is(enum hd_gemm_kind kind, const float *to, int wide, int64_t i, int e, float x)
+{
+    float y;
+
+    if (kind == HD_GEMM_F32)
+        y = to[i * wide + e];
+    else if (!hd_k.gemm[kind].pairs)
+        y = to[(i ^ 1) * wide + e];
+    else
+        y = hd_bf16_f32((uint16_t)(hd_f32_bits(to[i / 2 * wide + e]) >> (i % 2 ? 16 : 0)));
+    if (kind == HD_GEMM_BF16)
+        x = gemm_round(x);
+    return x == y || (isnan(x) && isnan(y));
+}
+
 /* Packing, both ways round: every number of rows that a panel may have, zeros beside them, no more behind it than is allowed. */
-static void check_gemm_pack(int64_t k)
+static void check_gemm_pack(enum hd_gemm_kind kind, int64_t k)
 {
     enum { LD = 70 };
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 0x1p-56f, 0x1.fffffep-57f, 0x1p-140f, -0.0f, 3.4e38f, 1 + 0x1p-8f, 1 + 0x3p-8f};
     int widths[2] = {hd_k.gemm_mr, hd_k.gemm_nr};
     int64_t len = k > LD ? k : LD;
     float *x = malloc((size_t)(len * len) * 4);
 
     for (int64_t i = 0; i < len * len; i++)
-        x[i] = (float)(i + 1);
+        x[i] = i % 3 ? (float)(i + 1) : odd[i / 3 % (int64_t)(sizeof odd / sizeof *odd)];
     for (int w = 0; w < 4; w++)
         for (int wide = widths[w / 2], turned = w % 2, n = 1; n <= wide; n++) {
-            int64_t ld = turned ? k : LD, all = k * wide + HD_GEMM_SLACK, wrong = 0;
+            int64_t ld = turned ? k : LD, all = hd_gemm_rows(kind, k) * wide + HD_GEMM_SLACK, wrong = 0, even = kind == HD_GEMM_F32 ? k : (k + 1) / 2 * 2;
             float *from = turned ? x + len * len - (n - 1) * ld - k : x + len * len - (k - 1) * ld - n;   /* reading past the end is seen by asan */
             float *to = malloc((size_t)all * 4);
             char what[96];
 
-            (turned ? hd_k.gemm_pack_turned : hd_k.gemm_pack_plain)(k, n, wide, from, ld, to);
-            for (int64_t i = 0; i < k; i++)
+            (turned ? hd_k.gemm[kind].pack_turned : hd_k.gemm[kind].pack_plain)(k, n, wide, from, ld, to);
+            for (int64_t i = 0; i < even; i++)
                 for (int e = 0; e < wide; e++)
-                    wrong += to[i * wide + e] != (e >= n ? 0 : turned ? from[e * ld + i] : from[i * ld + e]);
-            snprintf(what, sizeof what, "%s gemm_pack %s k=%lld %d of %d", hd_isa_name(hd_k.isa), turned ? "turned" : "plain", (long long)k, n, wide);
+                    wrong += !packed_is(kind, to, wide, i, e, e >= n || i >= k ? 0 : turned ? from[e * ld + i] : from[i * ld + e]);
+            snprintf(what, sizeof what, "%s gemm pack %s %s k=%lld %d of %d", hd_isa_name(hd_k.isa), kind ? "bf16" : "f32", turned ? "turned" : "plain", (long long)k, n, wide);
             report(wrong == 0, what, (double)wrong, 0);
             free(to);
         }
     free(x);
+}
+
+static void check_gemms(enum hd_gemm_kind kind)
+{
+    for (int64_t k = 1; k <= 256; k = k * 5 + 1)
+        check_gemm(kind, k);
+    for (int64_t k = 1; k <= 37; k += 4 - k % 3)
+        check_gemm_pack(kind, k);
+    check_gemm(kind, 256);
 }
 
 int main(int argc, char **argv)
@@ -612,11 +668,8 @@ int main(int argc, char **argv)
             check_rows(&def, n);
         check_rows(&def, 1024);
         check_kv();
-        for (int64_t k = 1; k <= 256; k = k * 5 + 1)
-            check_gemm(k);
-        for (int64_t k = 1; k <= 37; k += 4 - k % 3)
-            check_gemm_pack(k);
-        check_gemm(256);
+        for (int kind = 0; kind < HD_N_GEMM; kind++)
+            check_gemms((enum hd_gemm_kind)kind);
     }
     printf("%d passed, %d failed\n", n_pass, n_fail);
     return n_fail != 0;

@@ -21,6 +21,8 @@
 #define PAGE_ROWS 4
 #define N_PAGE 32
 #define STEP_BYTES ((size_t)8 << 20)
+/* A product of two numbers rounded to 8 bits is up to 2^-8 away, one after another of them somewhat more; sums of random signs are much nearer than that, their largest too. */
+#define BF16_BOUND 2e-2
 
 struct trial;
 
@@ -36,6 +38,7 @@ struct grad_case {
     float f[3];
     int64_t len[MAX_SEQ];
     double bound;                                           /* 0: 5e-6 */
+    bool bf16;                                              /* products round their operands: bounds are BF16_BOUND's */
     bool rounds;                                            /* the op rounds: its gradient is that of the identity, its outputs are not compared */
 };
 
@@ -193,6 +196,7 @@ static void on_tape(struct trial *t, int n_thread, int times, struct answer *a)
         hd_arena_reset(&arena);
         hd_stream_init(&s, &be, &arena, HD_EXACT_F32);
         hd_tape_begin(&tape);
+        tape.bf16 = t->c->bf16;
         s.tape = &tape;
         n = t->c->run(t, &s);
         t->n_out = 0;
@@ -259,7 +263,7 @@ static void check_case(const struct grad_case *c, bool verbose)
 {
     static struct trial t;
     struct answer one, two, twice;
-    double *out, worst = 0, top = 1e-30, bound = c->bound > 0 ? c->bound : 5e-6;
+    double *out, worst = 0, top = 1e-30, bound = c->bf16 ? BF16_BOUND : c->bound > 0 ? c->bound : 5e-6;
     bool same = true;
 
     make_trial(&t, c);
@@ -272,7 +276,7 @@ static void check_case(const struct grad_case *c, bool verbose)
         worst = fmax(worst, isnan(one.out[i]) ? 1e30 : fabs((double)one.out[i] - out[i]));
         top = fmax(top, fabs(out[i]));
     }
-    report(worst <= 1e-5 * top, "%s: the forward op is %.2g of the largest value away from its double version", c->name, worst / top);
+    report(worst <= (c->bf16 ? BF16_BOUND : 1e-5) * top, "%s: the forward op is %.2g of the largest value away from its double version", c->name, worst / top);
     for (int k = 0; k < t.n_in; k++) {
         int64_t n = hd_elems(&t.in[k]), step = n > MAX_PROBE ? n / MAX_PROBE + 1 : 1;
         double sum = 0;
@@ -286,7 +290,7 @@ static void check_case(const struct grad_case *c, bool verbose)
             top = fmax(top, fabs(d));
         }
         if (verbose)
-            printf("%-34s input %d: %.1e of %.3g\n", c->name, k, worst / top, top);
+            printf("%-34s input %d%s: %.1e of %.3g\n", c->name, k, c->bf16 ? ", bf16" : "", worst / top, top);
         report(worst <= bound * top || (top < 1e-9 && worst < 1e-9), "%s: input %d: gradient is %.2g of the largest (%.3g) away from the differences; at most %.2g expected", c->name, k,
                worst / top, top, bound);
         same &= !memcmp(one.grad[k], two.grad[k], (size_t)n * 4);

@@ -13,6 +13,7 @@ void hd_backend_cpu_free(struct hd_backend *be);
 int hd_backend_cpu_init(const char *level, struct hd_err *err);
 const char *hd_backend_cpu_level(void);                    /* the level in use */
 bool hd_backend_cpu_has(const char *level);                /* does this CPU have it? */
+bool hd_backend_cpu_bf16(void);                            /* does the level in use multiply bf16 faster than f32? */
 extern const char *const hd_backend_cpu_levels[];          /* all names, slowest first, NULL at the end */
 
 /* What the machine can do, by probes that do nothing else, on the pool's whole team. */

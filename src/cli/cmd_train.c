@@ -72,6 +72,8 @@ static int print_plan(const struct progress *p, bool preview, struct hd_err *err
             hd_fmt_bytes(o, plan->optim), hd_fmt_bytes(s, plan->step + plan->kept), hd_fmt_bytes(c, plan->cache), hd_fmt_bytes(free_now, hd_mem_available()));
     if (r->c.hp.again)
         fprintf(stderr, "layers are computed again on the way back%s\n", r->c.again_if_needed ? ": what they make would not fit otherwise" : "");
+    if (r->c.hp.bf16)
+        fprintf(stderr, "products round their operands to bf16%s\n", hd_backend_cpu_bf16() ? "" : ", which is no faster here: this processor multiplies bf16 as f32 (AVX512_BF16 would be about twice as fast)");
     if (p->peak_gflops > 0)
         fprintf(stderr, "%lld steps of %lld tokens, %.3g TFLOP each: %.0f minutes at half of the FMA probe's %.0f GF/s\n", (long long)r->c.schedule.n_step,
                 (long long)r->c.step_tokens, 3e-12 * plan->flops * (double)r->c.step_tokens / (double)r->c.hp.batch_tokens,

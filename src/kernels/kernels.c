@@ -80,8 +80,10 @@ bool hd_kernels_init(const char *level)
         hd_fill_panel_avx512vnni(&hd_k);
         hd_fill_index_avx512vnni(&hd_k);
     }
-    if (want == HD_ISA_AVX512BF16)
+    if (want == HD_ISA_AVX512BF16) {
         hd_fill_panel_avx512bf16(&hd_k);
+        hd_fill_gemm_avx512bf16(&hd_k);
+    }
     if (want == HD_ISA_AVX2)
         hd_fill_matmul_few_avx2(&hd_k);
     else if (want > HD_ISA_AVX2 && want <= HD_ISA_AVX512BF16)

@@ -47,14 +47,29 @@ static inline float hd_panel_factor(const struct hd_panels *w)
     return w->type == HD_MXFP4 || w->type == HD_F4_E2M1 ? 0.5f * w->global : 1;
 }
 
+/* ---- products of matrices, for training ----
+ *
+ * HD_GEMM_F32: as they are. HD_GEMM_BF16: operands are rounded to bf16 when they are packed (nearest even; below 2^-56 zero), products are exact, sums f32, of every
+ * two neighbours of k the second first. That is what vdpbf16ps does with pairs, and what FMAs do with the rounded numbers as f32, each two swapped: the same bits at
+ * every level. (It counts subnormal numbers as zero: products of what is at least 2^-56 are multiples of 2^-126, and so are their sums.) */
+enum hd_gemm_kind { HD_GEMM_F32, HD_GEMM_BF16, HD_N_GEMM };
+#define HD_GEMM_BF16_MIN (71u << 23)          /* bits of 2^-56 */
+
 /* c[m, n] = (add: c +) sum_i a[i][.]^T b[i][.] over packed a[k][gemm_mr] and b[k][gemm_nr], i ascending; rows of c lie ld apart. 1 <= m <= gemm_mr,
- * 1 <= n <= gemm_nr; a and b are whole, whatever m and n. An element's sum depends on k and its own row and column only. */
+ * 1 <= n <= gemm_nr; a and b are whole, whatever m and n. An element's sum depends on k and its own row and column only. k counts packed rows. */
 typedef void (*hd_gemm_fn)(int64_t k, const float *a, const float *b, float *c, int64_t ld, int m, int n, bool add);
 
 /* Panels for it: to[i * wide + e] = from[i * ld + e] (plain) or from[e * ld + i] (turned), 0 where n <= e < wide; i < k. wide: gemm_mr or gemm_nr.
+ * BF16 in pairs: the 32 bits at to[i / 2 * wide + e] hold i and, in the high half, i + 1; not in pairs: to[(i ^ 1) * wide + e]. An odd k's last row is met by zeros.
  * HD_GEMM_SLACK floats after the panel may be overwritten. */
 typedef void (*hd_gemm_pack_fn)(int64_t k, int n, int wide, const float *from, int64_t ld, float *to);
 #define HD_GEMM_SLACK 16
+
+struct hd_gemm_kernels {
+    hd_gemm_fn tile;
+    hd_gemm_pack_fn pack_plain, pack_turned;
+    bool pairs;                               /* BF16: an instruction takes two rows of k: packed rows are half as many */
+};
 
 /* One row of a matrix as f32 (vectorised hd_decode_row, bit-equal to it). */
 typedef void (*hd_decode_fn)(const struct hd_wrows *w, int64_t n, float *out);
@@ -68,9 +83,8 @@ struct hd_kernels {
     hd_matmul_fn matmul_q16[HD_N_DTYPE];    /* x q16; NULL where the fast mode uses f32 activations too */
     hd_panel_fn matmul_panel[HD_N_DTYPE];   /* of the format that panels were made from */
     hd_decode_fn decode[HD_N_DTYPE];
-    hd_gemm_fn gemm_tile;
-    hd_gemm_pack_fn gemm_pack_plain, gemm_pack_turned;
-    int gemm_mr, gemm_nr;
+    struct hd_gemm_kernels gemm[HD_N_GEMM];
+    int gemm_mr, gemm_nr;                   /* of every kind */
     void (*q16_encode)(const float *x, int64_t n, struct hd_q16 *out);
     void (*q8_encode)(const float *x, int64_t n, struct hd_q8 *out);
     void (*bf16_encode)(const float *x, int64_t n, uint16_t *out);      /* act_bf16.h */
@@ -110,6 +124,12 @@ struct hd_kernels {
 };
 
 extern struct hd_kernels hd_k;
+
+/* Packed rows that k rows make. */
+static inline int64_t hd_gemm_rows(enum hd_gemm_kind kind, int64_t k)
+{
+    return kind == HD_GEMM_F32 ? k : hd_k.gemm[kind].pairs ? (k + 1) / 2 : (k + 1) / 2 * 2;
+}
 
 /* level: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
  * the name is unknown. Call before any thread uses hd_k. */

@@ -23,6 +23,7 @@ void hd_fill_matmul_q16_avx2(struct hd_kernels *k);
 void hd_fill_matmul_few_avx2(struct hd_kernels *k);        /* after the f32 ones */
 void hd_fill_gemm_avx2(struct hd_kernels *k);
 void hd_fill_gemm_avx512(struct hd_kernels *k);
+void hd_fill_gemm_avx512bf16(struct hd_kernels *k);         /* after AVX-512's */
 void hd_fill_vec_avx2(struct hd_kernels *k);
 void hd_fill_vec_avx512(struct hd_kernels *k);
 void hd_fill_panel_avx2(struct hd_kernels *k);

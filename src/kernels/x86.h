@@ -79,6 +79,10 @@ static inline float _cvtsh_ss(unsigned short h)
 #include <immintrin.h>
 #endif
 
+#if defined(HD_EMULATE)
+#include "tensor/blocks.h"
+#endif
+
 /* vdpbf16ps: acc and the products of the pairs of bf16 in each lane, the second of a pair first. For files compiled with AVX512_BF16. */
 #if defined(HD_EMULATE)
 static inline __m512 hd_dpbf16(__m512 acc, __m512i a, __m512i b)
@@ -88,10 +92,59 @@ static inline __m512 hd_dpbf16(__m512 acc, __m512i a, __m512i b)
     acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(a, high)), _mm512_castsi512_ps(_mm512_and_si512(b, high)), acc);
     return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), acc);
 }
+static inline unsigned short hd_cmpge_epu32(__m512i a, __m512i b)
+{
+    uint32_t x[16], y[16];
+    unsigned short m = 0;
+
+    _mm512_storeu_si512(x, a);
+    _mm512_storeu_si512(y, b);
+    for (int i = 0; i < 16; i++)
+        m = (unsigned short)(m | (x[i] >= y[i]) << i);
+    return m;
+}
+static inline __m256i hd_cvt_bf16(unsigned short keep, __m512 x)
+{
+    float f[16];
+    uint16_t h[16];
+
+    _mm512_storeu_ps(f, x);
+    for (int i = 0; i < 16; i++)
+        h[i] = keep >> i & 1 ? hd_f32_bf16(f[i]) : 0;
+    return _mm256_loadu_si256((const void *)h);
+}
+static inline __m512i hd_pair_bf16(__m512 low, unsigned short keep_low, __m512 high, unsigned short keep_high)
+{
+    uint16_t x[16], y[16], h[32];
+
+    _mm256_storeu_si256((void *)x, hd_cvt_bf16(keep_low, low));
+    _mm256_storeu_si256((void *)y, hd_cvt_bf16(keep_high, high));
+    for (int i = 0; i < 16; i++) {
+        h[2 * i] = x[i];
+        h[2 * i + 1] = y[i];
+    }
+    return _mm512_loadu_si512(h);
+}
 #elif defined(__AVX512BF16__)
 static inline __m512 hd_dpbf16(__m512 acc, __m512i a, __m512i b)
 {
     return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+}
+static inline __mmask16 hd_cmpge_epu32(__m512i a, __m512i b)
+{
+    return _mm512_cmpge_epu32_mask(a, b);
+}
+/* bf16, zero where keep has no bit. */
+static inline __m256i hd_cvt_bf16(__mmask16 keep, __m512 x)
+{
+    return (__m256i)_mm512_maskz_cvtneps_pbh(keep, x);
+}
+/* The same of two vectors, lane by lane in pairs. */
+static inline __m512i hd_pair_bf16(__m512 low, __mmask16 keep_low, __m512 high, __mmask16 keep_high)
+{
+    __m512i apart = (__m512i)_mm512_maskz_cvtne2ps_pbh(_mm512_kunpackw(keep_high, keep_low), high, low);
+
+    return _mm512_permutexvar_epi16(_mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0), apart);
 }
 #endif
 

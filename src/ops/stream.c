@@ -66,6 +66,11 @@ struct hd_tensor *hd_new(struct hd_stream *s, enum hd_dtype type, int64_t rows, 
     return t;
 }
 
+struct hd_tensor *hd_over(struct hd_stream *s, struct hd_tensor *x)
+{
+    return s->tape ? hd_new(s, x->type, hd_rows(x), hd_cols(x)) : x;
+}
+
 struct hd_tensor *hd_new_kept(struct hd_stream *s, enum hd_dtype type, int64_t rows, int64_t cols)
 {
     bool within = s->within_layer;

@@ -67,6 +67,8 @@ struct hd_backend {
     void *self;
     hd_op_fn run[HD_N_OP];
     hd_back_fn back[HD_N_OP];         /* NULL for FLAT and NONE ops */
+    /* rows of so many bytes from one place to another, each row_bytes apart; from NULL: zeros */
+    void (*move)(void *self, int64_t rows, int64_t bytes, void *to, int64_t to_bytes, const void *from, int64_t from_bytes);
     enum hd_dtype (*act_type)(void *self, const struct hd_tensor *w, int64_t row0);      /* what the fast mode multiplies w's rows from row0 on with: F32, BF16, Q16 or Q8 */
 };
 
@@ -124,6 +126,9 @@ void hd_stream_fail(struct hd_stream *s, int code, const char *fmt, ...) __attri
 
 /* A tensor of the step, not cleared. Never NULL: after a failure it is an empty one that ops ignore. */
 struct hd_tensor *hd_new(struct hd_stream *s, enum hd_dtype type, int64_t rows, int64_t cols);
+
+/* Where a result may lie that takes x's place: x; on a tape, which would have to keep x's numbers, a new tensor of its shape. */
+struct hd_tensor *hd_over(struct hd_stream *s, struct hd_tensor *x);
 
 /* A tensor that outlives the layer it is made in, on a tape that computes layers again too: later layers or the trainer look at it. Otherwise hd_new(). */
 struct hd_tensor *hd_new_kept(struct hd_stream *s, enum hd_dtype type, int64_t rows, int64_t cols);

@@ -142,6 +142,18 @@ struct seen {
     bool written, wanted;             /* by anybody; and it will not be made again by the layer that needs it */
 };
 
+/* Whether any of n marks was set; all become m. */
+__attribute__((optimize("O3"))) static bool mark_all(uint16_t *mark, size_t n, uint16_t m)
+{
+    uint16_t any = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        any |= mark[i];
+        mark[i] = m;
+    }
+    return any != 0;
+}
+
 /* Looks at the marks of x; write: sets them. A grain that x covers in part stays wanted: what else lies there may be. What is outside of layers is never
  * made again. */
 static struct seen look(struct hd_tape *t, struct hd_tape_area *a, const struct hd_tensor *x, bool write)
@@ -153,6 +165,10 @@ static struct seen look(struct hd_tape *t, struct hd_tape_area *a, const struct 
     for (int64_t r = 0; r < hd_rows(x); r++) {
         size_t at = (size_t)((char *)x->data - a->base) + (size_t)(r * x->row_bytes), end = at + (size_t)bytes;
 
+        if (write && outside) {
+            seen.written |= mark_all(a->mark + at / GRAIN, (end - 1) / GRAIN - at / GRAIN + 1, (uint16_t)(t->who << 1 | 1));
+            continue;
+        }
         for (size_t i = at / GRAIN; i <= (end - 1) / GRAIN; i++) {
             uint16_t m = a->mark[i];
             bool whole = i * GRAIN >= at && (i + 1) * GRAIN <= end;
@@ -186,15 +202,14 @@ static void look_at_inputs(struct hd_tape *t, const struct hd_call *c)
 }
 
 /* Rows of x into compact ones, or back. */
-static void copy_rows(const struct hd_tensor *x, char *compact, bool back)
+static void copy_rows(const struct hd_stream *s, const struct hd_tensor *x, void *compact, bool back)
 {
     int64_t bytes = hd_row_bytes(x->type, hd_cols(x));
 
-    for (int64_t r = 0; r < hd_rows(x); r++) {
-        char *row = (char *)x->data + r * x->row_bytes;
-
-        memcpy(back ? row : compact + r * bytes, back ? compact + r * bytes : row, (size_t)bytes);
-    }
+    if (back)
+        s->be->move(s->be->self, hd_rows(x), bytes, x->data, x->row_bytes, compact, bytes);
+    else
+        s->be->move(s->be->self, hd_rows(x), bytes, compact, bytes, x->data, x->row_bytes);
 }
 
 /* A compact copy of x that lasts until the tape is rewound. */
@@ -203,7 +218,7 @@ static void *copy_of(struct hd_stream *s, const struct hd_call *c, const struct 
     void *old = hd_arena_alloc(&s->tape->kept, (size_t)(hd_rows(x) * hd_row_bytes(x->type, hd_cols(x))));
 
     if (old)
-        copy_rows(x, old, false);
+        copy_rows(s, x, old, false);
     else
         hd_stream_fail(s, HD_ERR_MEMORY, "tape: no memory for what %s overwrites", hd_ops[c->op].name);
     return old;
@@ -279,11 +294,11 @@ void hd_tape_layer(struct hd_stream *s, bool begin)
 
 /* ---- the way back ---- */
 
-static void restore(const struct hd_tape_entry *e)
+static void restore(const struct hd_stream *s, const struct hd_tape_entry *e)
 {
     for (int k = 0; k < e->call.n_out; k++)
         if (e->old[k])
-            copy_rows(e->call.out[k], e->old[k], true);
+            copy_rows(s, e->call.out[k], e->old[k], true);
 }
 
 static bool on_an_input(const struct hd_call *c)
@@ -304,10 +319,9 @@ static bool nothing_out(const struct hd_call *c)
     return c->n_out > 0;
 }
 
-static void clear_rows(const struct hd_tensor *x)
+static void clear_rows(const struct hd_stream *s, const struct hd_tensor *x)
 {
-    for (int64_t r = 0; r < hd_rows(x); r++)
-        memset((char *)x->data + r * x->row_bytes, 0, (size_t)hd_cols(x) * sizeof(float));
+    s->be->move(s->be->self, hd_rows(x), hd_cols(x) * 4, x->data, x->row_bytes, NULL, 0);
 }
 
 /* The gradients of the outputs: where they are, or (moved: inputs have theirs there too) taken out of their place. */
@@ -324,18 +338,20 @@ static void take(struct hd_stream *s, const struct hd_call *c, bool moved, struc
             g[k] = hd_view2(HD_F32, hd_tape_scratch(s, hd_rows(&d), hd_cols(&d)), hd_rows(&d), hd_cols(&d));
             if (!g[k].data)
                 return;
-            copy_rows(&d, g[k].data, false);
-            clear_rows(&d);
+            copy_rows(s, &d, g[k].data, false);
+            clear_rows(s, &d);
         }
         dout[k] = &g[k];
     }
 }
 
 /* What a layer found where it wrote; the earliest copy of a place counts. */
-static void put_back(const struct hd_tape *t, const struct hd_tape_layer *l)
+static void put_back(const struct hd_stream *s, const struct hd_tape_layer *l)
 {
+    const struct hd_tape *t = s->tape;
+
     for (size_t i = l->save_end; i-- > l->save0;)
-        copy_rows(&t->save[i].x, t->save[i].old, true);
+        copy_rows(s, &t->save[i].x, t->save[i].old, true);
 }
 
 /* Runs a layer's calls once more. What one overwrites of another is kept this time. */
@@ -343,7 +359,7 @@ static void compute_again(struct hd_stream *s, const struct hd_tape_layer *l)
 {
     struct hd_tape *t = s->tape;
 
-    put_back(t, l);
+    put_back(s, l);
     forget_marks(&t->layer_area);
     for (size_t n = l->first; n < l->end && hd_stream_ok(s); n++) {
         struct hd_tape_entry *e = &t->entry[n];
@@ -374,7 +390,7 @@ static void undo(struct hd_stream *s, const struct hd_tape_entry *e)
     }
     hd_arena_reset(&s->tape->scratch);
     if (first)
-        restore(e);
+        restore(s, e);
     take(s, &e->call, first, g, dout);
     if (bwd != HD_BWD_FLAT && hd_stream_ok(s) && !nothing_out(&e->call))
         s->be->back[e->call.op](s->be->self, s, &e->call, dout);
@@ -382,8 +398,8 @@ static void undo(struct hd_stream *s, const struct hd_tape_entry *e)
         return;
     for (int k = 0; k < e->call.n_out; k++)           /* nothing of it is needed any more: the step's gradients end as zeros */
         if (dout[k])
-            clear_rows(dout[k]);
-    restore(e);
+            clear_rows(s, dout[k]);
+    restore(s, e);
 }
 
 void hd_tape_backward(struct hd_stream *s)
@@ -401,7 +417,7 @@ void hd_tape_backward(struct hd_stream *s)
         if (hd_stream_ok(s))
             undo(s, &t->entry[n]);
         if (l && n == l->first) {
-            put_back(t, l);
+            put_back(s, l);
             hd_arena_rewind(&t->kept, mark);
             t->n_part--;
         }

@@ -58,6 +58,7 @@ struct hd_tape {
     size_t n_range, cap_range;
     struct hd_arena kept, scratch;
     struct hd_tape_area step_area, layer_area;
+    bool bf16;                        /* products round their operands (kernels.h), but for exact weights; the caller's to set */
     bool clean;                       /* the step's gradients are all zero: every one was taken on the last way back */
     /* layers that are computed again */
     bool again;

@@ -6,6 +6,7 @@
 #ifndef HD_TENSOR_TENSOR_H
 #define HD_TENSOR_TENSOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "tensor/dtype.h"
@@ -23,6 +24,7 @@ struct hd_tensor {
     struct hd_scale scale;        /* weights only; scale.data NULL elsewhere */
     const struct hd_panels *panels;       /* weights: the same in the kernels' order (panel.h), or NULL */
     const char *name;             /* weights: the checkpoint's name; borrowed */
+    bool exact;                   /* weights: multiplied in f32 while training, whatever the step's precision is */
 };
 
 static inline int64_t hd_cols(const struct hd_tensor *t) { return t->dim[t->n_dim - 1]; }

@@ -7,11 +7,12 @@
 #define HD_TRAIN_OPTIM_H
 
 #include "base/pool.h"
-#include "ops/tape.h"
+#include "train/newton_schulz.h"
 #include "train/param.h"
 
 struct hd_optim_hp {
     bool muon, muon_experts;          /* matrices of experts may stay with AdamW: theirs is the larger part of Newton-Schulz */
+    bool muon_heads;                  /* query projections by head: the rows of each for themselves */
     double beta1, beta2, eps, decay;
     double momentum;                  /* Muon */
     int ns_steps, ns_last;            /* Newton-Schulz: 8 that inflate, 2 that settle */
@@ -26,9 +27,8 @@ struct hd_optim {
     float *m, *v;                     /* laid out as ps->w; v of Muon's matrices stays zero */
     int64_t step;                     /* updates done */
     struct hd_pool *pool;
-    const struct hd_backend *be;
-    struct hd_arena arena;            /* Newton-Schulz */
-    struct hd_tape tape;              /* likewise: a stream with a tape multiplies at training's speed; nothing goes back */
+    struct hd_newton_schulz ns;
+    struct hd_ns_matrix *matrix;      /* what it has to do in an update */
     double *part;                     /* partial sums of the norm */
     size_t n_part;
 };
@@ -42,8 +42,5 @@ double hd_grad_norm(struct hd_optim *o, double scale);
 
 /* One update with gradients times scale (clipping included), after which gradients are zero. Errors: MEMORY. */
 int hd_optim_step(struct hd_optim *o, double lr, double scale, struct hd_err *err);
-
-/* X[m, n] becomes the nearest orthogonal matrix, nearly: U V^T of its singular value decomposition. */
-int hd_orthogonalise(struct hd_optim *o, float *x, int64_t m, int64_t n, struct hd_err *err);
 
 #endif

@@ -110,6 +110,7 @@ void hd_param_init_table(struct hd_param_init *in, int64_t n, int64_t cols, int6
 
 struct taking {
     struct hd_params *ps;
+    int64_t n_head;                   /* of attention */
     size_t cap, n_float;
     bool failed;
 };
@@ -132,6 +133,26 @@ static void count(void *arg, const struct hd_tensor *t)
     k->cap++;
 }
 
+/* Heads that the rows of a weight belong to. */
+static int64_t heads_of(const char *name, int64_t rows, int64_t n_head)
+{
+    static const char *const ends[] = {".q_proj.weight", ".q_b_proj.weight", ".wq.weight", ".wq_b.weight"};
+    size_t n = strlen(name);
+
+    for (int i = 0; i < HD_LEN(ends) && !strstr(name, "indexer"); i++)
+        if (n >= strlen(ends[i]) && !strcmp(name + n - strlen(ends[i]), ends[i]) && n_head > 0 && rows % n_head == 0)
+            return n_head;
+    return 1;
+}
+
+/* What steers rather than computes is multiplied in f32 whatever the precision: routers, and the small products that mix streams (both f32 in the published models). */
+static bool steers(const char *name, enum hd_param_kind kind)
+{
+    size_t n = strlen(name), k = strlen(".gate.weight");
+
+    return kind == HD_PARAM_VECTOR || (n >= k && !strcmp(name + n - k, ".gate.weight"));
+}
+
 /* The list hands out const views of what the model owns; a trainer owns the model. */
 static void take(void *arg, const struct hd_tensor *t)
 {
@@ -142,6 +163,7 @@ static void take(void *arg, const struct hd_tensor *t)
         if (k->ps->p[i].t == t)
             return;
     *p = (struct hd_param){.name = t->name, .t = (struct hd_tensor *)t, .rows = hd_rows(t), .cols = hd_cols(t), .n = hd_elems(t), .kind = hd_param_kind(t->name, t->n_dim), .store = HD_F32};
+    p->heads = heads_of(t->name, p->rows, k->n_head);
     k->ps->n++;
     if (!is_float(t)) {
         p->kind = HD_PARAM_FROZEN;
@@ -156,6 +178,7 @@ static void take(void *arg, const struct hd_tensor *t)
     p->t->data = p->w;
     p->t->row_bytes = p->cols * 4;
     memset(&p->t->scale, 0, sizeof p->t->scale);
+    p->t->exact = steers(t->name, p->kind);
     if (p->kind == HD_PARAM_TABLE && !(p->touched = hd_calloc((size_t)p->rows / 8 + 1, 1)))
         k->failed = true;
 }
@@ -169,7 +192,8 @@ void hd_params_each(const struct hd_model *m, void (*fn)(void *arg, const struct
 
 int hd_params_take(struct hd_params *ps, struct hd_model *m, struct hd_err *err)
 {
-    struct taking k = {.ps = ps};
+    const json_t *config = m->store.config, *text = json_object_get(config, "text_config");
+    struct taking k = {.ps = ps, .n_head = json_integer_value(json_object_get(json_is_object(text) ? text : config, "num_attention_heads"))};
 
     memset(ps, 0, sizeof *ps);
     hd_params_each(m, count, &k);

@@ -22,6 +22,7 @@ struct hd_param {
     struct hd_tensor *t;              /* the model's: its data are w */
     float *w, *grad;                  /* [rows, cols]; FROZEN integers: NULL */
     int64_t rows, cols, n;
+    int64_t heads;                    /* a query projection's: rows / heads of it are one's; 1: no such matrix */
     enum hd_param_kind kind;
     enum hd_dtype store;              /* the format it is to have (quant.h); F32 until somebody says so */
     struct hd_scale blocks;           /* and its blocks, without data */

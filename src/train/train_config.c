@@ -12,9 +12,9 @@
 #define CONFIG_MAX ((size_t)1 << 24)
 
 static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
-                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample", "recompute", "z_loss"};
+                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample", "recompute", "z_loss", "precision"};
 static const char *const known_data[] = {"train", "val", "val_part", "targets", "stream"};
-static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "ema"};
+static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "muon_heads", "ema"};
 static const char *const known_schedule[] = {"name", "warmup", "last", "decay", "minutes"};
 static const char *const known_balance[] = {"bias_speed", "loss", "rule", "follow_lr"};
 static const char *const known_indexer[] = {"weight", "dense"};
@@ -163,6 +163,7 @@ static int read_optim(struct hd_train_config *c, const char *file, struct hd_err
     HD_TRY(hd_json_bool_or(o, "muon_experts", hp->muon_experts, &experts, file, err));
     HD_TRY(hd_json_int_or(o, "ns_steps", 1, 20, hp->ns_steps + hp->ns_last, &steps, file, err));
     hp->muon_experts = experts;
+    HD_TRY(hd_json_bool_or(o, "muon_heads", hp->muon_heads, &hp->muon_heads, file, err));
     hp->ns_last = steps < 4 ? 0 : 2;
     hp->ns_steps = (int)steps - hp->ns_last;
     if (betas) {
@@ -253,6 +254,17 @@ static int read_recompute(struct hd_train_config *c, const char *file, struct hd
     return c->again_if_needed || json_is_boolean(v) ? HD_OK : hd_err_set(err, HD_ERR_FORMAT, "%s: recompute: expected \"auto\", true or false", file);
 }
 
+static int read_precision(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    const char *name;
+
+    HD_TRY(hd_json_str_or(c->json, "precision", "f32", &name, file, err));
+    c->hp.bf16 = !strcmp(name, "bf16");
+    if (!c->hp.bf16 && strcmp(name, "f32"))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: precision: found \"%.40s\"; expected f32 or bf16", file, name);
+    return HD_OK;
+}
+
 static int read_rest(struct hd_train_config *c, const char *file, struct hd_err *err)
 {
     const json_t *j = c->json, *s = json_object_get(j, "sample");
@@ -267,6 +279,7 @@ static int read_rest(struct hd_train_config *c, const char *file, struct hd_err 
     HD_TRY(check_keys(s, known_sample, HD_LEN(known_sample), "sample", file, err));
     HD_TRY(read_balance(c, file, err));
     HD_TRY(read_recompute(c, file, err));
+    HD_TRY(read_precision(c, file, err));
     HD_TRY(hd_json_int_or(s, "tokens", 0, 100000, 0, &c->sample_tokens, file, err));
     HD_TRY(hd_json_str_or(s, "prompt", "\n", &c->sample_prompt, file, err));
     HD_TRY(hd_json_str_or(j, "out", NULL, &c->out, file, err));

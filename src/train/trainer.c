@@ -161,6 +161,7 @@ int hd_trainer_open(struct hd_trainer *t, struct hd_model *m, const struct hd_tr
     rc = hd_params_take(&t->ps, m, err);
     if (rc == HD_OK)
         rc = hd_optim_init(&t->optim, &hp->optim, &t->ps, pool, be, err);
+    t->optim.ns.bf16 = hp->bf16;
     if (rc == HD_OK)
         rc = hd_tape_range(&t->tape, t->ps.w, t->ps.grad, t->ps.n_float * sizeof(float), false, err);
     if (rc == HD_OK)
@@ -232,6 +233,7 @@ static void look_at(void *arg, const char *name, const struct hd_tensor *x)
             }
 }
 
+/* learn: NULL when nothing does, as in evaluations. */
 static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s, const struct hd_ragged *r, const struct hd_batch *b, struct hd_learn *learn)
 {
     hd_arena_reset(&t->step);
@@ -239,6 +241,7 @@ static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s
     s->target = b->target;
     s->learn = learn;
     hd_tape_begin(&t->tape);
+    t->tape.bf16 = t->hp.bf16 && learn;
     s->tape = &t->tape;
     return t->m->arch->forward(t->m, s, r, b->row, b->n_tok);
 }
@@ -332,6 +335,26 @@ static void refresh(struct hd_trainer *t)
     t->stale = false;
 }
 
+/* Gradients of the cache pages that sequences of a batch use. */
+struct page_job {
+    const struct hd_trainer *t;
+    const struct hd_stream *s;
+    const struct hd_batch *b;
+};
+
+static void clear_pages(void *arg, int64_t begin, int64_t end)
+{
+    const struct page_job *j = arg;
+    const struct hd_cache *c = &j->t->cache;
+    int p = 0;
+
+    while (c->spec->part[p].kind != HD_PART_PAGED)
+        p++;
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t at = 0; at < j->b->span[i].n_tok; at += c->page_tokens)
+            memset(hd_grad_at(j->s, j->t->part[i * c->spec->n_part + p].page[at / c->page_tokens]), 0, (size_t)c->page_bytes);
+}
+
 int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_err *err)
 {
     const struct hd_tensor *losses;
@@ -352,7 +375,7 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
     for (int64_t i = 0; i < b->n_tok; i++)                         /* the way back may put older bytes where the losses are */
         t->n_sure += b->target[i] >= 0 && ((const float *)losses->data)[i] < (float)M_LN2;
     if (t->page_grad)
-        memset(t->page_grad, 0, t->n_page_grad);
+        hd_pool_for(t->pool, b->n_seq, 1, clear_pages, &(struct page_job){t, &s, b});
     d = hd_grad(&s, losses);
     for (int64_t i = 0; i < b->n_tok; i++)
         ((float *)d.data)[i] = b->target[i] >= 0 ? 1 : 0;

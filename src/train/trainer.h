@@ -21,6 +21,7 @@ struct hd_trainer_hp {
     bool bias_sign;
     double learn[HD_LEARN_KINDS];     /* weights of the losses beside the logits' (ops/learn.h) */
     bool index_dense;
+    bool bf16;                        /* products of a step, and Newton-Schulz's, round their operands (tape.h); masters, sums and evaluations stay f32 */
     bool again;                       /* layers are computed again on the way back instead of kept (tape.h): the same bits, less memory, more time */
 };
 

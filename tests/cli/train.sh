@@ -46,6 +46,22 @@ config r2 r2 ', "steps": 20, "recompute": "sometimes"'
 fails 1 "another word" "$HADAL" train "$T/r2.json" -q
 complains "says what it takes" "auto"
 
+# products in bf16
+config h h ', "steps": 12, "precision": "bf16"'
+works "products in bf16" "$HADAL" train "$T/h.json" -t 1
+complains "says so" "round their operands to bf16"
+config h2 h2 ', "steps": 12, "precision": "bf16"'
+works "the same, 5 steps" "$HADAL" train "$T/h2.json" -q -t 2 --steps 5
+works "and the rest" "$HADAL" train --resume "$T/h2" -q -t 1
+cmp -s "$T/h/state.safetensors" "$T/h2/state.safetensors"
+report $? "the same bits"
+config h3 h3 ', "steps": 2, "precision": "bf16"'
+HD_CPU=scalar "$HADAL" train "$T/h3.json" --plan 2>"$T/err"
+complains "says where no instruction does it" "AVX512_BF16"
+config h4 h4 ', "steps": 2, "precision": "fp16"'
+fails 1 "another precision" "$HADAL" train "$T/h4.json" -q
+complains "says which there are" "expected f32 or bf16"
+
 # stopped, and killed
 config c c ', "steps": 1000000'
 "$HADAL" train "$T/c.json" -q -t 1 2>"$T/err" &

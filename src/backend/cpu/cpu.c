@@ -20,6 +20,11 @@ const char *hd_backend_cpu_level(void)
     return hd_isa_name(hd_k.isa);
 }
 
+bool hd_backend_cpu_bf16(void)
+{
+    return hd_k.gemm[HD_GEMM_BF16].pairs;
+}
+
 bool hd_backend_cpu_has(const char *level)
 {
     for (int i = 0; i < HD_N_ISA; i++)
@@ -43,6 +48,7 @@ int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd
     *be = (struct hd_backend){
         .name = "cpu",
         .self = cpu,
+        .move = hd_cpu_move,
         .act_type = act_type,
         .run = {
             [HD_OP_EMBED] = hd_cpu_embed,

@@ -18,6 +18,9 @@ struct hd_cpu {
 /* Runs fn over n rows of cols elements each, alone or with the team. */
 void hd_cpu_rows(struct hd_cpu *cpu, int64_t n, int64_t cols, hd_range_fn fn, void *arg);
 
+/* hd_backend.move */
+void hd_cpu_move(void *self, int64_t rows, int64_t bytes, void *to, int64_t to_bytes, const void *from, int64_t from_bytes);
+
 /* What the ranges of an op that reads tables need to know. */
 struct hd_cpu_table_job {
     struct hd_stream *s;

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/cpu_back.h"
 #include "kernels/kernels.h"
 
 #define BLOCK HD_ROWS_MAX
@@ -83,6 +83,10 @@ void hd_cpu_attend(void *self, struct hd_stream *s, const struct hd_call *c)
     struct job j = {.c = c, .group = hd_cols(c->in[0]) / (c->i[2] * c->i[3])};
     int64_t n = c->batch->n_tok * c->i[2], work = 0;
 
+    if (s->tape) {                    /* training: whole sequences */
+        hd_cpu_attend_taped(self, s, c);
+        return;
+    }
     for (int64_t i = 0; i < c->batch->n_seq; i++)
         work += c->batch->span[i].n_tok * (c->batch->span[i].pos0 + c->batch->span[i].n_tok) * hd_cols(c->in[0]);
     j.heads = j.group < MAX_GROUP ? j.group : MAX_GROUP;

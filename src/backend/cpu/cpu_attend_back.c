@@ -1,16 +1,14 @@
-/* cpu_attend_back.c: gradients of attention. Probabilities are computed again from queries and keys: nothing of the forward pass is kept.
+/* cpu_attend_back.c: gradients of attention over a window and selected entries, and of pooling. Probabilities are computed again from queries and keys: nothing of the
+ * forward pass is kept. (Grouped-query attention: cpu_attend_gqa.c.)
  *
  * With p = softmax(scale q k), out = sum p v: dp = dout v, ds = p (dp - sum p dp) scale, dq = sum ds k, dk += ds q, dv += p dout. Rows are
- * shared by tokens, so their sums must not depend on the team: a task is a whole sequence and key/value head (attend: blocks of queries against all keys
- * that they see, as products of matrices), or (attend_sel, one row for all heads) tokens come in rounds: a pass by token finds p and ds, in a second
+ * shared by tokens, so their sums must not depend on the team: one row serves all heads, so tokens come in rounds: a pass by token finds p and ds, in a second
  * every row's owner adds them to it, tokens ascending. */
 #pragma GCC optimize("O3")            /* loops over columns, in vectors */
 #include <math.h>
-#include <stdatomic.h>
 #include <string.h>
 
 #include "backend/cpu/cpu_back.h"
-#include "backend/cpu/gemm.h"
 #include "kernels/kernels.h"
 
 struct job {
@@ -19,158 +17,6 @@ struct job {
     const struct hd_tensor *dout;
     struct hd_tensor dq;
 };
-
-/* ---- grouped-query attention ---- */
-
-#define QUERIES 56                    /* of a block: whole tiles, and few products above the diagonal */
-
-/* One head's rows of a sequence side by side, the same packed, and a block's probabilities. */
-struct work {
-    float *k, *v, *dk, *dv;           /* [T, dim] */
-    float *k_turned, *v_turned, *k_plain, *rows;      /* packed: [dim, T] twice, [T, dim], [QUERIES, dim] */
-    float *p, *ds;                    /* [QUERIES, keys]; ds: dp first */
-};
-
-struct gqa_job {
-    struct job j;
-    float *space;                     /* every worker's, n_space floats each; a task takes what is free */
-    int64_t n_space, n_worker;
-    atomic_bool *taken;
-};
-
-static struct work lay_out(float *at, int64_t n, int64_t dim)
-{
-    struct work w;
-
-    w.k = at;
-    w.v = w.k + n * dim;
-    w.dk = w.v + n * dim;
-    w.dv = w.dk + n * dim;
-    w.p = w.dv + n * dim;
-    w.ds = w.p + QUERIES * n;
-    w.rows = w.ds + QUERIES * n;
-    w.k_turned = w.rows + hd_gemm_packed(dim, QUERIES);
-    w.v_turned = w.k_turned + hd_gemm_packed(n, dim);
-    w.k_plain = w.v_turned + hd_gemm_packed(n, dim);
-    return w;
-}
-
-static int64_t work_floats(int64_t n, int64_t dim)
-{
-    return 4 * n * dim + 2 * QUERIES * n + hd_gemm_packed(dim, QUERIES) + 2 * hd_gemm_packed(n, dim) + hd_gemm_packed(dim, n);
-}
-
-/* Row r of p holds q k for keys lo ..: it becomes the probabilities of keys first .. pos and zeros beside them, ds from dp likewise. */
-static void undo_softmax(float *p, float *ds, int64_t n, int64_t first, int64_t end, float scale)
-{
-    float top = -INFINITY, sum, along;
-
-    hd_k.scale(end - first, scale, p + first);
-    for (int64_t i = first; i < end; i++)
-        top = p[i] > top ? p[i] : top;
-    sum = hd_k.exp_sum(end - first, p + first, top);
-    hd_k.scale(end - first, 1 / sum, p + first);
-    along = hd_k.dot_f32(end - first, p + first, ds + first);
-    for (int64_t i = first; i < end; i++)
-        ds[i] = scale * p[i] * (ds[i] - along);
-    memset(p, 0, (size_t)first * sizeof *p);
-    memset(ds, 0, (size_t)first * sizeof *ds);
-    memset(p + end, 0, (size_t)(n - end) * sizeof *p);
-    memset(ds + end, 0, (size_t)(n - end) * sizeof *ds);
-}
-
-/* Queries q0 .. q0 + m of head h, tokens tok0 + q0 .., against the keys that they see. */
-static void attend_block(const struct job *j, const struct work *w, int64_t tok0, int64_t q0, int64_t m, int64_t h, int64_t len)
-{
-    const struct hd_call *c = j->c;
-    int64_t dim = c->i[3], window = c->i[4], panel = hd_gemm_panel(), lo = window > 0 && q0 + 1 > window ? (q0 + 1 - window) / panel * panel : 0, n = q0 + m - lo;
-    struct hd_gemm_view q = {hd_cpu_row(c->in[0], tok0 + q0) + h * dim, c->in[0]->row_bytes / 4, 1}, d = {hd_cpu_row(j->dout, tok0 + q0) + h * dim, j->dout->row_bytes / 4, 1};
-
-    hd_gemm_alone(m, n, dim, q, w->k_turned + lo * dim, dim, w->p, n, false);
-    hd_gemm_alone(m, n, dim, d, w->v_turned + lo * dim, dim, w->ds, n, false);
-    for (int64_t r = 0; r < m; r++) {
-        int64_t pos = q0 + r, first = window > 0 && pos + 1 > window ? pos + 1 - window : 0;
-
-        undo_softmax(w->p + r * n, w->ds + r * n, n, first - lo, pos + 1 - lo, c->f[0]);
-    }
-    if (j->dq.data)
-        hd_gemm_alone(m, dim, n, (struct hd_gemm_view){w->ds, n, 1}, w->k_plain + lo * panel, len, hd_cpu_row(&j->dq, tok0 + q0) + h * dim, j->dq.row_bytes / 4, true);
-    hd_gemm_pack(dim, m, q, w->rows);
-    hd_gemm_alone(n, dim, m, (struct hd_gemm_view){w->ds, 1, n}, w->rows, m, w->dk + lo * dim, dim, true);
-    hd_gemm_pack(dim, m, d, w->rows);
-    hd_gemm_alone(n, dim, m, (struct hd_gemm_view){w->p, 1, n}, w->rows, m, w->dv + lo * dim, dim, true);
-}
-
-/* Rows of a part, one head's columns of them, into x; or x added to their gradients. */
-static void gather(const struct hd_paged *part, int64_t n, int64_t skip, int64_t dim, float *x)
-{
-    for (int64_t i = 0; i < n; i++)
-        memcpy(x + i * dim, (const float *)hd_paged_row(part, i) + skip, (size_t)dim * sizeof *x);
-}
-
-static void scatter(const struct job *j, const struct hd_paged *part, int64_t n, int64_t skip, int64_t dim, const float *x)
-{
-    for (int64_t i = 0; i < n; i++) {
-        float *d = hd_grad_at(j->s, (const float *)hd_paged_row(part, i) + skip);
-
-        if (d)
-            hd_k.add(dim, d, x + i * dim, d);
-    }
-}
-
-static void attend_head(const struct gqa_job *a, int64_t task, float *space)
-{
-    const struct hd_call *c = a->j.c;
-    const struct hd_ragged *b = c->batch;
-    int64_t n_kv = c->i[2], dim = c->i[3], group = hd_cols(c->in[0]) / (n_kv * dim), seq = task / n_kv, head = task % n_kv, n = b->span[seq].n_tok;
-    const struct hd_paged *pk = &b->part[seq * b->n_part + c->i[0]], *pv = &b->part[seq * b->n_part + c->i[1]];
-    struct work w = lay_out(space, n, dim);
-
-    gather(pk, n, head * dim, dim, w.k);
-    gather(pv, n, head * dim, dim, w.v);
-    memset(w.dk, 0, (size_t)(2 * n * dim) * sizeof(float));       /* dv too */
-    hd_gemm_pack(n, dim, (struct hd_gemm_view){w.k, 1, dim}, w.k_turned);
-    hd_gemm_pack(n, dim, (struct hd_gemm_view){w.v, 1, dim}, w.v_turned);
-    hd_gemm_pack(dim, n, (struct hd_gemm_view){w.k, dim, 1}, w.k_plain);
-    for (int64_t q0 = 0; q0 < n; q0 += QUERIES)
-        for (int64_t h = head * group; h < (head + 1) * group; h++)
-            attend_block(&a->j, &w, b->span[seq].tok0, q0, n - q0 < QUERIES ? n - q0 : QUERIES, h, n);
-    scatter(&a->j, pk, n, head * dim, dim, w.dk);
-    scatter(&a->j, pv, n, head * dim, dim, w.dv);
-}
-
-static void attend_range(void *arg, int64_t begin, int64_t end)
-{
-    const struct gqa_job *a = arg;
-    int64_t mine = 0;
-
-    while (atomic_exchange(&a->taken[mine], true))
-        mine = (mine + 1) % a->n_worker;              /* as many places as workers: one is free */
-    for (int64_t i = begin; i < end; i++)
-        attend_head(a, i, a->space + mine * a->n_space);
-    atomic_store(&a->taken[mine], false);
-}
-
-HD_CPU_BACK(attend)
-{
-    struct hd_cpu *cpu = self;
-    const struct hd_ragged *b = c->batch;
-    struct gqa_job a = {.j = {s, c, dout[0], hd_grad(s, c->in[0])}, .n_worker = hd_pool_threads(cpu->pool)};
-    int64_t longest = 0;
-
-    for (int64_t i = 0; i < b->n_seq; i++) {
-        HD_ASSERT(b->span[i].pos0 == 0);
-        longest = b->span[i].n_tok > longest ? b->span[i].n_tok : longest;
-    }
-    a.n_space = work_floats(longest, c->i[3]);
-    a.space = hd_tape_scratch(s, a.n_worker, a.n_space);
-    a.taken = (void *)hd_tape_scratch(s, 1, a.n_worker);
-    if (!hd_stream_ok(s))
-        return;
-    for (int64_t i = 0; i < a.n_worker; i++)
-        atomic_init(&a.taken[i], false);
-    hd_pool_for(cpu->pool, b->n_seq * c->i[2], 1, attend_range, &a);
-}
 
 /* ---- a window and selected entries ---- */
 

@@ -14,6 +14,10 @@ void hd_cpu_back_x(void *self, struct hd_stream *s, const struct hd_tensor *dx, 
 void hd_cpu_back_w(void *self, struct hd_stream *s, const struct hd_tensor *dw, const struct hd_tensor *dy, const struct hd_tensor *x);
 /* out[T, N] = x[T, K] w[row0 .. row0 + N, K]^T in f32; needs a tape's scratch, forward or on the way back. */
 void hd_cpu_product(void *self, struct hd_stream *s, const struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t row0);
+/* A call of hd_matmul() on a tape. */
+void hd_cpu_products(void *self, struct hd_stream *s, const struct hd_call *c);
+/* hd_attend() on a tape. */
+void hd_cpu_attend_taped(void *self, struct hd_stream *s, const struct hd_call *c);
 /* dst += src, both [T, N] */
 void hd_cpu_add_to(void *self, const struct hd_tensor *dst, const struct hd_tensor *src);
 
@@ -47,6 +51,7 @@ static inline struct hd_tensor hd_cpu_cols(const struct hd_tensor *x, int64_t co
     struct hd_tensor v = hd_view2(HD_F32, hd_cpu_row(x, 0) + col0, hd_rows(x), n);
 
     v.row_bytes = x->row_bytes;
+    v.exact = x->exact;
     return v;
 }
 
@@ -55,6 +60,7 @@ static inline struct hd_tensor hd_cpu_rows_of(const struct hd_tensor *x, int64_t
     struct hd_tensor v = hd_view2(HD_F32, hd_cpu_row(x, row0), n, hd_cols(x));
 
     v.row_bytes = x->row_bytes;
+    v.exact = x->exact;
     return v;
 }
 

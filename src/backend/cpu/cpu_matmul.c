@@ -109,8 +109,7 @@ void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
     int64_t n_tok = hd_rows(c->in[0]), total = 0;
 
     if (s->tape) {                    /* training: many tokens, and no promise about one at a time */
-        for (int i = 0; i < c->n_out; i++)
-            hd_cpu_product(self, s, c->out[i], c->in[0], c->in[2 + i], c->i[1]);
+        hd_cpu_products(self, s, c);
         return;
     }
     j.tok_blocks = (n_tok + TOK_BLOCK - 1) / TOK_BLOCK;

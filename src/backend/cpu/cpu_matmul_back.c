@@ -40,12 +40,44 @@ static bool as_f32(struct hd_stream *s, const struct hd_tensor *w, int64_t row0,
     return true;
 }
 
+/* How w, or w's gradient, is multiplied. */
+static enum hd_gemm_kind kind_of(const struct hd_stream *s, const struct hd_tensor *w)
+{
+    return w->exact ? HD_GEMM_F32 : hd_gemm_of(s);
+}
+
 void hd_cpu_product(void *self, struct hd_stream *s, const struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t row0)
 {
     struct hd_tensor f;
 
     if (hd_rows(x) && as_f32(s, w, row0, hd_cols(out), &f))
-        hd_cpu_gemm(self, s, hd_rows(x), hd_cols(out), hd_cols(w), hd_gemm_plain(x), hd_gemm_turned(&f), hd_cpu_row(out, 0), out->row_bytes / 4, false);
+        hd_cpu_gemm(self, s, kind_of(s, w), hd_rows(x), hd_cols(out), hd_cols(w), hd_gemm_plain(x), hd_gemm_turned(&f), hd_cpu_row(out, 0), out->row_bytes / 4, false);
+}
+
+void hd_cpu_products(void *self, struct hd_stream *s, const struct hd_call *c)
+{
+    const struct hd_tensor *x = c->in[0];
+    struct hd_arena_mark mark = hd_arena_mark(&s->tape->scratch);
+    struct hd_gemm_part part[HD_GEMM_PARTS];
+    struct hd_tensor f;
+    bool alike = true;
+
+    for (int i = 1; i < c->n_out; i++)
+        alike &= c->in[2 + i]->exact == c->in[2]->exact;
+    for (int i = 0; i < c->n_out && !alike; i++)
+        hd_cpu_product(self, s, c->out[i], x, c->in[2 + i], c->i[1]);
+    if (!alike)
+        return;
+    for (int i = 0; i < c->n_out && hd_rows(x); i++) {
+        int64_t n = hd_cols(c->out[i]);
+
+        if (!as_f32(s, c->in[2 + i], c->i[1], n, &f))
+            break;
+        part[i] = (struct hd_gemm_part){hd_cpu_gemm_pack(self, s, kind_of(s, c->in[2]), n, hd_cols(x), hd_gemm_turned(&f)), n, hd_cpu_row(c->out[i], 0), c->out[i]->row_bytes / 4};
+    }
+    if (hd_rows(x) && hd_stream_ok(s))
+        hd_cpu_gemm_parts(self, kind_of(s, c->in[2]), hd_rows(x), hd_cols(x), hd_gemm_plain(x), c->n_out, part, false);
+    hd_arena_rewind(&s->tape->scratch, mark);
 }
 
 void hd_cpu_back_x(void *self, struct hd_stream *s, const struct hd_tensor *dx, const struct hd_tensor *dy, const struct hd_tensor *w, int64_t row0)
@@ -53,20 +85,22 @@ void hd_cpu_back_x(void *self, struct hd_stream *s, const struct hd_tensor *dx, 
     struct hd_tensor f;
 
     if (dx->data && hd_rows(dy) && as_f32(s, w, row0, hd_cols(dy), &f))
-        hd_cpu_gemm(self, s, hd_rows(dx), hd_cols(dx), hd_cols(dy), hd_gemm_plain(dy), hd_gemm_plain(&f), hd_cpu_row(dx, 0), dx->row_bytes / 4, true);
+        hd_cpu_gemm(self, s, kind_of(s, w), hd_rows(dx), hd_cols(dx), hd_cols(dy), hd_gemm_plain(dy), hd_gemm_plain(&f), hd_cpu_row(dx, 0), dx->row_bytes / 4, true);
 }
 
 void hd_cpu_back_w(void *self, struct hd_stream *s, const struct hd_tensor *dw, const struct hd_tensor *dy, const struct hd_tensor *x)
 {
     if (dw->data && hd_rows(dy))
-        hd_cpu_gemm(self, s, hd_rows(dw), hd_cols(dw), hd_rows(dy), hd_gemm_turned(dy), hd_gemm_plain(x), hd_cpu_row(dw, 0), dw->row_bytes / 4, true);
+        hd_cpu_gemm(self, s, kind_of(s, dw), hd_rows(dw), hd_cols(dw), hd_rows(dy), hd_gemm_turned(dy), hd_gemm_plain(x), hd_cpu_row(dw, 0), dw->row_bytes / 4, true);
 }
 
 HD_CPU_BACK(matmul)
 {
-    struct hd_tensor dx = hd_grad(s, c->in[0]);
+    const struct hd_tensor *x = c->in[0];
+    struct hd_tensor dx = hd_grad(s, x);
+    struct hd_gemm_part part[HD_N_GEMM] = {{.n = hd_cols(x)}, {.n = hd_cols(x)}};      /* x is packed once (a kind) for the gradients of all weights */
 
-    for (int i = 0; i < c->n_out; i++) {
+    for (int i = 0; i < c->n_out && hd_stream_ok(s); i++) {
         const struct hd_tensor *w = c->in[2 + i];
         struct hd_tensor dw = hd_grad(s, w);
 
@@ -75,7 +109,12 @@ HD_CPU_BACK(matmul)
         hd_cpu_back_x(self, s, &dx, dout[i], w, c->i[1]);
         if (!dw.data)
             continue;
-        dw = hd_cpu_rows_of(&dw, c->i[1], hd_cols(dout[i]));
-        hd_cpu_back_w(self, s, &dw, dout[i], c->in[0]);
+        struct hd_gemm_part *p = &part[kind_of(s, w)];
+
+        if (!p->packed && !(p->packed = hd_cpu_gemm_pack(self, s, kind_of(s, w), hd_cols(x), hd_rows(x), hd_gemm_plain(x))))
+            return;
+        p->c = hd_cpu_row(&dw, c->i[1]);
+        p->ld = dw.row_bytes / 4;
+        hd_cpu_gemm_parts(self, kind_of(s, w), hd_cols(dout[i]), hd_rows(x), hd_gemm_turned(dout[i]), 1, p, true);
     }
 }

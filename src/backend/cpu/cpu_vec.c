@@ -73,6 +73,28 @@ void hd_cpu_rmsnorm(void *self, struct hd_stream *s, const struct hd_call *c)
     hd_cpu_rows(self, hd_rows(c->in[0]), hd_cols(c->in[0]), rmsnorm_range, (void *)c);
 }
 
+struct move_job {
+    int64_t bytes, to_bytes, from_bytes;
+    char *to;
+    const char *from;
+};
+
+static void move_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct move_job *j = arg;
+
+    for (int64_t r = begin; r < end; r++)
+        if (j->from)
+            memcpy(j->to + r * j->to_bytes, j->from + r * j->from_bytes, (size_t)j->bytes);
+        else
+            memset(j->to + r * j->to_bytes, 0, (size_t)j->bytes);
+}
+
+void hd_cpu_move(void *self, int64_t rows, int64_t bytes, void *to, int64_t to_bytes, const void *from, int64_t from_bytes)
+{
+    hd_cpu_rows(self, rows, bytes / 4, move_range, &(struct move_job){bytes, to_bytes, from_bytes, to, from});
+}
+
 static void quant_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_call *c = arg;

@@ -1,6 +1,8 @@
 /* gemm_avx512.c: 14 x 32 tiles: 28 of 32 registers hold sums. */
 #pragma GCC optimize("O3")
+#include "kernels/kernels.h"
 #include "kernels/matmul/gemm_few_x86.h"
+#include "kernels/matmul/gemm_turn_avx512.h"
 
 #define V __m512
 #define V_LANES 16
@@ -14,26 +16,24 @@
 #define v_part(p, n) _mm512_maskz_loadu_ps((__mmask16)((n) > 0 ? (1u << (n)) - 1 : 0), p)
 #define QUAD 4
 
-/* Column c of 16 rows in out[c]: a 128-bit lane holds four columns of a row, so four vectors of four lanes hold all; unpacking turns each lane's 4 x 4. */
+#define v_bf16(v) hd_gemm_round(v)
+
+static inline __m512 hd_gemm_round(__m512 x)
+{
+    __m512i u = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_and_si512(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7FFF)), odd), _mm512_set1_epi32((int)0xFFFF0000));
+    __mmask16 kept = _mm512_cmpgt_epi32_mask(_mm512_and_si512(u, _mm512_set1_epi32(0x7FFFFFFF)), _mm512_set1_epi32((int)HD_GEMM_BF16_MIN - 1));
+
+    return _mm512_mask_mov_ps(_mm512_castsi512_ps(_mm512_maskz_mov_epi32(kept, r)), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
+}
+
 static inline __attribute__((always_inline)) void v_quads(const float *rows, int64_t ld, int n, int cols, __m512 out[4])
 {
-    __m512 r[4], t[4];
+    __m128 lane[16];
 
-    for (int i = 0; i < 4; i++) {
-        __m128 lane[4];
-
-        for (int q = 0; q < 4; q++)
-            lane[q] = 4 * q + i >= n ? _mm_setzero_ps() : cols == 4 ? _mm_loadu_ps(rows + (4 * q + i) * ld) : hd_load_few(rows + (4 * q + i) * ld, cols);
-        r[i] = _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(_mm512_castps128_ps512(lane[0]), lane[1], 1), lane[2], 2), lane[3], 3);
-    }
-    t[0] = _mm512_unpacklo_ps(r[0], r[1]);
-    t[1] = _mm512_unpackhi_ps(r[0], r[1]);
-    t[2] = _mm512_unpacklo_ps(r[2], r[3]);
-    t[3] = _mm512_unpackhi_ps(r[2], r[3]);
-    for (int i = 0; i < 2; i++) {
-        out[2 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[2 + i])));
-        out[2 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[2 + i])));
-    }
+    for (int r = 0; r < 16; r++)
+        lane[r] = r >= n ? _mm_setzero_ps() : cols == 4 ? _mm_loadu_ps(rows + r * ld) : hd_load_few(rows + r * ld, cols);
+    hd_turn16(lane, out);
 }
 #define NAME(fn) fn##_avx512
 
