@@ -11,9 +11,7 @@
 #define V __m512
 #define VI __m512i
 #define L 16
-#define T_MAX 12
-#define T_SOME 8
-#define T_FEW 4
+#define P_TILE 2
 #define P_MAX 8
 #define F_TOK 12
 #define v_zero _mm512_setzero_ps
