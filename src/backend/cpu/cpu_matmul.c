@@ -92,7 +92,7 @@ static int64_t tile_rows(const struct hd_tensor *w, int64_t n_out, int64_t n_tok
 
     if (n_tok == 1)
         bytes = clamp(total / (4 * n_thread), STREAM_MIN, STREAM_MAX);
-    else if (w->panels && (n_tok > 8 || !hd_panel_by_q8(w->panels->kind)))
+    else if (w->panels && (n_tok > 2 || !hd_panel_by_q8(w->panels->kind)))
         return clamp(n_out / (4 * n_thread) / step * step, 4 * HD_PANEL_ROWS, TILE_ROWS);
     else if (w->panels)
         bytes = clamp(bytes / (4 * n_thread), min, TILE_PANEL);

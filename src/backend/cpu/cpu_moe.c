@@ -171,7 +171,7 @@ static void product(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, cons
     int64_t step = any->panels ? 2 * HD_PANEL_ROWS : 8, tile = (any->panels ? TILE_PANEL : TILE_BYTES) / (any->row_bytes > 0 ? any->row_bytes : 1) / step * step;
 
     j->n_out = hd_rows(any);
-    j->tile = any->panels && j->first[j->c->i[0]] > 8 * j->n_pick ? TILE_ROWS : tile < step ? step : tile;
+    j->tile = any->panels && j->first[j->c->i[0]] > 2 * j->n_pick ? TILE_ROWS : tile < step ? step : tile;
     j->tiles = (j->n_out + j->tile - 1) / j->tile;
     j->w[0] = w0;
     j->w[1] = w1;

@@ -1,5 +1,5 @@
-/* panel_avx512.h: what panel_body.h asks for, on AVX-512, a panel's rows in one vector; the including file defines dot8, dot8_bytes and
- * w_byte. */
+/* panel_avx512.h: what panel_body.h asks for, on AVX-512, a panel's rows in one vector; the including file defines dot8, dot8_bytes,
+ * w_byte and P_TILE. */
 #ifndef HD_KERNELS_PANEL_PANEL_AVX512_H
 #define HD_KERNELS_PANEL_PANEL_AVX512_H
 
@@ -11,7 +11,6 @@
 #define V __m512
 #define VI __m512i
 #define L 16
-#define P_TILE 2
 #define P_MAX 8
 #define F_TOK 12
 #define v_zero _mm512_setzero_ps
