@@ -46,6 +46,7 @@ struct result {
     double hit_rate, disk_bytes;      /* experts that were in memory; bytes read, a step */
     double wasted;                    /* of the bytes that were read: not needed (read ahead in vain, or gaps) */
     double wait_s, read_s, pack_s;    /* a step: the engine's waits; the readers' time, all of them together */
+    double profile_tok;               /* tokens of all repetitions together, which a profile counts */
 };
 
 static int by_size(const void *a, const void *b)
@@ -111,6 +112,20 @@ static int interrupted(struct hd_err *err)
     return hd_err_set(err, HD_ERR_CANCELLED, "interrupted");
 }
 
+static void profile_begin(struct hd_engine *e)
+{
+    if (e->profile)
+        hd_profile_reset(e->profile);
+}
+
+static void profile_end(struct hd_engine *e)
+{
+    if (!e->profile)
+        return;
+    hd_profile_lap(e->profile, "between steps", 0);
+    hd_profile_sort(e->profile);
+}
+
 /* From an empty cache, once; *ideal is what the roofline allows. */
 static int prefill_once(struct hd_engine *e, const struct hd_roofline *r, const int32_t *ids, int64_t n, double *ideal, struct hd_err *err)
 {
@@ -141,6 +156,7 @@ static int prefill(struct hd_engine *e, const struct hd_roofline *r, double disk
     int rep = 0, rc = ids ? HD_OK : HD_ERR_MEMORY;
 
     disk_now(e, &before);
+    profile_begin(e);
     for (; rep < REPEAT && total < LONG_S && rc == HD_OK; rep++) {
         double t0 = hd_now();
 
@@ -154,6 +170,8 @@ static int prefill(struct hd_engine *e, const struct hd_roofline *r, double disk
     *out = (struct result){.tokens = n, .batch = 1, .tps = (double)n / sec[rep / 2], .share = ideal / sec[rep / 2],
                            .cpu_ms = 1e3 * (hd_cpu_seconds() - cpu0) / ((double)rep * (double)n)};
     count_disk(e, &before, disk_gbs, rep * ideal, total, rep, out);
+    out->profile_tok = (double)(rep * n);
+    profile_end(e);
     return HD_OK;
 }
 
@@ -193,6 +211,7 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
         if ((rc = hd_session_fork(&ss[opened], base, err)) < 0)
             break;
     disk_now(e, &before);
+    profile_begin(e);
     cpu0 = hd_cpu_seconds();
     for (int64_t g = 0; g < n_gen && rc == HD_OK; g++) {
         double t0 = hd_now(), team0 = hd_pool_team_seconds(e->pool);
@@ -218,6 +237,8 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
         if (e->experts)
             out->tps = (double)(batch * n_gen) / total;       /* steps differ by what they must read: their mean */
         count_disk(e, &before, disk_gbs, (double)n_gen * ideal, total, n_gen, out);
+        out->profile_tok = (double)(n_gen * batch);
+        profile_end(e);
     }
     hd_free(ss);
     hd_free(it);
@@ -247,7 +268,27 @@ static void print_probes(const struct bench *b, const struct hd_engine *e, bool 
     hd_out_printf(json ? "},\n \"threads\": %d, \"cpu\": \"%s\",\n \"prefill\": [" : " with %d threads, %s\n", b->n_thread, hd_backend_cpu_level());
 }
 
-static void print_result(const struct result *x, bool json, bool first)
+/* p is sorted. Text leaves out what took less than a thousandth. */
+static void print_profile(const struct hd_profile *p, double n_tok, bool json)
+{
+    double all = 0;
+
+    for (int i = 0; i < p->n; i++)
+        all += p->row[i].wall_s;
+    for (int i = 0; i < p->n; i++) {
+        const struct hd_profile_row *r = &p->row[i];
+
+        if (!json && r->wall_s < 1e-3 * all)
+            break;
+        hd_out_printf(json ? "%s{\"name\": \"%s\", \"share\": %.4f, \"ms\": %.5f, \"cpu_ms\": %.5f, \"gops\": %.1f}"
+                           : "%s  %-36s %5.1f %%  %9.4f ms, %9.4f cpu ms a token",
+                      json && i ? ", " : "", r->name, (json ? 1 : 100) * r->wall_s / all, 1e3 * r->wall_s / n_tok, 1e3 * r->cpu_s / n_tok, 1e-9 * r->ops / (r->cpu_s + 1e-12));
+        if (!json)
+            hd_out_printf(r->ops > 0 ? "  %7.1f GOP/s and core\n" : "\n", 1e-9 * r->ops / r->cpu_s);
+    }
+}
+
+static void print_result(const struct result *x, const struct hd_profile *profile, bool json, bool first)
 {
     if (x->decode)
         hd_out_printf(json ? "%s{\"depth\": %lld, \"batch\": %lld, \"tps\": %.2f, \"share\": %.4f, \"cpu_ms\": %.4f, \"barrier_share\": %.4f, \"fed_s\": %.3f, \"fed_cpu_s\": %.3f"
@@ -262,7 +303,14 @@ static void print_result(const struct result *x, bool json, bool first)
         hd_out_printf(json ? ", \"disk_share\": %.4f, \"hit_rate\": %.4f, \"disk_bytes\": %.0f, \"wasted\": %.4f, \"wait_s\": %.4f, \"read_s\": %.4f, \"pack_s\": %.4f"
                            : "; %.2f of what the disk allows; %.3f in memory; a step reads %.0f bytes (%.2f of them in vain), waits %.3f s, readers %.3f s and packing %.3f s",
                       x->disk_share, x->hit_rate, x->disk_bytes, x->wasted, x->wait_s, x->read_s, x->pack_s);
-    hd_out_printf(json ? "}" : "\n");
+    if (json && profile)
+        hd_out_printf(", \"profile\": [");
+    else if (!json)
+        hd_out_printf("\n");
+    if (profile)
+        print_profile(profile, x->profile_tok, json);
+    if (json)
+        hd_out_printf(profile ? "]}" : "}");
     fflush(stdout);
 }
 
@@ -348,7 +396,7 @@ static int measure_decode(struct hd_engine *e, struct bench *b, int64_t *depth, 
             if ((rc = decode(&base, &b->r, b->disk_gbs, batch[k], n_gen, &b->res[b->n], err)) == HD_OK) {
                 b->res[b->n].fed_s = fed;
                 b->res[b->n].fed_cpu_s = fed_cpu;
-                print_result(&b->res[b->n], json, b->n == first);
+                print_result(&b->res[b->n], e->profile, json, b->n == first);
                 b->n++;
             }
     }
@@ -378,6 +426,7 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
     struct hd_engine_options o;
     struct hd_engine e;
     struct bench b = {.name = hd_args_text(a, "synthetic", model)};
+    struct hd_profile profile;
     bool json = hd_args_has(a, "json");
     int n_tok, n_depth, n_batch, rc;
 
@@ -398,6 +447,7 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
         o.n_ctx = need;
     o.planned = hd_cli_planned;
     HD_TRY(hd_engine_open(&e, model, &o, err));
+    e.profile = hd_args_has(a, "profile") ? &profile : NULL;
     b.n_thread = hd_pool_threads(e.pool);
     if ((rc = hd_roofline_measure(&b.r, e.pool, err)) < 0)
         goto out;
@@ -409,7 +459,7 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
     print_probes(&b, &e, json);
     for (int i = 0; i < n_tok && rc == HD_OK && !hd_interrupted; i++)
         if ((rc = prefill(&e, &b.r, b.disk_gbs, tokens[i], &b.res[b.n], err)) == HD_OK)
-            print_result(&b.res[b.n++], json, i == 0);
+            print_result(&b.res[b.n++], e.profile, json, i == 0);
     if (json)
         hd_out_printf("],\n \"decode\": [");
     if (rc == HD_OK)
@@ -515,6 +565,7 @@ static const struct hd_opt opts[] = {
     {"batch", 0, HD_OPT_TEXT, "LIST", 0, 0, "sequences decoded together (default 1,4)"},
     {"n-predict", 'n', HD_OPT_INT, "N", 1, 4096, "tokens decoded per measurement (default 32)"},
     {"synthetic", 0, HD_OPT_TEXT, "SHAPE", 0, 0, "random weights instead of a model: v4f-L6E16 (6 layers of V4-Flash's size, 16 experts, 2.3 GB), v4-tiny1m, v2lite-L6, v2lite-L27E8, or a directory with a config.json"},
+    {"profile", 0, HD_OPT_FLAG, NULL, 0, 0, "where the time of each measurement went: ops, products by weight, experts by phase"},
     {"kernels", 0, HD_OPT_FLAG, NULL, 0, 0, "no model: matrix products alone, in every format that matters, at V4-Flash's shapes"},
     {"grammar", 0, HD_OPT_TEXT, "MODEL", 0, 0, "only what constrained decoding costs a token with this model's vocabulary (its tokenizer is all that is needed)"},
     {"keep", 0, HD_OPT_TEXT, "DIR", 0, 0, "leave those weights in DIR, which must not exist yet (default: removed at the end)"},

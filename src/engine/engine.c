@@ -456,6 +456,7 @@ void hd_engine_stream(struct hd_engine *e, struct hd_stream *s, const int32_t *i
 {
     hd_arena_reset(&e->step);
     hd_stream_init(s, &e->backend, &e->step, e->opt.exact);
+    s->profile = e->profile;
     s->trace = e->trace;
     s->trace_arg = e->trace_arg;
     if (e->experts) {

@@ -65,6 +65,7 @@ struct hd_engine {
     struct hd_arena batch;            /* batch descriptions */
     struct hd_plan plan;
     struct hd_cost last;              /* of the last step */
+    struct hd_profile *profile;       /* charged with the time of steps; NULL: none */
     hd_trace_fn trace;
     void *trace_arg;
 };

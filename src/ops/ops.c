@@ -7,6 +7,16 @@
 #include "base/err.h"
 #include "ops/tape.h"
 
+/* Products go by the name of their first weight. */
+static void lap_of(struct hd_profile *p, const struct hd_call *c)
+{
+    double ops = 0;
+
+    for (int i = 0; i < c->n_out && c->op == HD_OP_MATMUL; i++)
+        ops += 2.0 * (double)hd_elems(c->out[i]) * (double)hd_cols(c->in[0]);
+    hd_profile_lap(p, c->op == HD_OP_MATMUL && c->in[2]->name ? c->in[2]->name : hd_ops[c->op].name, ops);
+}
+
 void hd_dispatch(struct hd_stream *s, const struct hd_call *c)
 {
     if (!hd_stream_ok(s))
@@ -14,8 +24,12 @@ void hd_dispatch(struct hd_stream *s, const struct hd_call *c)
     s->cost.n_call++;
     if (s->tape && !hd_tape_record(s, c))
         return;
-    if (s->be)
-        s->be->run[c->op](s->be->self, s, c);
+    if (!s->be)
+        return;
+    hd_profile_lap(s->profile, "between ops", 0);
+    s->be->run[c->op](s->be->self, s, c);
+    if (s->profile)
+        lap_of(s->profile, c);
 }
 
 bool hd_require(struct hd_stream *s, bool ok, enum hd_op op, const struct hd_tensor *a, const struct hd_tensor *b)

@@ -16,6 +16,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "ops/paged.h"
+#include "ops/profile.h"
 #include "ops/source.h"
 #include "tensor/tensor.h"
 
@@ -114,6 +115,7 @@ struct hd_stream {
     struct hd_meet meet;
     const struct hd_tensor *route;    /* the table that the last hd_gate() chose by, or NULL */
     const struct hd_source *source;   /* of weights that are not all in memory; NULL: they are */
+    struct hd_profile *profile;       /* where the time goes; NULL: nobody asks */
     struct hd_learn *learn;           /* learn.h: losses beside that of the logits; NULL: none */
     const int32_t *target;            /* hd_logits() gives losses against these ids, one per row; NULL: logits. Lives as long as the step */
 };

@@ -114,6 +114,16 @@ fails 1 "weights are needed otherwise" "$HADAL" inspect "$T/plan"
 works "doctor" "$HADAL" doctor --json
 works "bench" "$HADAL" bench $L --json --prompt-tokens 16 --depth 8 --batch 1,2 -n 4
 for key in '"read_gbs"' '"fma_gflops"' '"int8_gops"' '"prefill"' '"decode"' '"share"' '"depth"' '"batch"' '"barrier_share"'; do says "bench has $key" "$key"; done
+works "bench --profile" "$HADAL" bench $L --json --profile --prompt-tokens 16 --depth 8 --batch 1 -n 4
+python3 - "$T/out" <<'END'
+import json, sys
+r = json.load(open(sys.argv[1]))
+for x in r["prefill"] + r["decode"]:
+    share = {p["name"]: p["share"] for p in x["profile"]}
+    assert 0.95 < sum(share.values()) < 1.001 and "ffn_down.weight" in share or "mlp.down_proj.weight" in share, share
+    assert "attend" in share and all("layers" not in n for n in share), share
+END
+report $? "shares of a whole, products by weight"
 
 # run: reasoning is no part of the answer. A tiny V4 model with a tokenizer of one character a token
 mkdir "$T/v4"; cp tests/golden/v4-f32-a/config.json tests/golden/v4-f32-a/model.safetensors "$T/v4/"

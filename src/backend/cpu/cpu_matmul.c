@@ -9,7 +9,8 @@
 
 #define TOK_BLOCK 48
 #define TILE_BYTES (24 * 1024)        /* weights of a tile of rows */
-#define TILE_PANEL (64 * 1024)        /* of a tile of panels */
+#define TILE_PANEL (64 * 1024)        /* of a tile of panels, few tokens */
+#define TILE_ROWS 256                 /* many tokens: their kernels share activations among sixteen panels */
 /* One token only streams weights: tiles are long, so that what is prefetched at a tile's end is not another worker's, and
  * still several a worker, so that a slow one is not waited for. */
 #define STREAM_MIN (16 * 1024)
@@ -87,19 +88,19 @@ static void matmul_range(void *arg, int64_t begin, int64_t end)
 /* Rows of a tile of w: a multiple of 16 (8 where there are no panels; 64 of one token's, which kernels take four panels at a time). total: bytes of all weights of the call. */
 static int64_t tile_rows(const struct hd_tensor *w, int64_t n_out, int64_t n_tok, int n_thread, int64_t total)
 {
-    int64_t bytes = hd_tensor_bytes(w), step = !w->panels ? 8 : n_tok == 1 ? 4 * HD_PANEL_ROWS : HD_PANEL_ROWS, min = step;
+    int64_t bytes = hd_tensor_bytes(w), step = !w->panels ? 8 : n_tok == 1 ? 4 * HD_PANEL_ROWS : 2 * HD_PANEL_ROWS, min = step;
 
     if (n_tok == 1)
         bytes = clamp(total / (4 * n_thread), STREAM_MIN, STREAM_MAX);
-    else if (w->panels && !hd_panel_by_q8(w->panels->kind))
-        return clamp(n_out / (4 * n_thread) / step * step, 4 * step, 256);      /* its kernel shares activations among sixteen panels */
+    else if (w->panels && (n_tok > 2 || !hd_panel_by_q8(w->panels->kind)))
+        return clamp(n_out / (4 * n_thread) / step * step, 4 * HD_PANEL_ROWS, TILE_ROWS);
     else if (w->panels)
-        bytes = clamp(bytes / (4 * n_thread), min = 2 * step, TILE_PANEL);
+        bytes = clamp(bytes / (4 * n_thread), min, TILE_PANEL);
     else if (n_tok > 4)
         bytes = clamp(bytes / (2 * n_thread), 8 * w->row_bytes, w->row_bytes * 32 > TILE_BYTES ? w->row_bytes * 32 : TILE_BYTES);
     else
         bytes = TILE_BYTES;
-    return clamp(bytes / w->row_bytes / step * step, min, n_tok > 1 ? 256 : (n_out + step - 1) / step * step);
+    return clamp(bytes / w->row_bytes / step * step, min, n_tok > 1 ? TILE_ROWS : (n_out + step - 1) / step * step);
 }
 
 void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)

@@ -13,7 +13,8 @@
 #include "tensor/simulate.h"
 
 #define TILE_BYTES (48 * 1024)
-#define TILE_PANEL (128 * 1024)       /* of panels */
+#define TILE_PANEL (128 * 1024)       /* of panels, few tokens an expert */
+#define TILE_ROWS 256                 /* many */
 #define TOK_BLOCK 48                  /* tokens whose activations stay near while a tile is walked */
 #define MAX_EXPERT 4096
 
@@ -167,10 +168,10 @@ static void product(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, cons
                     const struct hd_tensor *out0, const struct hd_tensor *out1)
 {
     const struct hd_tensor *any = &w0[j->pick[0]];
-    int64_t step = any->panels ? HD_PANEL_ROWS : 8, tile = (any->panels ? TILE_PANEL : TILE_BYTES) / (any->row_bytes > 0 ? any->row_bytes : 1) / step * step;
+    int64_t step = any->panels ? 2 * HD_PANEL_ROWS : 8, tile = (any->panels ? TILE_PANEL : TILE_BYTES) / (any->row_bytes > 0 ? any->row_bytes : 1) / step * step;
 
     j->n_out = hd_rows(any);
-    j->tile = tile < step ? step : tile;
+    j->tile = any->panels && j->first[j->c->i[0]] > 2 * j->n_pick ? TILE_ROWS : tile < step ? step : tile;
     j->tiles = (j->n_out + j->tile - 1) / j->tile;
     j->w[0] = w0;
     j->w[1] = w1;
@@ -227,20 +228,27 @@ static void sort_slots(struct job *j)
         }
 }
 
+/* A token is quantised once, for its first choice; the others get copies. */
 static void gather_range(void *arg, int64_t begin, int64_t end)
 {
     const struct job *j = arg;
     const struct hd_tensor *const *l = j->c->list;
-    int64_t d = hd_cols(l[X]);
+    int64_t d = hd_cols(l[X]), k = hd_cols(l[IDX]);
 
-    for (int64_t s = begin; s < end; s++) {
-        float *x = hd_cpu_row(l[XS], s);
+    for (int64_t t = begin; t < end; t++) {
+        const int32_t *slot = j->slot_of + t * k;
+        float *x = hd_cpu_row(l[XS], slot[0]);
 
-        memcpy(x, hd_cpu_row(l[X], j->slot_tok[s]), (size_t)d * sizeof *x);
+        memcpy(x, hd_cpu_row(l[X], t), (size_t)d * sizeof *x);
         if (j->c->i[3] && j->c->i[1])
             hd_simulate(HD_SIM_FP8, j->c->i[1], x, d);
         if (l[XQ])
-            hd_cpu_quantise(l[XQ]->type, x, d, hd_cpu_row(l[XQ], s));
+            hd_cpu_quantise(l[XQ]->type, x, d, hd_cpu_row(l[XQ], slot[0]));
+        for (int64_t i = 1; i < k; i++) {
+            memcpy(hd_cpu_row(l[XS], slot[i]), x, (size_t)d * sizeof *x);
+            if (l[XQ])
+                memcpy(hd_cpu_row(l[XQ], slot[i]), hd_cpu_row(l[XQ], slot[0]), (size_t)l[XQ]->row_bytes);
+        }
     }
 }
 
@@ -318,6 +326,15 @@ static void sum_range(void *arg, int64_t begin, int64_t end)
     }
 }
 
+static double picked_slots(const struct job *j)
+{
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < j->n_pick; i++)
+        n += j->first[j->pick[i] + 1] - j->first[j->pick[i]];
+    return (double)n;
+}
+
 /* The picked experts, which lie together among the sorted slots or come one by one. */
 static void compute(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, bool together)
 {
@@ -325,13 +342,16 @@ static void compute(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, bool
     const struct hd_tensor *const *l = c->list;
 
     product(cpu, s, j, c->in[2], c->in[3], l[XS], l[XQ], l[H], l[U]);
+    hd_profile_lap(s->profile, "moe: gate, up", 4 * picked_slots(j) * (double)(hd_cols(l[X]) * hd_cols(l[H])));
     for (int64_t i = 0; i < (together ? 1 : j->n_pick); i++) {
         int64_t n = together ? hd_rows(l[XS]) : j->first[j->pick[i] + 1] - j->first[j->pick[i]];
 
         j->slot0 = together ? 0 : j->first[j->pick[i]];
         hd_cpu_rows(cpu, n, 8 * hd_cols(l[H]), act_range, j);
     }
+    hd_profile_lap(s->profile, "moe: activation", 0);
     product(cpu, s, j, c->in[4], NULL, l[H], l[HQ], l[Y], NULL);
+    hd_profile_lap(s->profile, "moe: down", 2 * picked_slots(j) * (double)(hd_cols(l[X]) * hd_cols(l[H])));
 }
 
 /* In groups, as the source has them ready. */
@@ -360,7 +380,8 @@ void hd_cpu_moe(void *self, struct hd_stream *s, const struct hd_call *c)
         return;
     sort_slots(&j);
     sourced = s->source && s->source->want(s->source->self, c->in[2], j.pick, j.pick_tok, j.n_pick);
-    hd_cpu_rows(self, slots, 2 * hd_cols(l[XS]), gather_range, &j);
+    hd_cpu_rows(self, hd_rows(l[X]), 2 * hd_cols(l[XS]) * hd_cols(l[IDX]), gather_range, &j);
+    hd_profile_lap(s->profile, "moe: gather", 0);
     if (sourced)
         compute_sourced(self, s, &j);
     else

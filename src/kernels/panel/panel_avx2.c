@@ -8,9 +8,7 @@
 #define V __m256
 #define VI __m256i
 #define L 8
-#define T_MAX 4
-#define T_SOME 2
-#define T_FEW 2
+#define P_TILE 1
 #define P_MAX 4
 #define F_TOK 6
 #define v_zero _mm256_setzero_ps

@@ -2,6 +2,7 @@
 #pragma GCC optimize("O3")
 #include "kernels/panel/panel_avx512.h"
 
+#define P_TILE 1
 #define BYTE_SHIFT 0                  /* bytes stay signed */
 #define w_byte(v) (v)
 

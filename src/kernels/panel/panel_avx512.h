@@ -1,5 +1,5 @@
-/* panel_avx512.h: what panel_body.h asks for, on AVX-512, a panel's rows in one vector; the including file defines dot8, dot8_bytes and
- * w_byte. */
+/* panel_avx512.h: what panel_body.h asks for, on AVX-512, a panel's rows in one vector; the including file defines dot8, dot8_bytes,
+ * w_byte and P_TILE. */
 #ifndef HD_KERNELS_PANEL_PANEL_AVX512_H
 #define HD_KERNELS_PANEL_PANEL_AVX512_H
 
@@ -11,9 +11,6 @@
 #define V __m512
 #define VI __m512i
 #define L 16
-#define T_MAX 12
-#define T_SOME 8
-#define T_FEW 4
 #define P_MAX 8
 #define F_TOK 12
 #define v_zero _mm512_setzero_ps

@@ -11,7 +11,7 @@
 #include "tensor/blocks.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define AHEAD 512                     /* bytes between a load and its prefetch */
+#define AHEAD 2048                    /* bytes between a load and its prefetch */
 #define SLAB 128                      /* columns that are decoded at a time */
 #define PAIRS (SLAB / 2)
 #define TOK 48                        /* tokens that share a decoded slab */
@@ -80,6 +80,15 @@ static inline void put(float *out, __m512 v, int64_t n_row)
 
 /* ---- few tokens: weights go through registers once ---- */
 
+/* What one of P streams needs soon, n bytes at p, which lie at bytes behind its panel's begin: behind the panel's end that is the panel that the
+ * stream goes on with. */
+INLINE void fetch_ahead(const struct hd_panels *w, const uint8_t *p, int64_t at, int64_t n, int P)
+{
+    p += AHEAD + (at + AHEAD < w->scale_at ? 0 : P * w->bytes - w->scale_at);
+    for (int64_t i = 0; i < n; i += 64)
+        _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+}
+
 /* P panels side by side, T tokens: P T sums that do not wait for each other. */
 INLINE void few(enum hd_panel_kind kind, int P, int T, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, float *out, int64_t ld_out)
 {
@@ -100,8 +109,7 @@ INLINE void few(enum hd_panel_kind kind, int P, int T, const struct hd_panels *w
                 const uint8_t *code = panel + p * w->bytes + i * col_bytes;
                 __m512i v[2];
 
-                for (int b = 0; b < 4 * col_bytes; b += 64)
-                    _mm_prefetch((const char *)code + AHEAD + b, _MM_HINT_T0);
+                fetch_ahead(w, code, i * col_bytes, 4 * col_bytes, P);
                 load_pairs(kind, &table, code, v);
                 for (int j = 0; j < 2; j++)
                     for (int t = 0; t < T; t++)
@@ -110,6 +118,8 @@ INLINE void few(enum hd_panel_kind kind, int P, int T, const struct hd_panels *w
         for (int p = 0; p < P; p++) {
             __m512 s = scale_at(kind, w, panel + p * w->bytes, c);
 
+            if (kind == HD_PANEL_FP8)
+                _mm_prefetch((const char *)panel + (P + p) * w->bytes + w->scale_at + c / w->scale_cols * (w->scale_rows ? 64 : 4), _MM_HINT_T1);
             for (int k = p * T; k < (p + 1) * T; k++)
                 acc[k] = _mm512_fmadd_ps(sum[k], s, acc[k]);
         }

@@ -2,6 +2,7 @@
 #pragma GCC optimize("O3")
 #include "kernels/panel/panel_avx512.h"
 
+#define P_TILE 2
 #define BYTE_SHIFT 7                  /* bytes come with 128 added */
 #define w_byte(v) _mm512_xor_si512(v, _mm512_set1_epi8((char)0x80))
 

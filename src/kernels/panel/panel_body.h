@@ -2,8 +2,8 @@
  *
  * The including file defines
  *   V, VI, VS, L                                vectors of L f32, of 4 L bytes, of L int32
- *   T_MAX, F_TOK, P_MAX                         tokens that a tile keeps sums of: of integers, of floats; panels at once in a mat-vec of floats
- *   T_SOME, T_FEW                               smaller tiles of integers, for what T_MAX leaves
+ *   F_TOK, P_MAX                                tokens that a tile of floats keeps sums of; panels at once in a mat-vec of floats
+ *   P_TILE                                      panels at once in a tile of integers: as many blocks of them as registers hold
  *   v_zero v_set1 v_load v_store v_mul v_fma v_of_int, vi_load, vs_word (a word, in all lanes) vs_shl(v, n), prefetch_near prefetch_far
  *   v_f16(p), v_e8m0(p), v_i8(p)                L scales
  *   w_nibbles(v, lo, hi), w_e2m1(v), w_byte(v)  codes to what dot8 takes: unsigned ones with NIBBLE_SHIFT's and BYTE_SHIFT's offset
@@ -26,6 +26,9 @@
 #define AHEAD 512                     /* bytes between a load and its prefetch */
 #define CODES_AHEAD 2048              /* the same of one of several streams: codes, and what lies behind them */
 #define REST_AHEAD 512
+#define TOK_INT 48                    /* tokens that share a block of integers */
+#define I_PANELS 16                   /* panels whose sums are kept meanwhile */
+#define IN_WORK 1536                  /* blocks of activations that stay near while panels go by */
 #define P_INT 4                       /* panels at once when there is one token: memory gives more to several streams */
 
 /* Where a token's result goes: n_row of the panel's rows. */
@@ -150,36 +153,11 @@ INLINE V int_block(enum hd_dtype t, const struct block *k, const struct hd_q8 *r
     const struct hd_q8 *q = row + b;
 
     acc = int_products(t, k, q->q, q->neg, t == HD_Q6_K ? half->neg : 0, q->d, acc);
+    if (hd_panel_has_min(t))
+        acc = v_fma(k->m, v_set1(q->sum), acc);
     if (__builtin_expect(q->has_fine, 0))
         acc = int_products(t, k, hd_q8_fine(row, n) + b * 32, q->fine_neg, t == HD_Q6_K ? half->fine_neg : 0, q->d * HD_Q8_FINE, acc);
-    return hd_panel_has_min(t) ? v_fma(k->m, v_set1(q->sum), acc) : acc;
-}
-
-INLINE void fetch_ahead(const uint8_t *p, int64_t step)
-{
-    for (int64_t i = 0; i < step; i += 64)
-        prefetch_far(p + AHEAD + i);
-}
-
-INLINE void int_tile(enum hd_dtype t, int T, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int half, int64_t n_row, const char *x, int64_t x_bytes, float *out,
-                     int64_t ld_out)
-{
-    int64_t step = w->bytes / nb;
-    V acc[T_MAX];
-
-    for (int k = 0; k < T; k++)
-        acc[k] = v_zero();
-    for (int64_t b = 0; b < nb; b++) {
-        struct block c;
-
-        if (T <= 2 && half == 0)
-            fetch_ahead(panel + b * step, hd_panel_block_bytes(t) + 32);
-        load_block(t, w, panel, half, b, &c);
-        for (int k = 0; k < T; k++)
-            acc[k] = int_block(t, &c, (const struct hd_q8 *)(x + k * x_bytes), w->n, b, acc[k]);
-    }
-    for (int k = 0; k < T; k++)
-        put(out + k * ld_out, t == HD_MXFP4 ? v_mul(acc[k], v_set1(hd_panel_factor(w))) : acc[k], half, n_row);
+    return acc;
 }
 
 /* What one of P streams needs soon after block b of its panel: codes, and scales from behind them; after a panel's end those of the panel that
@@ -216,6 +194,114 @@ INLINE void int_vec(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *
         put(out + p * HD_PANEL_ROWS, t == HD_MXFP4 ? v_mul(acc[p], v_set1(hd_panel_factor(w))) : acc[p], half, n_row - p * HD_PANEL_ROWS);
 }
 
+/* Activations of several tokens in the order in which a tile meets them: a block of each token, then the next blocks; fine parts likewise, only
+ * those that there are, since which ones cannot be guessed and a wrong guess costs more than a block. fine_neg is the first half's neg here, of
+ * a fine part has_fine is its token. */
+struct int_work {
+    struct hd_q8 x[IN_WORK], fine[IN_WORK];
+    int32_t end[IN_WORK];             /* of a block's fine parts */
+    _Alignas(64) float sum[I_PANELS / P_TILE][TOK_INT][P_TILE][HD_PANEL_ROWS];        /* panels that are walked together lie beside each other */
+};
+
+/* Blocks b0 .. b0 + nb of T rows of n activations. Rows are read one after the other: there are more of them than memory streams well. */
+INLINE void int_gather(enum hd_dtype t, int64_t n, const char *x, int64_t x_bytes, int T, int64_t b0, int64_t nb, struct int_work *z)
+{
+    struct hd_q8 *f = z->fine;
+
+    for (int k = 0; k < T; k++) {
+        const struct hd_q8 *row = (const struct hd_q8 *)(x + k * x_bytes);
+        struct hd_q8 *to = z->x + k;
+
+        for (int64_t b = b0; b < b0 + nb; b++, to += T) {
+            *to = row[b];
+            if (t == HD_Q6_K)
+                to->fine_neg = hd_q8_half(row, n)[b].neg;
+        }
+    }
+    for (int64_t b = 0; b < nb; b++) {
+        uint64_t fine = 0;            /* bit T - 1 - k: token k has one */
+
+        for (int k = 0; k < T; k++)
+            fine = 2 * fine + z->x[b * T + k].has_fine;
+        for (; fine; f++) {
+            int k = T - 64 + __builtin_clzll(fine);
+            const struct hd_q8 *row = (const struct hd_q8 *)(x + k * x_bytes), *q = row + b0 + b;
+
+            *f = (struct hd_q8){.d = q->d * HD_Q8_FINE, .neg = q->fine_neg, .has_fine = (uint16_t)k};
+            if (t == HD_Q6_K)
+                f->fine_neg = hd_q8_half(row, n)[b0 + b].fine_neg;
+            memcpy(f->q, hd_q8_fine(row, n) + (b0 + b) * 32, sizeof f->q);
+            fine &= ~((uint64_t)1 << (T - 1 - k));
+        }
+        z->end[b] = (int32_t)(f - z->fine);
+    }
+}
+
+INLINE void fetch_ahead(const uint8_t *p, int64_t step)
+{
+    for (int64_t i = 0; i < step; i += 64)
+        prefetch_far(p + AHEAD + i);
+}
+
+/* What was gathered of blocks b0 .. for T tokens, times P panels side by side, which share what is loaded of the tokens. */
+INLINE void int_tile(enum hd_dtype t, int P, int T, int64_t b0, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int half, const struct int_work *z,
+                     float (*sum)[P_TILE][HD_PANEL_ROWS])
+{
+    int64_t step = w->bytes / (w->n / 32);
+    const struct hd_q8 *q = z->x, *f = z->fine;
+
+    for (int64_t b = 0; b < nb; b++) {
+        struct block c[P_TILE];
+
+        for (int p = 0; p < P; p++) {
+            if (T <= 2 && half == 0)
+                fetch_ahead(panel + p * w->bytes + (b0 + b) * step, hd_panel_block_bytes(t) + 32);
+            load_block(t, w, panel + p * w->bytes, half, b0 + b, &c[p]);
+        }
+        for (int k = 0; k < T; k++, q++)
+            for (int p = 0; p < P; p++) {
+                V acc = int_products(t, &c[p], q->q, q->neg, q->fine_neg, q->d, v_load(sum[k][p] + half * L));
+
+                v_store(sum[k][p] + half * L, hd_panel_has_min(t) ? v_fma(c[p].m, v_set1(q->sum), acc) : acc);
+            }
+        for (; f < z->fine + z->end[b]; f++)
+            for (int p = 0; p < P; p++) {
+                float *s = sum[f->has_fine][p] + half * L;
+
+                v_store(s, int_products(t, &c[p], f->q, f->neg, f->fine_neg, f->d, v_load(s)));
+            }
+    }
+}
+
+/* T tokens, at most TOK_INT, and up to I_PANELS panels; of long rows a piece at a time. */
+INLINE void int_many(enum hd_dtype t, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, int T, float *out, int64_t ld_out)
+{
+    int64_t nb = w->n / 32, piece = IN_WORK / T;
+    int P = n_row >= I_PANELS * HD_PANEL_ROWS ? I_PANELS : (int)((n_row + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS);
+    struct int_work z;
+
+    for (int p = 0; p < P; p += P_TILE)
+        memset(z.sum[p / P_TILE], 0, (size_t)T * sizeof z.sum[0][0]);
+    for (int64_t b = 0; b < nb; b += piece) {
+        int64_t n = nb - b < piece ? nb - b : piece;
+
+        int_gather(t, w->n, x, x_bytes, T, b, n, &z);
+        for (int p = 0; p < P; p += P_TILE)
+            for (int half = 0; half < HALVES; half++)
+                if (P - p >= P_TILE)
+                    int_tile(t, P_TILE, T, b, n, w, panel + p * w->bytes, half, &z, z.sum[p / P_TILE]);
+                else
+                    int_tile(t, 1, T, b, n, w, panel + p * w->bytes, half, &z, z.sum[p / P_TILE]);
+    }
+    for (int k = 0; k < T; k++)
+        for (int p = 0; p < P; p++)
+            for (int half = 0; half < HALVES; half++) {
+                V v = v_load(z.sum[p / P_TILE][k][p % P_TILE] + half * L);
+
+                put(out + k * ld_out + p * HD_PANEL_ROWS, t == HD_MXFP4 ? v_mul(v, v_set1(hd_panel_factor(w))) : v, half, n_row - p * HD_PANEL_ROWS);
+            }
+}
+
 INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
 {
     int64_t nb = w->n / 32, r = 0;
@@ -224,30 +310,10 @@ INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0,
         for (; r + P_INT * HD_PANEL_ROWS <= n_row; r += P_INT * HD_PANEL_ROWS)
             for (int half = 0; half < HALVES; half++)
                 int_vec(t, P_INT, nb, w, w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes, half, n_row - r, (const struct hd_q8 *)x, out + r);
-    for (; r < n_row; r += HD_PANEL_ROWS) {
-        const uint8_t *panel = w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes;
-
-        for (int64_t k = 0; k < n_tok;) {
-            const char *xk = x + k * x_bytes;
-            float *o = out + k * ld_out + r;
-            int64_t left = n_tok - k;
-            int T = left >= T_MAX ? T_MAX : left >= T_SOME ? T_SOME : left >= T_FEW ? T_FEW : left >= 2 ? 2 : 1;
-
-            for (int half = 0; half < HALVES; half++) {
-                if (T == T_MAX)
-                    int_tile(t, T_MAX, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
-                else if (T == T_SOME)
-                    int_tile(t, T_SOME, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
-                else if (T == T_FEW)
-                    int_tile(t, T_FEW, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
-                else if (T == 2)
-                    int_tile(t, 2, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
-                else
-                    int_tile(t, 1, nb, w, panel, half, n_row - r, xk, x_bytes, o, ld_out);
-            }
-            k += T;
-        }
-    }
+    for (; r < n_row; r += I_PANELS * HD_PANEL_ROWS)
+        for (int64_t k = 0; k < n_tok; k += TOK_INT)
+            int_many(t, w, w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes, n_row - r, x + k * x_bytes, x_bytes, n_tok - k < TOK_INT ? (int)(n_tok - k) : TOK_INT,
+                     out + k * ld_out + r, ld_out);
 }
 
 #define DEFINE_INT(t)                                                                                                                                  \

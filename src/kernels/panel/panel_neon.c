@@ -8,9 +8,7 @@
 #define VI int8x16_t
 #define VS int32x4_t
 #define L 4
-#define T_MAX 8
-#define T_SOME 4
-#define T_FEW 4
+#define P_TILE 1
 #define P_MAX 4
 #define F_TOK 6
 #define v_zero() vdupq_n_f32(0)

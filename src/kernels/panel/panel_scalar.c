@@ -1,7 +1,7 @@
 /* panel_scalar.c: the definitions of products of panels (tensor/panel.h), element by element.
  *
- * Nibbles and bytes meet int8 activations: a block's integer sums are exact; acc = fma(sum, scale d, acc) for each scale, the same with the fine part where
- * the block has one, then (where weights have minima) acc = fma(minimum, sum of the activations, acc), blocks ascending. fp8 and bf16 meet bf16 activations as
+ * Nibbles and bytes meet int8 activations: a block's integer sums are exact; acc = fma(sum, scale d, acc) for each scale, then (where weights have minima)
+ * acc = fma(minimum, sum of the activations, acc), then fma() with the fine part where the block has one, blocks ascending. fp8 and bf16 meet bf16 activations as
  * vdpbf16ps does it: f32 FMAs over pairs of columns ascending, the second of a pair first, into one sum for each scale, those ascending
  * into the result. Every level computes just this, so that levels agree to the bit.
  */
@@ -60,8 +60,8 @@ static float dot_blocks(const struct hd_panels *w, const uint8_t *panel, int lan
     int len = w->type == HD_Q6_K ? 16 : 32;      /* columns that share a scale */
     float acc = 0;
 
-    for (int64_t b = 0; b < w->n / 32; b++) {
-        for (int f = 0; f < 1 + x[b].has_fine; f++)
+    for (int64_t b = 0; b < w->n / 32; b++)
+        for (int f = 0; f < 1 + x[b].has_fine; f++) {
             for (int i = 0; i < 32; i += len) {
                 const int8_t *q = f ? fine + b * 32 : x[b].q;
                 int32_t sum = 0;
@@ -70,9 +70,9 @@ static float dot_blocks(const struct hd_panels *w, const uint8_t *panel, int lan
                     sum += code_at(w, panel, b, lane, k) * q[k];
                 acc = fmaf((float)sum, scale_at(w, panel, b, lane, i) * (f ? x[b].d * HD_Q8_FINE : x[b].d), acc);
             }
-        if (hd_panel_has_min(w->type))
-            acc = fmaf(min_at(w, panel, b, lane), x[b].sum, acc);
-    }
+            if (!f && hd_panel_has_min(w->type))
+                acc = fmaf(min_at(w, panel, b, lane), x[b].sum, acc);
+        }
     return acc * hd_panel_factor(w);
 }
 
