@@ -39,7 +39,7 @@ int hd_csa_parts(const struct hd_csa_hp *hp, int64_t ratio, int layer, struct hd
                                        .window = (int)(lanes * ratio), .slack = SLACK};
     if (ratio != 4)
         return n;
-    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = key, .ratio = (int)ratio};
+    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = key, .panels = true, .ratio = (int)ratio};
     part[n++] = (struct hd_cache_part){.name = "index groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * lanes * hp->index_dim, .ratio = 1,
                                        .window = (int)(lanes * ratio), .slack = SLACK};
     return n;

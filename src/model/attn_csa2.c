@@ -138,7 +138,7 @@ int hd_csa2_parts(const struct hd_csa2_hp *hp, const struct hd_csa2_layer *l, in
     if (l->owner != layer)
         return n;
     part[n++] = (struct hd_cache_part){.name = "entries", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->head_dim, .pack = row_of(hp, ROW_ENTRY), .ratio = (int)l->ratio};
-    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = row_of(hp, ROW_KEY), .ratio = (int)l->ratio};
+    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = row_of(hp, ROW_KEY), .panels = true, .ratio = (int)l->ratio};
     if (l->ratio > 1)
         part[n++] = (struct hd_cache_part){.name = "groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * hp->head_dim, .ratio = 1,
                                            .window = (int)l->ratio, .slack = SLACK};

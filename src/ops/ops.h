@@ -134,6 +134,9 @@ struct hd_index_hp {
     int64_t row_bytes;                /* of a cached key, for the cost; 0: f32 */
 };
 
+/* The indexer writes down scores, and behind a token's the largest of every so many of them. */
+#define HD_INDEX_RUN 64
+
 /* Scratch that choosing k of a stream takes, in words of 32 bits. */
 static inline int64_t hd_choose_words(int64_t k)
 {

@@ -201,7 +201,7 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     s->cost.kv_bytes += (double)(hp->row_bytes ? hp->row_bytes : 4 * hp->head_dim) * (double)b->max_pos / (double)hp->ratio * (double)b->n_seq;
     n_key = b->max_pos / hp->ratio + 1;
     rows = INDEX_SCRATCH / n_key < 1 ? 1 : INDEX_SCRATCH / n_key < b->n_tok ? INDEX_SCRATCH / n_key : b->n_tok;
-    score = hd_new(s, HD_F32, rows, n_key);
+    score = hd_new(s, HD_F32, rows, n_key + n_key / HD_INDEX_RUN + 1);
     if (s->exact == HD_EXACT_NONE && hp->head_dim % 32 == 0)
         q8 = hd_new(s, HD_I32, b->n_tok * hp->n_head, hp->head_dim / 32 * (int64_t)sizeof(struct hd_q8) / 4);    /* without fine parts */
     best = hd_new(s, HD_I32, b->n_tok, hd_choose_words(hp->top_k) + (cand_out ? hd_choose_words(hp->n_block) : 0));

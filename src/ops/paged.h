@@ -17,8 +17,16 @@ struct hd_paged {
     int ratio;
     enum hd_dtype type;
     const struct hd_kv_row *pack; /* NULL: rows of type */
+    bool panels;                  /* sixteen rows lie side by side (kv_row.h); page_rows is a multiple of 16 then */
 };
 
+/* Where the panel of row r begins: the row is lane r % 16 of it. */
+static inline void *hd_paged_panel(const struct hd_paged *p, int64_t r)
+{
+    return (char *)p->page[r / p->page_rows] + p->offset + (r % p->page_rows & ~(int64_t)15) * p->row_bytes;
+}
+
+/* For what does not lie in panels. */
 static inline void *hd_paged_row(const struct hd_paged *p, int64_t r)
 {
     if (!p->page)

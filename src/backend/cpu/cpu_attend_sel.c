@@ -115,10 +115,9 @@ static void attend_block(const struct hd_call *c, const struct rows *r, int64_t 
 
     hd_k.rows16_dot(dim, n, r->turned, c->f[0], s->q + h0 * dim, n_head, p);
     for (int64_t h = 0; h < n_head; h++) {
-        float *m = &s->m[h0 + h], *den = &s->den[h0 + h], top = *m, corr;
+        float *m = &s->m[h0 + h], *den = &s->den[h0 + h], top = hd_k.largest(n, p[h]), corr;
 
-        for (int64_t i = 0; i < n; i++)
-            top = p[h][i] > top ? p[h][i] : top;
+        top = top > *m ? top : *m;
         corr = *m == top ? 1 : expf(*m - top);
         *den = *den * corr + hd_k.exp_sum(n, p[h], top);
         *m = top;
