@@ -211,11 +211,11 @@ static void find_run(const struct token *k, int64_t g, int64_t n, struct run *r)
     const struct hd_paged *keys = k->keys;
 
     r->n = (n + HD_PANEL_ROWS - 1) & ~(int64_t)(HD_PANEL_ROWS - 1);
-    for (int64_t i = 0; i < r->n && !k->list; i += HD_PANEL_ROWS) {
-        int64_t next = g + 2 * KEYS + i;
+    if (!k->list) {
+        int64_t next = g + 2 * KEYS;
 
-        r->panel[i / HD_PANEL_ROWS] = hd_paged_panel(keys, g + i);
-        r->soon[i / HD_PANEL_ROWS] = hd_paged_panel(keys, next < k->len ? next : g + i);
+        hd_paged_panels(keys, g, r->n / HD_PANEL_ROWS, r->panel);
+        hd_paged_panels(keys, next + r->n <= k->len ? next : g, r->n / HD_PANEL_ROWS, r->soon);
     }
     for (int64_t i = 0, m; i < n && k->list; i += m) {
         uint8_t *panel = r->packed + i / HD_PANEL_ROWS * r->panels.bytes;
@@ -596,7 +596,7 @@ void hd_cpu_index(void *self, struct hd_stream *s, const struct hd_call *c)
     n_group = count_groups(b, j.per);
     if (j.fp4 && longest > 0)
         hd_cpu_rows(cpu, b->n_tok, 4 * c->i[1] * c->i[2], encode_range, (void *)c);
-    if (n_group >= 4 * n_thread || n_thread == 1) {
+    if (n_group >= 4 * n_thread) {
         hd_cpu_rows(cpu, n_group, j.per * work, group_range, &j);
         return;
     }
