@@ -74,6 +74,7 @@ void hd_bf16(struct hd_stream *s, struct hd_tensor *x);
 /* out = x w^T as an official linear layer: in the official mode the input is rounded to fp8 in blocks of act_block (0: not),
  * the result to bf16; otherwise hd_matmul(). */
 void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t act_block);
+void hd_linear_n(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w, int64_t act_block);      /* as hd_matmul_n() */
 
 void hd_scale(struct hd_stream *s, struct hd_tensor *x, float a);
 /* x *= rsqrt(mean(x^2) + eps) over every head; official: each step rounded to bf16, as on bf16 tensors. */

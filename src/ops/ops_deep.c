@@ -55,7 +55,7 @@ void hd_bf16(struct hd_stream *s, struct hd_tensor *x)
     hd_sim(s, x, HD_SIM_BF16, 0, hd_cols(x), 0, hd_cols(x));
 }
 
-void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t act_block)
+void hd_linear_n(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w, int64_t act_block)
 {
     struct hd_stream_mark mark = hd_stream_mark(s);
 
@@ -66,9 +66,15 @@ void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
         hd_sim(s, q, HD_SIM_FP8, act_block, hd_cols(x), 0, hd_cols(x));
         x = q;
     }
-    hd_matmul(s, out, x, w);
-    hd_bf16(s, out);
+    hd_matmul_n(s, n, out, x, w);
+    for (int i = 0; i < n; i++)
+        hd_bf16(s, out[i]);
     hd_stream_rewind(s, mark);
+}
+
+void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t act_block)
+{
+    hd_linear_n(s, 1, &out, x, &w, act_block);
 }
 
 void hd_scale(struct hd_stream *s, struct hd_tensor *x, float a)
