@@ -16,7 +16,7 @@
 #include "tensor/quant_q16.h"
 #include "tensor/quant_q8.h"
 
-enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_AVX512BF16, HD_ISA_NEON, HD_N_ISA };
+enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_AVX512BF16, HD_ISA_AMX, HD_ISA_NEON, HD_N_ISA };
 
 /* Rows row0 .. of a weight matrix. */
 struct hd_wrows {
@@ -115,7 +115,7 @@ struct hd_kernels {
 
 extern struct hd_kernels hd_k;
 
-/* level: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
+/* level: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "amx" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
  * the name is unknown. Call before any thread uses hd_k. */
 bool hd_kernels_init(const char *level);
 bool hd_isa_available(enum hd_isa isa);
