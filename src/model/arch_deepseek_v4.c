@@ -5,58 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model/attn_csa.h"
-#include "model/dspark.h"
-#include "model/mhc.h"
-#include "model/model.h"
-#include "model/moe.h"
-#include "model/rope.h"
-#include "model/vit.h"
+#include "model/v4.h"
 #include "ops/learn.h"
-#include "weights/bind.h"
 
 #define LAYER_MAX 1024
 #define DIM_MAX ((int64_t)1 << 24)
-#define MTP_DEPTH 8                   /* tokens that one module proposes, fed with its own streams behind the first */
-
-struct layer {
-    struct hd_tensor attn_norm, ffn_norm;
-    struct hd_mhc_weights hc_attn, hc_ffn;
-    struct hd_csa_weights attn;
-    struct hd_moe_weights ffn;
-    struct hd_tensor bias_vl;                         /* for image positions */
-    struct hd_tensor gate_up_exps, down_exps;         /* transformers' fused form: [E, 2 F, D], [E, D, F] */
-    int64_t ratio;
-    int part0;
-    /* draft modules only */
-    struct hd_tensor e_proj, h_proj, enorm, hnorm, norm;
-    struct hd_mhc_weights hc_head;
-    struct hd_tensor main_proj, main_norm, markov_w1, markov_w2, confidence;
-};
-
-struct v4 {
-    int64_t n_layer, d_model, n_vocab, d_expert, n_hash, n_mtp, n_shared;
-    struct hd_csa_hp attn;
-    struct hd_moe_block_hp moe;
-    struct hd_mhc_hp mhc;
-    struct hd_rope_hp rope, rope_comp;
-    float norm_eps;
-    bool fused, dspark;
-    struct hd_dspark spark;
-    int part_stream;                                  /* MTP: the window with the streams of the newest tokens */
-    struct hd_tensor embed, norm, head;
-    struct hd_mhc_weights hc_head;
-    struct hd_tensor inv_freq, inv_freq_comp;
-    struct layer *layer, *mtp;
-    struct hd_symbol sym[24];
-    struct hd_vit vit;
-    struct hd_weight_list list[3];          /* the model, draft modules, vision */
-};
 
 /* ---- weights ---- */
 
-#define G(f) offsetof(struct v4, f)
-#define L(f) offsetof(struct layer, f)
+#define G(f) offsetof(struct hd_v4, f)
+#define L(f) offsetof(struct hd_v4_layer, f)
 #define M HD_W_MATRIX
 #define V HD_W_VECTOR
 #define FUSED HD_W_OPTIONAL
@@ -141,7 +99,7 @@ static const struct hd_weight_row rows[] = {
 
 static bool exists(const void *arg, const char *when, int64_t layer)
 {
-    const struct v4 *d = arg;
+    const struct hd_v4 *d = arg;
     int64_t r = d->layer[layer].ratio;
 
     if (when[0] == 'r')
@@ -157,7 +115,7 @@ static bool exists(const void *arg, const char *when, int64_t layer)
 
 static bool exists_draft(const void *arg, const char *when, int64_t layer)
 {
-    const struct v4 *d = arg;
+    const struct hd_v4 *d = arg;
     bool last = layer == d->n_mtp - 1;
 
     if (!strcmp(when, "mtp"))
@@ -173,7 +131,7 @@ static bool exists_draft(const void *arg, const char *when, int64_t layer)
 
 /* ---- hyper-parameters ---- */
 
-static int read_ratios(const json_t *c, struct v4 *d, const char *file, struct hd_err *err)
+static int read_ratios(const json_t *c, struct hd_v4 *d, const char *file, struct hd_err *err)
 {
     const json_t *ratios = json_object_get(c, "compress_ratios"), *types = json_object_get(c, "layer_types");
 
@@ -209,7 +167,7 @@ static int64_t hash_layers(const json_t *c)
     return n;
 }
 
-static int read_rope(const json_t *c, struct v4 *d, int64_t n_ctx, const char *file, struct hd_err *err)
+static int read_rope(const json_t *c, struct hd_v4 *d, int64_t n_ctx, const char *file, struct hd_err *err)
 {
     const json_t *both = json_object_get(c, "rope_parameters"), *main_rope = json_object_get(both, "main"), *comp = json_object_get(both, "compress");
     double theta, theta_comp;
@@ -235,7 +193,7 @@ static int read_rope(const json_t *c, struct v4 *d, int64_t n_ctx, const char *f
     return HD_OK;
 }
 
-static int read_config(struct hd_model *m, struct v4 *d, struct hd_err *err)
+static int read_config(struct hd_model *m, struct hd_v4 *d, struct hd_err *err)
 {
     const json_t *c = m->store.config;
     const char *f = m->store.config_path, *scoring, *act;
@@ -309,39 +267,13 @@ static int read_config(struct hd_model *m, struct v4 *d, struct hd_err *err)
 
 /* ---- loading ---- */
 
-static int find_draft(struct hd_model *m, struct v4 *d, struct hd_err *err)
-{
-    static const char *const fused[] = {"model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.ffn.experts.gate_up_proj", "blk.0.ffn_gate_up_exps.weight"};
-    char name[64];
-
-    d->dspark = hd_store_find(&m->store, "mtp.0.main_proj.weight") != NULL;
-    for (d->n_mtp = 0; d->n_mtp < 16; d->n_mtp++) {
-        snprintf(name, sizeof name, "mtp.%d.attn_norm.weight", (int)d->n_mtp);
-        if (!hd_store_find(&m->store, name))
-            break;
-    }
-    if (m->planned) {
-        d->dspark = json_object_get(m->store.config, "dspark_target_layer_ids") != NULL;
-        HD_TRY(hd_json_int_or(m->store.config, "num_nextn_predict_layers", 0, 16, 0, &d->n_mtp, m->store.config_path, err));
-    }
-    HD_TRY(hd_dspark_config(&d->spark, m->store.config, d->n_layer, d->n_vocab, d->dspark && d->n_mtp && m->wants_draft, m->store.config_path, err));
-    if (d->n_mtp && m->wants_draft)
-        m->draft = d->dspark ? (struct hd_draft){d->spark.block, d->spark.block, (int32_t)d->spark.noise, false} : (struct hd_draft){MTP_DEPTH, 1, 0, true};
-    m->draft_learns = d->n_mtp && !d->dspark;
-    for (int i = 0; i < HD_LEN(fused); i++)
-        d->fused = d->fused || hd_store_find(&m->store, fused[i]);
-    if (d->n_mtp && !(d->mtp = hd_arena_zalloc(&m->arena, (size_t)d->n_mtp * sizeof *d->mtp)))
-        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld draft modules", m->store.path, (long long)d->n_mtp);
-    return HD_OK;
-}
-
 /* The fused form's matrices as views of one expert each. */
-static int split_experts(struct hd_model *m, struct v4 *d, struct hd_err *err)
+static int split_experts(struct hd_model *m, struct hd_v4 *d, struct hd_err *err)
 {
     int64_t n = d->moe.gate.n_expert;
 
     for (int64_t i = 0; i < d->n_layer && d->fused; i++) {
-        struct layer *l = &d->layer[i];
+        struct hd_v4_layer *l = &d->layer[i];
         struct hd_tensor *t = hd_arena_zalloc(&m->arena, (size_t)(3 * n) * sizeof *t);
 
         if (!t)
@@ -356,7 +288,7 @@ static int split_experts(struct hd_model *m, struct v4 *d, struct hd_err *err)
 }
 
 /* Hash tables must name experts that exist. */
-static int check_tables(const struct hd_model *m, const struct v4 *d, struct hd_err *err)
+static int check_tables(const struct hd_model *m, const struct hd_v4 *d, struct hd_err *err)
 {
     for (int64_t i = 0; i < d->n_hash; i++) {
         const struct hd_tensor *t = &d->layer[i].ffn.gate_table;
@@ -372,7 +304,7 @@ static int check_tables(const struct hd_model *m, const struct v4 *d, struct hd_
     return HD_OK;
 }
 
-static int bind(struct hd_model *m, struct v4 *d, struct hd_err *err)
+static int bind(struct hd_model *m, struct hd_v4 *d, struct hd_err *err)
 {
     struct hd_csa_hp *a = &d->attn;
 
@@ -406,7 +338,7 @@ static int bind(struct hd_model *m, struct v4 *d, struct hd_err *err)
     return check_tables(m, d, err);
 }
 
-static int set_cache(struct hd_model *m, struct v4 *d, struct hd_err *err)
+static int set_cache(struct hd_model *m, struct hd_v4 *d, struct hd_err *err)
 {
     struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(HD_CSA_PARTS * d->n_layer + d->n_mtp + 1) * sizeof *part);
     int n = 0;
@@ -417,32 +349,21 @@ static int set_cache(struct hd_model *m, struct v4 *d, struct hd_err *err)
         d->layer[i].part0 = n;
         n += hd_csa_parts(&d->attn, d->layer[i].ratio, (int)i, part + n);
     }
-    for (int64_t i = 0; i < d->n_mtp; i++)
-        d->mtp[i].part0 = -1;                         /* learns from whole sequences */
-    for (int64_t i = 0; m->draft.depth && i < (d->dspark ? d->n_mtp : 1); i++) {
-        d->mtp[i].part0 = n;
-        hd_csa_parts(&d->attn, 0, (int)(d->n_layer + i), part + n);
-        part[n++].hint = true;
-    }
-    if (m->draft.depth && !d->dspark) {
-        d->part_stream = n;
-        part[n++] = (struct hd_cache_part){.name = "streams", .layer = (int)d->n_layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = d->mhc.n_hc * d->d_model, .ratio = 1,
-                                           .window = 1, .slack = 2 * MTP_DEPTH, .hint = true};
-    }
+    n += hd_v4_draft_parts(m, d, n, part + n);
     m->spec = (struct hd_cache_spec){n, part};
     return HD_OK;
 }
 
 static int load(struct hd_model *m, struct hd_err *err)
 {
-    struct v4 *d = hd_arena_zalloc(&m->arena, sizeof *d);
+    struct hd_v4 *d = hd_arena_zalloc(&m->arena, sizeof *d);
     float *f, scale;
 
     if (!d)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", m->store.path);
     m->impl = d;
     HD_TRY(read_config(m, d, err));
-    HD_TRY(find_draft(m, d, err));
+    HD_TRY(hd_v4_draft_find(m, d, err));
     HD_TRY(bind(m, d, err));
     if (!(f = hd_arena_alloc(&m->arena, (size_t)d->attn.rope_dim * sizeof *f)))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", m->store.path);
@@ -455,7 +376,7 @@ static int load(struct hd_model *m, struct hd_err *err)
 
 /* ---- forward ---- */
 
-static void prepare(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, struct hd_csa_step *st)
+static void prepare(struct hd_stream *s, const struct hd_v4 *d, const struct hd_ragged *b, struct hd_csa_step *st)
 {
     int64_t rd = d->attn.rope_dim;
 
@@ -472,13 +393,7 @@ static void prepare(struct hd_stream *s, const struct v4 *d, const struct hd_rag
     hd_rope_table(s, st->rope_e128, st->e128, &d->inv_freq_comp, 1);
 }
 
-/* What the layers of a step work on. */
-struct work {
-    struct hd_tensor *x, *mix, *u, *y;                /* streams [T, C D], their mix, a half-layer's input and output [T, D] */
-    struct hd_csa_step st;
-};
-
-static void work_new(struct hd_stream *s, const struct v4 *d, int64_t n, struct work *k)
+void hd_v4_work_new(struct hd_stream *s, const struct hd_v4 *d, int64_t n, struct hd_v4_work *k)
 {
     int64_t hc = d->mhc.n_hc;
 
@@ -488,8 +403,7 @@ static void work_new(struct hd_stream *s, const struct v4 *d, int64_t n, struct 
     k->mix = hd_new(s, HD_F32, n, hc * (2 + hc));
 }
 
-/* Before a half-layer: its input in u. */
-static void enter(struct hd_stream *s, const struct v4 *d, const struct hd_mhc_weights *hc, const struct hd_tensor *norm, const char *name, int layer, struct work *k)
+void hd_v4_enter(struct hd_stream *s, const struct hd_v4 *d, const struct hd_mhc_weights *hc, const struct hd_tensor *norm, const char *name, int layer, struct hd_v4_work *k)
 {
     hd_mhc_mix(s, k->mix, k->x, &hc->fn, &hc->base, &hc->scale, &d->mhc);
     hd_mhc_pre(s, k->u, k->x, k->mix, d->mhc.n_hc);
@@ -500,16 +414,15 @@ static void enter(struct hd_stream *s, const struct v4 *d, const struct hd_mhc_w
     hd_trace(s, k->u, "layers.%d.%s_norm", layer, name);
 }
 
-/* next: the layer whose experts may be read ahead, or NULL. */
-static void layer_run(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct layer *next, const struct hd_ragged *b, int layer, struct work *k)
+void hd_v4_layer_run(struct hd_stream *s, const struct hd_v4 *d, const struct hd_v4_layer *l, const struct hd_v4_layer *next, const struct hd_ragged *b, int layer, struct hd_v4_work *k)
 {
     hd_layer_begin(s, k->x);
-    enter(s, d, &l->hc_attn, &l->attn_norm, "attn", layer, k);
+    hd_v4_enter(s, d, &l->hc_attn, &l->attn_norm, "attn", layer, k);
     hd_attn_csa(s, &d->attn, &l->attn, l->ratio, l->part0, &k->st, k->u, k->y, layer);
     hd_mhc_post(s, k->x, k->y, k->mix, d->mhc.n_hc);
     hd_bf16(s, k->x);
     hd_trace(s, k->x, "layers.%d.stream_attn", layer);
-    enter(s, d, &l->hc_ffn, &l->ffn_norm, "ffn", layer, k);
+    hd_v4_enter(s, d, &l->hc_ffn, &l->ffn_norm, "ffn", layer, k);
     hd_moe_block(s, &d->moe, &l->ffn, next ? &next->ffn : NULL, b, k->u, k->y, layer);
     hd_mhc_post(s, k->x, k->y, k->mix, d->mhc.n_hc);
     hd_bf16(s, k->x);
@@ -517,8 +430,7 @@ static void layer_run(struct hd_stream *s, const struct v4 *d, const struct laye
     hd_layer_end(s);
 }
 
-/* u[n, D] = the streams of x collapsed for the head; then logits. */
-static struct hd_tensor *collapse(struct hd_stream *s, const struct v4 *d, const struct hd_mhc_weights *w, const struct hd_tensor *x)
+struct hd_tensor *hd_v4_collapse(struct hd_stream *s, const struct hd_v4 *d, const struct hd_mhc_weights *w, const struct hd_tensor *x)
 {
     struct hd_tensor *pre = hd_new(s, HD_F32, hd_rows(x), d->mhc.n_hc), *u = hd_new(s, HD_F32, hd_rows(x), d->d_model);
 
@@ -528,7 +440,7 @@ static struct hd_tensor *collapse(struct hd_stream *s, const struct v4 *d, const
     return u;
 }
 
-static void head(struct hd_stream *s, const struct v4 *d, const struct hd_tensor *norm, struct hd_tensor *u, struct hd_tensor *logits)
+void hd_v4_head(struct hd_stream *s, const struct hd_v4 *d, const struct hd_tensor *norm, struct hd_tensor *u, struct hd_tensor *logits)
 {
     hd_rmsnorm(s, u, u, norm, d->norm_eps);
     hd_bf16(s, u);
@@ -536,207 +448,51 @@ static void head(struct hd_stream *s, const struct v4 *d, const struct hd_tensor
     hd_logits(s, logits, u, &d->head);
 }
 
-/* ---- draft modules ---- */
-
-/* Positions of a draft batch, or of one whose latents are kept. */
-static void draft_begin(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, bool block, struct hd_csa_step *st)
-{
-    *st = (struct hd_csa_step){.b = b, .rope = hd_new(s, HD_F32, b->n_tok, d->attn.rope_dim), .block = block};
-    hd_rope_table(s, st->rope, b, &d->inv_freq, 1);
-}
-
-/* The streams of x[T, C D] as rows: [T C, D]. */
-static struct hd_tensor *streams(struct hd_stream *s, const struct hd_tensor *x, int64_t hc)
-{
-    struct hd_tensor *v = hd_slice(s, x, 0, hd_cols(x) / hc);
-
-    if (hd_stream_ok(s))
-        *v = hd_view2(x->type, x->data, hd_rows(x) * hc, hd_cols(x) / hc);
-    return v;
-}
-
-/* z[T, C D] of the streams of the tokens before, before[T, C D], and the tokens themselves. */
-static void mtp_input(struct hd_stream *s, const struct v4 *d, const struct layer *l, const struct hd_ragged *b, const struct hd_tensor *before, struct hd_tensor *z)
-{
-    struct hd_stream_mark mark = hd_stream_mark(s);
-    int64_t n = b->n_tok, hc = d->mhc.n_hc, D = d->d_model;
-    struct hd_tensor *e = hd_new(s, HD_F32, n, D), *pe = hd_new(s, HD_F32, n, D), *all = hd_new(s, HD_F32, n, hc * D);
-
-    hd_embed(s, e, &d->embed, b);
-    hd_rmsnorm(s, e, e, &l->enorm, d->norm_eps);
-    hd_bf16(s, e);
-    hd_linear(s, pe, e, &l->e_proj, d->attn.act_block);
-    hd_rmsnorm(s, all, before, &l->hnorm, d->norm_eps);
-    hd_bf16(s, all);
-    hd_linear(s, streams(s, z, hc), streams(s, all, hc), &l->h_proj, d->attn.act_block);
-    all = hd_new(s, HD_F32, n, hc * D);
-    hd_copies(s, all, pe);
-    hd_add(s, z, z, all);
-    hd_bf16(s, z);
-    hd_stream_rewind(s, mark);
-}
-
-/* MTP: after the last layer. Its window has at i what the streams of token i and the token behind it make of each other: with every token, the row of
- * the one before is complete. */
-static void mtp_keep(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, const struct hd_tensor *x)
-{
-    const struct layer *l = &d->mtp[0];
-    struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *before = hd_new(s, HD_F32, b->n_tok, hd_cols(x));
-    struct work k;
-
-    work_new(s, d, b->n_tok, &k);
-    hd_shift(s, before, x, b, d->part_stream);
-    hd_ring_put(s, x, b, d->part_stream);
-    mtp_input(s, d, l, b, before, k.x);
-    draft_begin(s, d, hd_before(s, b), false, &k.st);
-    enter(s, d, &l->hc_attn, &l->attn_norm, "attn", (int)d->n_layer, &k);
-    hd_csa_keep(s, &d->attn, &l->attn, l->part0, &k.st, k.u, (int)d->n_layer);
-    hd_stream_rewind(s, mark);
-}
-
-static void mtp_draft(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, struct hd_draft_out *out)
-{
-    const struct layer *l = &d->mtp[0];
-    const struct hd_ragged *slots = hd_before(s, b);
-    struct hd_tensor *before = hd_new(s, HD_F32, b->n_tok, d->mhc.n_hc * d->d_model);
-    struct work k;
-
-    *out = (struct hd_draft_out){.logits = hd_new(s, HD_F32, b->n_tok, d->n_vocab)};
-    work_new(s, d, b->n_tok, &k);
-    hd_shift(s, before, NULL, b, d->part_stream);
-    mtp_input(s, d, l, b, before, k.x);
-    draft_begin(s, d, slots, false, &k.st);
-    layer_run(s, d, l, NULL, slots, (int)d->n_layer, &k);
-    hd_ring_put(s, k.x, b, d->part_stream);           /* stands for the token's own streams until the model has seen it */
-    head(s, d, &l->norm, collapse(s, d, &l->hc_head, k.x), out->logits);
-    hd_trace(s, out->logits, "draft.logits");
-}
-
-/* MTP while it learns: module k sees the streams behind module k - 1 (the model's, for the first) and the token k + 1 places on, and is asked for the one after it.
- * Embedding and head are the model's and learn from it too, as in V3. */
-static void mtp_learn(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, const struct hd_tensor *x)
-{
-    for (int i = 0; i < d->n_mtp && hd_stream_ok(s); i++) {
-        const struct layer *l = &d->mtp[i];
-        const int32_t *target = NULL;
-        const struct hd_ragged *next = hd_ahead(s, b, i + 1, &target);
-        struct hd_tensor *loss = hd_new(s, HD_F32, b->n_tok, 1), *u;
-        struct work k;
-
-        work_new(s, d, b->n_tok, &k);
-        mtp_input(s, d, l, next, x, k.x);
-        draft_begin(s, d, b, false, &k.st);
-        layer_run(s, d, l, NULL, b, (int)d->n_layer + i, &k);
-        u = collapse(s, d, &l->hc_head, k.x);
-        hd_rmsnorm(s, u, u, &l->norm, d->norm_eps);
-        hd_bf16(s, u);
-        hd_token_loss(s, loss, u, &d->head, target);
-        hd_learn_loss(s, HD_LEARN_DRAFT, loss, target);
-        x = k.x;
-    }
-}
-
-/* DSpark: the latents of all stages, from the taps. */
-static void spark_keep(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, const struct hd_tensor *taps)
-{
-    struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *main = hd_new(s, HD_F32, b->n_tok, d->d_model);
-    struct hd_csa_step st;
-
-    hd_dspark_main(s, main, taps, &d->mtp[0].main_proj, &d->mtp[0].main_norm, d->attn.act_block, d->norm_eps);
-    draft_begin(s, d, b, false, &st);
-    for (int i = 0; i < d->n_mtp; i++)
-        hd_csa_keep(s, &d->attn, &d->mtp[i].attn, d->mtp[i].part0, &st, main, (int)d->n_layer + i);
-    hd_stream_rewind(s, mark);
-}
-
-static void spark_draft(struct hd_stream *s, const struct v4 *d, const struct hd_ragged *b, struct hd_draft_out *out)
-{
-    const struct layer *last = &d->mtp[d->n_mtp - 1];
-    struct hd_tensor *u;
-    struct work k;
-
-    *out = (struct hd_draft_out){.logits = hd_new(s, HD_F32, b->n_tok, d->n_vocab), .y = hd_new(s, HD_F32, b->n_tok, d->d_model)};
-    work_new(s, d, b->n_tok, &k);
-    hd_embed(s, k.u, &d->embed, b);
-    hd_copies(s, k.x, k.u);
-    draft_begin(s, d, b, true, &k.st);
-    for (int i = 0; i < d->n_mtp; i++) {
-        layer_run(s, d, &d->mtp[i], NULL, b, (int)d->n_layer + i, &k);
-        hd_trace(s, k.x, "draft.stage.%d", i);
-    }
-    u = collapse(s, d, &last->hc_head, k.x);
-    hd_copies(s, out->y, u);
-    head(s, d, &last->norm, u, out->logits);
-}
-
-static void draft(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out)
-{
-    const struct v4 *d = m->impl;
-
-    if (d->dspark)
-        spark_draft(s, d, b, out);
-    else
-        mtp_draft(s, d, b, out);
-}
-
-static struct hd_tensor *draft_next(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *prev, const int32_t *which, const struct hd_draft_out *of,
-                                    struct hd_tensor **confidence)
-{
-    const struct v4 *d = m->impl;
-    const struct layer *last = &d->mtp[d->n_mtp - 1];
-
-    return hd_dspark_next(s, &last->markov_w1, &last->markov_w2, &last->confidence, prev, which, of, confidence);
-}
-
 /* ---- the model ---- */
 
 static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)
 {
-    const struct v4 *d = m->impl;
-    bool spark = m->draft.depth && d->dspark, mtp = m->draft.depth && !d->dspark;
+    const struct hd_v4 *d = m->impl;
+    bool learn = m->draft_learns && hd_learns(s, HD_LEARN_DRAFT), keep = m->draft.depth > 0, spark = d->dspark && (learn || keep);
     int64_t n = b->n_tok, D = d->d_model;
     struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *taps = spark ? hd_new(s, HD_F32, n, d->spark.n_tap * D) : NULL, *last, *u;
-    struct work k;
+    struct hd_v4_work k;
 
-    work_new(s, d, n, &k);
+    hd_v4_work_new(s, d, n, &k);
     hd_embed(s, k.u, &d->embed, b);
     hd_trace(s, k.u, "embed");
     hd_copies(s, k.x, k.u);
     prepare(s, d, b, &k.st);
     for (int64_t i = 0; i < d->n_layer; i++) {
-        layer_run(s, d, &d->layer[i], i + 1 < d->n_layer ? &d->layer[i + 1] : NULL, b, (int)i, &k);
+        hd_v4_layer_run(s, d, &d->layer[i], i + 1 < d->n_layer ? &d->layer[i + 1] : NULL, b, (int)i, &k);
         if (spark && hd_dspark_tap(&d->spark, i) >= 0)
             hd_mhc_mean(s, hd_slice(s, taps, hd_dspark_tap(&d->spark, i) * D, D), k.x, d->mhc.n_hc);
     }
-    if (spark)
-        spark_keep(s, d, b, taps);
-    if (mtp)
-        mtp_keep(s, d, b, k.x);
-    if (m->draft_learns && hd_learns(s, HD_LEARN_DRAFT))
-        mtp_learn(s, d, b, k.x);
+    if (keep)
+        hd_v4_draft_keep(s, d, b, k.x, taps);
+    if (learn)
+        hd_v4_draft_learn(s, d, b, k.x, taps);
     if (n_out == 0)
         return logits;
     last = hd_new(s, HD_F32, n_out, d->mhc.n_hc * D);
     hd_gather(s, last, k.x, out_rows);
-    u = collapse(s, d, &d->hc_head, last);
+    u = hd_v4_collapse(s, d, &d->hc_head, last);
     hd_trace(s, u, "final.y");
-    head(s, d, &d->norm, u, logits);
+    hd_v4_head(s, d, &d->norm, u, logits);
     hd_trace(s, logits, "logits");
     return logits;
 }
 
 static void each_weight(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
 {
-    const struct v4 *d = m->impl;
+    const struct hd_v4 *d = m->impl;
 
     hd_bind_each(&d->list[0], fn, arg);
 }
 
 static void each_aside(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
 {
-    const struct v4 *d = m->impl;
+    const struct hd_v4 *d = m->impl;
 
     hd_bind_each(&d->list[1], fn, arg);
     hd_bind_each(&d->list[2], fn, arg);
@@ -744,15 +500,15 @@ static void each_aside(const struct hd_model *m, void (*fn)(void *arg, const str
 
 static void each_draft(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
 {
-    hd_bind_each(&((const struct v4 *)m->impl)->list[1], fn, arg);
+    hd_bind_each(&((const struct hd_v4 *)m->impl)->list[1], fn, arg);
 }
 
 static int64_t n_idle(const struct hd_model *m)
 {
-    const struct v4 *d = m->impl;
+    const struct hd_v4 *d = m->impl;
 
     return (d->n_vocab - 1) * d->d_model + d->n_layer * (d->moe.gate.n_expert - d->moe.gate.n_used) * 3 * d->d_model * d->d_expert;
 }
 
 const struct hd_arch hd_arch_deepseek_v4 = {.name = "deepseek_v4", .gguf_name = "deepseek4", .load = load, .forward = forward, .each_weight = each_weight,
-                                            .each_aside = each_aside, .each_draft = each_draft, .draft = draft, .next = draft_next, .n_idle = n_idle};
+                                            .each_aside = each_aside, .each_draft = each_draft, .draft = hd_v4_draft, .next = hd_v4_draft_next, .n_idle = n_idle};

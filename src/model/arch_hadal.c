@@ -5,7 +5,7 @@
  * engram_type      none, paper (biases, short convolution), v41
  * layers below first_k_dense_replace, or all without n_routed_experts, are dense; the others experts: scoring_func softmax,
  * sigmoid or sqrtsoftplus, groups, a bias for the choice unless topk_bias is false, shared experts
- * num_nextn_predict_layers   MTP modules in V3's form (bound; drafting does not use them yet)
+ * num_nextn_predict_layers   MTP modules in V3's form (mtp.h), each with a layer as the model's are, but without memory
  *
  * The rest of a config is named as DeepSeek's are; docs/models.md has the list. Tensors: names as V4's and V4.1's.
  */
@@ -21,7 +21,9 @@
 #include "model/mhc.h"
 #include "model/model.h"
 #include "model/moe.h"
+#include "model/mtp.h"
 #include "model/rope.h"
+#include "ops/learn.h"
 #include "weights/bind.h"
 
 #define LAYER_MAX 1024
@@ -38,7 +40,7 @@ struct layer {
     struct hd_ffn_weights ffn;
     struct hd_moe_weights moe;
     struct hd_engram_weights engram;
-    struct hd_tensor enorm, hnorm, eh_proj, norm;     /* MTP modules only */
+    struct hd_mtp_weights draft;                      /* MTP modules only */
     bool dense;
     int part0;
 };
@@ -60,7 +62,8 @@ struct own {
     struct hd_rope_hp rope, rope_comp;
     struct hd_tensor embed, norm, head, inv_freq, inv_freq_comp;
     struct hd_mhc_weights hc_head;
-    struct layer *layer, *mtp;
+    struct layer *layer;                              /* [n_layer + n_mtp]: the modules' behind the model's */
+    struct hd_mtp mtp;
     struct hd_symbol sym[48];
     struct hd_weight_list list[2];                    /* the model, MTP modules */
 };
@@ -146,10 +149,10 @@ static const struct hd_weight_row rows[] = {
 #define TABLE(i) {L(engram.embed), M, HD_W_FP8_ROWS, "@engram.embed.weight", NULL, "N" #i ",De", "engram" #i}
     TABLE(0), TABLE(1), TABLE(2), TABLE(3), TABLE(4), TABLE(5), TABLE(6), TABLE(7),
 
-    {L(enorm), V, 0, "@enorm.weight", NULL, "D", "mtp"},
-    {L(hnorm), V, 0, "@hnorm.weight", NULL, "D", "mtp"},
-    {L(eh_proj), M, F8, "@eh_proj.weight", NULL, "D,2*D", "mtp"},
-    {L(norm), V, 0, "@norm.weight", NULL, "D", "mtp"},
+    {L(draft.enorm), V, 0, "@enorm.weight", NULL, "D", "mtp"},
+    {L(draft.hnorm), V, 0, "@hnorm.weight", NULL, "D", "mtp"},
+    {L(draft.eh_proj), M, F8, "@eh_proj.weight", NULL, "D,2*D", "mtp"},
+    {L(draft.norm), V, 0, "@norm.weight", NULL, "D", "mtp"},
 };
 
 /* What holds for every layer, whether the model's or an MTP module's; -1: says nothing. */
@@ -251,7 +254,7 @@ static int read_attention(struct hd_model *m, struct own *d, const json_t *c, in
         d->rope.dim = d->gqa.head_dim;
         break;
     case CSA2:
-        if (!(d->plan = hd_arena_zalloc(&m->arena, (size_t)d->n_layer * sizeof *d->plan)))
+        if (!(d->plan = hd_arena_zalloc(&m->arena, (size_t)(d->n_layer + d->n_mtp) * sizeof *d->plan)))
             return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld layers", f, (long long)d->n_layer);
         HD_TRY(hd_csa2_config(&d->csa2, d->plan, d->ratios, c, d->n_layer, f, err));
         d->csa2.norm_eps = d->norm_eps;
@@ -351,17 +354,17 @@ static int read_config(struct hd_model *m, struct own *d, struct hd_err *err)
     d->engram.paper = engram == 1;
     if (engram)
         HD_TRY(hd_engram_config(&d->engram, c, d->n_layer, d->n_vocab, false, f, err));
-    d->layer = hd_arena_zalloc(&m->arena, (size_t)d->n_layer * sizeof *d->layer);
-    d->mtp = hd_arena_zalloc(&m->arena, (size_t)(d->n_mtp + 1) * sizeof *d->mtp);
-    if (!d->layer || !d->mtp)
+    if (!(d->layer = hd_arena_zalloc(&m->arena, (size_t)(d->n_layer + d->n_mtp) * sizeof *d->layer)))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %lld layers", f, (long long)d->n_layer);
-    for (int64_t i = 0; i < d->n_layer; i++)
-        d->layer[i].dense = !d->moe.gate.n_expert || i < first || i % every;
+    for (int64_t i = 0; i < d->n_layer + d->n_mtp; i++)
+        d->layer[i].dense = !d->moe.gate.n_expert || (i < d->n_layer && (i < first || i % every));
     m->hp = (struct hd_hparams){d->n_layer, d->d_model, d->n_vocab, n_ctx};
     return HD_OK;
 }
 
 /* ---- loading ---- */
+
+static void set_draft(struct hd_model *m, struct own *d);
 
 static int bind(struct hd_model *m, struct own *d, struct hd_err *err)
 {
@@ -394,31 +397,42 @@ static int bind(struct hd_model *m, struct own *d, struct hd_err *err)
     d->list[1].row = rows;
     d->list[1].n_row = HD_LEN(rows);
     d->list[1].n_layer = d->n_mtp;
-    d->list[1].layers = d->mtp;
+    d->list[1].layers = &d->layer[d->n_layer];
     d->list[1].prefix = "mtp.%d.";
     d->list[1].exists = exists_mtp;
     return hd_bind_lists(&m->store, d->list, 2, &m->arena, m->planned, err);
 }
 
+static int attention_parts(struct own *d, int64_t layer, int first, struct hd_cache_part *part)
+{
+    d->layer[layer].part0 = first;
+    switch (d->attention) {
+    case MLA: return hd_mla_parts(&d->mla, (int)layer, part);
+    case GQA: return hd_gqa_parts(&d->gqa, (int)layer, part);
+    case CSA2: d->plan[layer].part0 = first;
+    }
+    return hd_csa2_parts(&d->csa2, &d->plan[layer], (int)layer, part);
+}
+
 static int set_cache(struct hd_model *m, struct own *d, struct hd_err *err)
 {
-    struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(4 * d->n_layer + HD_ENGRAM_LAYERS + 1) * sizeof *part);
-    int n = 0;
+    struct hd_cache_part *part = hd_arena_zalloc(&m->arena, (size_t)(4 * (d->n_layer + d->n_mtp) + HD_ENGRAM_LAYERS + 2) * sizeof *part);
+    int64_t modules = m->draft_learns ? d->n_mtp : m->draft.depth > 0;
+    int n = 0, first = 0;
 
     if (!part)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for the cache's description", m->store.path);
-    for (int64_t i = 0; i < d->n_layer; i++) {
-        d->layer[i].part0 = n;
-        switch (d->attention) {
-        case MLA: n += hd_mla_parts(&d->mla, (int)i, part + n); break;
-        case GQA: n += hd_gqa_parts(&d->gqa, (int)i, part + n); break;
-        case CSA2:
-            d->plan[i].part0 = n;
-            n += hd_csa2_parts(&d->csa2, &d->plan[i], (int)i, part + n);
-            break;
-        }
-    }
+    for (int64_t i = 0; i < d->n_layer; i++)
+        n += attention_parts(d, i, n, part + n);
     n += hd_engram_parts(&d->engram, d->mhc.n_hc * d->d_model, n, part + n);
+    first = n;
+    for (int64_t i = d->n_layer; i < d->n_layer + modules; i++) {
+        if (d->plan)
+            d->plan[i] = (struct hd_csa2_layer){.owner = -1, .source = -1};
+        n += attention_parts(d, i, n, part + n);
+    }
+    if (modules)
+        n += hd_mtp_part(&d->mtp, (int)d->n_layer, n, part + first, n - first);
     m->spec = (struct hd_cache_spec){n, part};
     return HD_OK;
 }
@@ -435,6 +449,7 @@ static int load(struct hd_model *m, struct hd_err *err)
     m->impl = d;
     HD_TRY(read_config(m, d, err));
     HD_TRY(bind(m, d, err));
+    set_draft(m, d);
     if (!(f = hd_arena_alloc(&m->arena, (size_t)d->rope.dim * sizeof *f)))
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", m->store.path);
     hd_rope_freqs(&d->rope, f, &d->rope_scale);
@@ -483,11 +498,37 @@ static void attention(struct hd_stream *s, const struct own *d, int layer, struc
     }
 }
 
+/* A layer's two halves. False: the encoder half ends in this layer. */
+static bool layer_run(struct hd_stream *s, const struct own *d, int i, struct step *st, struct hd_streams *x, struct hd_tensor *u, struct hd_tensor *y)
+{
+    const struct layer *l = &d->layer[i];
+
+    hd_streams_enter(s, x, &l->hc_attn, u);
+    hd_rmsnorm(s, u, u, &l->attn_norm, d->norm_eps);
+    if (st->b->encode && i == d->csa2.decoder) {
+        hd_csa2_encode(s, &d->csa2, &l->csa2, d->plan, i, &st->csa2, u);
+        return false;
+    }
+    attention(s, d, i, st, u, y);
+    hd_streams_leave(s, x, y);
+    hd_trace(s, x->x, "layers.%d.stream_attn", i);
+    hd_streams_enter(s, x, &l->hc_ffn, u);
+    hd_rmsnorm(s, u, u, &l->ffn_norm, d->norm_eps);
+    if (l->dense)
+        hd_ffn(s, &l->ffn, u, y);
+    else
+        hd_moe_block(s, &d->moe, &l->moe, i + 1 < d->n_layer && !l[1].dense ? &l[1].moe : NULL, st->b, u, y, i);
+    hd_streams_leave(s, x, y);
+    hd_trace(s, x->x, "layers.%d.stream", i);
+    return true;
+}
+
 static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, const int32_t *out_rows, int64_t n_out)
 {
     const struct own *d = m->impl;
     int64_t n = b->n_tok, D = d->d_model;
     struct hd_tensor *logits = hd_logits_new(s, n_out, d->n_vocab), *u = hd_new(s, HD_F32, n, D), *y = hd_new(s, HD_F32, n, D), *class = hd_new(s, HD_I32, n, 1), *last;
+    bool learn = m->draft_learns && hd_learns(s, HD_LEARN_DRAFT), keep = m->draft.depth && !b->encode;
     struct hd_streams x;
     struct step st;
 
@@ -498,35 +539,25 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     for (int i = 0; i < d->engram.n_layer; i++)
         hd_engram_ahead(s, &d->engram, &d->layer[d->engram.layer[i]].engram, i, b, class);
     for (int i = 0; i < d->n_layer; i++) {
-        const struct layer *l = &d->layer[i];
         int memory = hd_engram_index(&d->engram, i);
 
         hd_layer_begin(s, x.x);
         if (memory >= 0)
-            hd_engram_add(s, &d->engram, &l->engram, memory, b, d->mhc.n_hc, d->norm_eps, 0, x.x, class);
-        hd_streams_enter(s, &x, &l->hc_attn, u);
-        hd_rmsnorm(s, u, u, &l->attn_norm, d->norm_eps);
-        if (b->encode && i == d->csa2.decoder) {
-            hd_csa2_encode(s, &d->csa2, &l->csa2, d->plan, i, &st.csa2, u);
+            hd_engram_add(s, &d->engram, &d->layer[i].engram, memory, b, d->mhc.n_hc, d->norm_eps, 0, x.x, class);
+        if (!layer_run(s, d, i, &st, &x, u, y))
             break;
-        }
-        attention(s, d, i, &st, u, y);
-        hd_streams_leave(s, &x, y);
-        hd_trace(s, x.x, "layers.%d.stream_attn", i);
-        hd_streams_enter(s, &x, &l->hc_ffn, u);
-        hd_rmsnorm(s, u, u, &l->ffn_norm, d->norm_eps);
-        if (l->dense)
-            hd_ffn(s, &l->ffn, u, y);
-        else
-            hd_moe_block(s, &d->moe, &l->moe, i + 1 < d->n_layer && !l[1].dense ? &l[1].moe : NULL, b, u, y, i);
-        hd_streams_leave(s, &x, y);
-        hd_trace(s, x.x, "layers.%d.stream", i);
         hd_layer_end(s);
     }
     hd_engram_done(s, &d->engram, b, class, b->encode ? d->csa2.decoder + 1 : d->n_layer);
-    if (n_out == 0 || b->encode)
+    if (b->encode || (n_out == 0 && !keep && !learn))
         return logits;
     hd_streams_end(s, &x, &d->hc_head, u);
+    if (keep)
+        hd_mtp_keep(s, &d->mtp, b, u);
+    if (learn)
+        hd_mtp_learn(s, &d->mtp, b, u);
+    if (n_out == 0)
+        return logits;
     last = hd_new(s, HD_F32, n_out, D);
     hd_gather(s, last, u, out_rows);
     hd_rmsnorm(s, last, last, &d->norm, d->norm_eps);
@@ -535,6 +566,74 @@ static struct hd_tensor *forward(const struct hd_model *m, struct hd_stream *s, 
     hd_trace(s, logits, "logits");
     return logits;
 }
+
+/* ---- MTP modules ---- */
+
+static const struct hd_mtp_weights *module_weights(const void *arch, int i)
+{
+    const struct own *d = arch;
+
+    return &d->layer[d->n_layer + i].draft;
+}
+
+/* The tables of a module's step: of csa2 only the window is there. */
+static void module_begin(struct hd_stream *s, const struct own *d, const struct hd_ragged *b, struct step *st)
+{
+    *st = (struct step){.b = b, .rope = hd_new(s, HD_F32, b->n_tok, d->rope.dim)};
+    hd_rope_table(s, st->rope, b, &d->inv_freq, d->rope_scale);
+    st->csa2 = (struct hd_csa2_step){.b = b, .rope = st->rope};
+}
+
+static void module_run(struct hd_stream *s, const void *arch, int i, const struct hd_ragged *b, struct hd_tensor *z)
+{
+    const struct own *d = arch;
+    struct hd_tensor *u = hd_new(s, HD_F32, b->n_tok, d->d_model), *y = hd_new(s, HD_F32, b->n_tok, d->d_model);
+    struct hd_streams x;
+    struct step st;
+
+    hd_streams_begin(s, &x, d->residual, &d->mhc, z);
+    module_begin(s, d, b, &st);
+    hd_layer_begin(s, x.x);
+    layer_run(s, d, (int)d->n_layer + i, &st, &x, u, y);
+    hd_layer_end(s);
+    hd_streams_end(s, &x, &d->hc_head, z);
+}
+
+static void module_keep(struct hd_stream *s, const void *arch, int i, const struct hd_ragged *b, const struct hd_tensor *z)
+{
+    const struct own *d = arch;
+    int layer = (int)d->n_layer + i;
+    const struct layer *l = &d->layer[layer];
+    struct hd_tensor *u = hd_new(s, HD_F32, b->n_tok, d->d_model);
+    struct hd_streams x;
+    struct step st;
+
+    hd_streams_begin(s, &x, d->residual, &d->mhc, z);
+    module_begin(s, d, b, &st);
+    hd_streams_enter(s, &x, &l->hc_attn, u);
+    hd_rmsnorm(s, u, u, &l->attn_norm, d->norm_eps);
+    switch (d->attention) {
+    case MLA: hd_mla_keep(s, &d->mla, &l->mla, b, st.rope, l->part0, u, layer); break;
+    case GQA: hd_gqa_keep(s, &d->gqa, &l->gqa, b, st.rope, l->part0, u, layer); break;
+    case CSA2: hd_csa2_keep(s, &d->csa2, &l->csa2, &d->plan[layer], &st.csa2, u, layer); break;
+    }
+}
+
+static void set_draft(struct hd_model *m, struct own *d)
+{
+    d->mtp = (struct hd_mtp){d->n_mtp, d->d_model, d->n_vocab, d->norm_eps, &d->embed, &d->norm, d->tied ? &d->embed : &d->head, .run = module_run, .keep = module_keep,
+                             .weights = module_weights, .arch = d};
+    m->draft_learns = m->wants_learn && d->n_mtp > 0;
+    if (m->wants_draft && d->n_mtp)
+        m->draft = hd_mtp_draft_kind();
+}
+
+static void draft(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out)
+{
+    hd_mtp_draft(s, &((const struct own *)m->impl)->mtp, b, out);
+}
+
+/* ---- what others ask ---- */
 
 static void each_weight(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg)
 {
@@ -557,5 +656,5 @@ static int64_t n_idle(const struct hd_model *m)
     return n + hd_engram_idle(&d->engram);
 }
 
-const struct hd_arch hd_arch_hadal = {.name = "hadal", .gguf_name = "", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .n_idle = n_idle,
+const struct hd_arch hd_arch_hadal = {.name = "hadal", .gguf_name = "", .load = load, .forward = forward, .each_weight = each_weight, .each_aside = each_aside, .each_draft = each_aside, .draft = draft, .n_idle = n_idle,
                                       .take_classes = take_classes};

@@ -145,6 +145,17 @@ void hd_csa_keep(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     hd_stream_rewind(s, mark);
 }
 
+/* Draft blocks while they learn: the window is in the batch, not in the cache. */
+static void attend_drafts(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, const struct hd_csa_blocks *k, const struct hd_tensor *q,
+                          const struct hd_tensor *kv, struct hd_tensor *o, int layer)
+{
+    struct hd_attend_block_hp bh = {hp->n_head, hp->head_dim, hp->window, k->block, (float)(1 / sqrt((double)hp->head_dim))};
+    struct hd_tensor *main = hd_new(s, HD_F32, hd_rows(k->main), hp->head_dim);
+
+    latents(s, hp, w, k->rope, k->main, main, layer);
+    hd_attend_block(s, o, q, kv, main, &w->sink, k->b, k->anchor, &bh);
+}
+
 void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int64_t ratio, int part0, const struct hd_csa_step *st,
                  const struct hd_tensor *u, struct hd_tensor *out, int layer)
 {
@@ -177,10 +188,13 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     if (ratio == 4 && hd_learns(s, HD_LEARN_INDEX))
         hd_learn_index(s, index[0], index[1], q, kv, sel, &w->sink, st->b, &(struct hd_index_loss_hp){ah, hp->index_heads, hp->index_dim, part0 + PART_KEY});
     o = hd_new(s, HD_F32, n, hp->n_head * d);
-    hd_attend_sel(s, o, q, kv, sel, &w->sink, st->b, &ah);
+    if (st->learn)
+        attend_drafts(s, hp, w, st->learn, q, kv, o, layer);
+    else
+        hd_attend_sel(s, o, q, kv, sel, &w->sink, st->b, &ah);
     hd_bf16(s, o);
     hd_trace(s, o, "layers.%d.attn.o_rope", layer);
-    if (part0 >= 0 && !st->block)
+    if (part0 >= 0 && !st->block && !st->learn)
         hd_ring_put(s, kv, st->b, part0 + PART_WINDOW);
     rotate(s, o, rope, d, hp->rope_dim, true);
     hd_grouped_out(s, o, &w->wo_a, &w->wo_b, hp->o_groups, hp->act_block, out, layer);

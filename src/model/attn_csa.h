@@ -37,11 +37,20 @@ struct hd_csa_weights {
 /* The cache parts of a layer, appended to part[]; how many. */
 int hd_csa_parts(const struct hd_csa_hp *hp, int64_t ratio, int layer, struct hd_cache_part *part);
 
+/* Draft blocks of a batch whose tokens are all known: block rows each, which see the latents of main up to their anchor instead of a cached window. */
+struct hd_csa_blocks {
+    const struct hd_ragged *b;                        /* the batch that they lie in */
+    const struct hd_tensor *main, *rope;              /* [T, D] and its table of the plain window */
+    const int32_t *anchor;                            /* rows of main, one a block */
+    int64_t block;
+};
+
 /* What the layers of a step share. */
 struct hd_csa_step {
     const struct hd_ragged *b, *e4, *e128;            /* the tokens; the groups that they complete */
     struct hd_tensor *rope, *rope_comp, *rope_e4, *rope_e128;
     bool block;                                       /* the tokens of a sequence are a draft: all see one another, and the window stays as it is */
+    const struct hd_csa_blocks *learn;                /* drafts all over a batch, while the module learns; NULL: none */
 };
 
 /* out[T, D] from u[T, D]; parts from part0 on (-1: none, of whole sequences with ratio 0). */

@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "cache/cache.h"
+#include "model/attn_csa.h"
 #include "ops/ops.h"
 
 struct hd_csa2_hp {
@@ -42,14 +43,6 @@ int hd_csa2_config(struct hd_csa2_hp *hp, struct hd_csa2_layer *plan, int64_t ra
 
 #define HD_CSA2_PARTS 4
 int hd_csa2_parts(const struct hd_csa2_hp *hp, const struct hd_csa2_layer *l, int layer, struct hd_cache_part *part);
-
-/* Draft blocks of a batch whose tokens are all known: block rows each, which see the latents of main up to their anchor instead of a cached window. */
-struct hd_csa_blocks {
-    const struct hd_ragged *b;                        /* the batch that they lie in */
-    const struct hd_tensor *main, *rope;              /* [T, D] and its table of the plain window */
-    const int32_t *anchor;                            /* rows of main, one a block */
-    int64_t block;
-};
 
 /* What the layers of a step share. */
 struct hd_csa2_step {

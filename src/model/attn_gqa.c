@@ -16,6 +16,18 @@ static void add_bias(struct hd_stream *s, struct hd_tensor *x, const struct hd_t
         hd_add_row(s, x, bias);
 }
 
+/* Rows of this step, as the caller's products gave them. */
+static void keep_rows(struct hd_stream *s, const struct hd_gqa_hp *hp, const struct hd_gqa_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part_k,
+                      struct hd_tensor *k, struct hd_tensor *v, int layer)
+{
+    add_bias(s, k, &w->k_bias);
+    add_bias(s, v, &w->v_bias);
+    hd_rope(s, k, rope, hp->head_dim, hp->rope_interleaved);
+    hd_trace(s, k, "layers.%d.k", layer);
+    hd_kv_put(s, k, b, part_k, hp->kv_type);
+    hd_kv_put(s, v, b, part_k + 1, hp->kv_type);
+}
+
 void hd_attn_gqa(struct hd_stream *s, const struct hd_gqa_hp *hp, const struct hd_gqa_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope,
                  int part_k, const struct hd_tensor *x, struct hd_tensor *out, int layer)
 {
@@ -25,14 +37,9 @@ void hd_attn_gqa(struct hd_stream *s, const struct hd_gqa_hp *hp, const struct h
 
     hd_matmul_n(s, 3, (struct hd_tensor *[]){q, k, v}, x, (const struct hd_tensor *[]){&w->q, &w->k, &w->v});
     add_bias(s, q, &w->q_bias);
-    add_bias(s, k, &w->k_bias);
-    add_bias(s, v, &w->v_bias);
     hd_rope(s, q, rope, hp->head_dim, hp->rope_interleaved);
-    hd_rope(s, k, rope, hp->head_dim, hp->rope_interleaved);
     hd_trace(s, q, "layers.%d.q", layer);
-    hd_trace(s, k, "layers.%d.k", layer);
-    hd_kv_put(s, k, b, part_k, hp->kv_type);
-    hd_kv_put(s, v, b, part_k + 1, hp->kv_type);
+    keep_rows(s, hp, w, b, rope, part_k, k, v, layer);
 
     struct hd_tensor *o = hd_new(s, HD_F32, b->n_tok, n_q);
 
@@ -40,5 +47,17 @@ void hd_attn_gqa(struct hd_stream *s, const struct hd_gqa_hp *hp, const struct h
     hd_matmul(s, out, o, &w->o);
     add_bias(s, out, &w->o_bias);
     hd_trace(s, out, "layers.%d.attn_out", layer);
+    hd_stream_rewind(s, mark);
+}
+
+void hd_gqa_keep(struct hd_stream *s, const struct hd_gqa_hp *hp, const struct hd_gqa_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part_k,
+                 const struct hd_tensor *x, int layer)
+{
+    int64_t n_kv = hp->n_kv_head * hp->head_dim;
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *k = hd_new(s, HD_F32, b->n_tok, n_kv), *v = hd_new(s, HD_F32, b->n_tok, n_kv);
+
+    hd_matmul_n(s, 2, (struct hd_tensor *[]){k, v}, x, (const struct hd_tensor *[]){&w->k, &w->v});
+    keep_rows(s, hp, w, b, rope, part_k, k, v, layer);
     hd_stream_rewind(s, mark);
 }

@@ -29,4 +29,8 @@ int hd_gqa_parts(const struct hd_gqa_hp *hp, int layer, struct hd_cache_part *pa
 void hd_attn_gqa(struct hd_stream *s, const struct hd_gqa_hp *hp, const struct hd_gqa_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope,
                  int part_k, const struct hd_tensor *x, struct hd_tensor *out, int layer);
 
+/* What attention would keep of x[T, D], and nothing else. */
+void hd_gqa_keep(struct hd_stream *s, const struct hd_gqa_hp *hp, const struct hd_gqa_weights *w, const struct hd_ragged *b, const struct hd_tensor *rope, int part_k,
+                 const struct hd_tensor *x, int layer);
+
 #endif

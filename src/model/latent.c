@@ -270,9 +270,9 @@ struct hd_tensor *hd_latent_forward(const struct hd_model *m, struct hd_stream *
     for (int64_t i = 0; i < d->n_layer; i++)
         hd_latent_layer_run(s, d, (int)i, b, rope, x, u, y);
     if (m->draft.depth)
-        hd_latent_mtp_keep(s, d, b, x);
+        hd_mtp_keep(s, &d->mtp, b, x);
     if (m->draft_learns && hd_learns(s, HD_LEARN_DRAFT))
-        hd_latent_mtp_learn(s, d, b, x, rope);
+        hd_mtp_learn(s, &d->mtp, b, x);
     if (n_out == 0)
         return logits;
     last = hd_new(s, HD_F32, n_out, D);

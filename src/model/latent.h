@@ -8,6 +8,7 @@
 #include "model/ffn.h"
 #include "model/model.h"
 #include "model/moe.h"
+#include "model/mtp.h"
 #include "model/rope.h"
 #include "weights/bind.h"
 
@@ -19,9 +20,7 @@ struct hd_latent_layer {
     struct hd_tensor gate_up_exps, down_exps;         /* transformers' fused form */
     bool dense;
     int part0;
-    struct {
-        struct hd_tensor enorm, hnorm, eh_proj, norm;
-    } mtp;                                            /* of the layer behind the last only */
+    struct hd_mtp_weights mtp;                        /* of the layer behind the last only */
 };
 
 struct hd_latent {
@@ -35,7 +34,7 @@ struct hd_latent {
     bool kv_halves;                                   /* GGUF: k_b and v_b instead of kv_b */
     struct hd_tensor embed, norm, head, inv_freq;
     struct hd_latent_layer *layer;                    /* [n_layer + 1]: the MTP module's behind them */
-    int part_hidden;                                  /* MTP: the window with what the model said of the newest tokens */
+    struct hd_mtp mtp;
     struct hd_symbol sym[24];
     struct hd_weight_list list[2];                    /* the model, the MTP module (n_layer 0: none) */
 };
@@ -59,10 +58,6 @@ bool hd_latent_has_mtp(const struct hd_model *m, int64_t n_layer);
 int hd_latent_mtp_list(struct hd_model *m, struct hd_latent *d, const struct hd_weight_row *layer_rows, int n_row, struct hd_err *err);
 #define HD_LATENT_MTP_PARTS (HD_MLA_PARTS + 1)
 int hd_latent_mtp_parts(struct hd_latent *d, int first, struct hd_cache_part *part);
-/* What the module keeps of the tokens of a step; x[T, D]: what the last layer gave. */
-void hd_latent_mtp_keep(struct hd_stream *s, const struct hd_latent *d, const struct hd_ragged *b, const struct hd_tensor *x);
-/* The module's loss at every token of whole sequences. rope: the batch's. */
-void hd_latent_mtp_learn(struct hd_stream *s, const struct hd_latent *d, const struct hd_ragged *b, const struct hd_tensor *x, const struct hd_tensor *rope);
 void hd_latent_draft(const struct hd_model *m, struct hd_stream *s, const struct hd_ragged *b, struct hd_draft_out *out);
 void hd_latent_each_draft(const struct hd_model *m, void (*fn)(void *arg, const struct hd_tensor *w), void *arg);
 

@@ -6,7 +6,7 @@
  * cut never matters. Until the first call of a block has a name everything since the block's start is kept in raw: if
  * the grammar breaks there, it was text after all.
  */
-#include "token/parse.h"
+#include "token/parse_out.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -21,15 +21,6 @@
 #define CALL_END M("<｜tool▁call▁end｜>")
 #define SEP M("<｜tool▁sep｜>")
 
-enum mode {
-    REASON, CONTENT,
-    OPEN, CLOSE,                      /* behind "<DSML" and "</DSML": the tag's name */
-    BLOCK, IN_CALL, AFTER,            /* between tags: of the block, of a call, behind everything */
-    HEAD, NAME, PARAM, KEY,           /* attributes of invoke and parameter */
-    VALUE, SKIP,                      /* a parameter's text; one without a name */
-    LIST, TYPE, FUNC, ARGS,           /* V3: between calls; behind the call's marker; behind the separator; arguments */
-    DONE, N_MODE
-};
 #define B(mode) (1u << (mode))
 #define TEXTS (B(REASON) | B(CONTENT))
 #define EVERYWHERE (B(DONE) - 1)
@@ -112,315 +103,6 @@ static const struct word {
              {"<｜tool▁call▁begin｜>", R1 | V31}, {"<｜tool▁call▁end｜>", R1 | V31}, {"<｜tool▁sep｜>", R1 | V31}};
 _Static_assert(HD_LEN(words) <= HD_PARSE_WORDS, "hd_parse.word_id");
 
-/* ---- events ---- */
-
-static void send(struct hd_parse *p, const struct hd_parse_event *e)
-{
-    if (p->rc == HD_OK)
-        p->rc = p->opt.event(p->opt.arg, e, p->err);
-}
-
-static void flush(struct hd_parse *p)
-{
-    if (p->n_ready)
-        send(p, &(struct hd_parse_event){.kind = p->ready_kind, .index = p->index, .text = {p->ready, (size_t)p->n_ready}});
-    p->n_ready = 0;
-}
-
-/* Fewer, larger deltas: they leave when the kind changes, the buffer is full or the feed ends. n <= 8. */
-static void put(struct hd_parse *p, enum hd_parse_kind kind, const char *s, size_t n)
-{
-    if (p->ready_kind != kind || p->n_ready + n > HD_PARSE_READY)
-        flush(p);
-    p->ready_kind = kind;
-    memcpy(p->ready + p->n_ready, s, n);
-    p->n_ready += (int)n;
-}
-
-static void put_args(struct hd_parse *p, const char *s)
-{
-    put(p, HD_PARSE_CALL_ARGS, s, strlen(s));
-}
-
-/* One character inside a JSON string, as Python's json.dumps(ensure_ascii=False) writes it (py_json.c: strings come back so). */
-static void put_escaped(struct hd_parse *p, const char *s, size_t n)
-{
-    static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
-    const char *esc = s[0] ? strchr(from, s[0]) : NULL;
-    char text[8];
-
-    if (esc)
-        snprintf(text, sizeof text, "\\%c", to[esc - from]);
-    else if ((unsigned char)s[0] < 32)
-        snprintf(text, sizeof text, "\\u%04x", (unsigned)s[0]);
-    else {
-        put(p, HD_PARSE_CALL_ARGS, s, n);
-        return;
-    }
-    put_args(p, text);
-}
-
-static void put_json(struct hd_parse *p, const char *s, size_t n)
-{
-    put_args(p, "\"");
-    for (size_t i = 0; i < n;) {
-        int len;
-        bool good = hd_utf8_get(s + i, n - i, &len) >= 0;
-
-        put_escaped(p, good ? s + i : "\xEF\xBF\xBD", good ? (size_t)len : 3);
-        i += (size_t)len;
-    }
-    put_args(p, "\"");
-}
-
-static void malformed(struct hd_parse *p)
-{
-    p->n_malformed++;
-}
-
-/* ---- parameter values ---- */
-
-static void scan_as_json(struct hd_parse *p, const char *s, size_t n)
-{
-    if (hd_json_scan_in_string(&p->scan) && (unsigned char)s[0] < 32) {      /* what a JSON string cannot hold, repaired */
-        put_escaped(p, s, n);
-        malformed(p);
-        return;
-    }
-    for (size_t i = 0; i < n; i++)
-        hd_json_scan_byte(&p->scan, s[i]);
-    put(p, HD_PARSE_CALL_ARGS, s, n);
-}
-
-static void put_scalar(struct hd_parse *p)
-{
-    for (int i = 0; i < p->n_scalar; i++)
-        put(p, HD_PARSE_CALL_ARGS, p->scalar + i, 1);
-    p->n_scalar = 0;
-}
-
-/* What is held turns out to be no JSON: it becomes a string. */
-static void to_string(struct hd_parse *p)
-{
-    put_args(p, "\"");
-    for (int i = 0, len; i < p->n_scalar; i += len) {
-        hd_utf8_get(p->scalar + i, (size_t)(p->n_scalar - i), &len);
-        put_escaped(p, p->scalar + i, (size_t)len);
-    }
-    p->n_scalar = 0;
-    p->value = HD_PARSE_VALUE_STRING;
-    malformed(p);
-}
-
-/* A value that is to be JSON. Objects, arrays and strings stream; scalars are short and wait until it is clear that they are. */
-static void hold_value(struct hd_parse *p, const char *s, size_t n)
-{
-    bool good = true;
-
-    for (size_t i = 0; i < n; i++)
-        good = hd_json_scan_byte(&p->scan, s[i]);
-    memcpy(p->scalar + p->n_scalar, s, n);
-    p->n_scalar += (int)n;
-    if (!good) {
-        to_string(p);
-    } else if (p->scan.depth || hd_json_scan_in_string(&p->scan) || p->n_scalar + 4 > HD_PARSE_HOLD) {
-        put_scalar(p);
-        p->value = HD_PARSE_VALUE_JSON;
-    }
-}
-
-static void put_value(struct hd_parse *p, const char *s, size_t n)
-{
-    switch (p->value) {
-    case HD_PARSE_VALUE_STRING: put_escaped(p, s, n); break;
-    case HD_PARSE_VALUE_HELD: hold_value(p, s, n); break;
-    case HD_PARSE_VALUE_JSON: scan_as_json(p, s, n); break;
-    case HD_PARSE_VALUE_AS_IS:
-        if (!p->n_param && !strchr(" \t\r\n", s[0]))
-            p->n_param = s[0] == '{' ? 1 : 2;
-        for (size_t i = 0; i < n; i++)
-            hd_json_scan_byte(&p->scan, s[i]);
-        put(p, HD_PARSE_CALL_ARGS, s, n);
-        break;
-    }
-}
-
-static void complete_json(struct hd_parse *p)
-{
-    const char *c;
-
-    while ((c = hd_json_scan_closer(&p->scan))) {
-        put_args(p, c);
-        for (; *c; c++)
-            hd_json_scan_byte(&p->scan, *c);
-    }
-}
-
-/* ---- text ---- */
-
-static void put_character(struct hd_parse *p, const char *s, size_t n)
-{
-    if (p->mode == REASON || p->mode == CONTENT)
-        put(p, p->mode == REASON ? HD_PARSE_REASONING : HD_PARSE_CONTENT, s, n);
-    else
-        put_value(p, s, n);
-}
-
-/* Characters that are whole, or malformed, leave; a beginning stays. */
-static void whole_characters(struct hd_parse *p, bool final)
-{
-    while (p->n_cut && (final || hd_utf8_whole(p->cut, (size_t)p->n_cut))) {
-        int len;
-
-        if (hd_utf8_get(p->cut, (size_t)p->n_cut, &len) >= 0)
-            put_character(p, p->cut, (size_t)len);
-        else
-            put_character(p, "\xEF\xBF\xBD", 3);
-        p->n_cut -= len;
-        memmove(p->cut, p->cut + len, (size_t)p->n_cut);
-    }
-}
-
-static void text(struct hd_parse *p, const char *s, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (p->mode == REASON || p->mode == CONTENT) {
-            if (p->skip_newline && s[i] == '\n') {
-                p->skip_newline--;
-                continue;
-            }
-            p->skip_newline = 0;
-            p->fresh = false;
-        }
-        if (!p->n_cut && (unsigned char)s[i] < 0x80) {
-            put_character(p, s + i, 1);
-            continue;
-        }
-        p->cut[p->n_cut++] = s[i];
-        whole_characters(p, false);
-    }
-}
-
-/* ---- calls ---- */
-
-static struct hd_view whole_utf8(const char *s, int n, char *out)
-{
-    size_t n_out = 0;
-
-    for (int i = 0, len; i < n; i += len) {
-        bool good = hd_utf8_get(s + i, (size_t)(n - i), &len) >= 0;
-        size_t n_char = good ? (size_t)len : 3;
-
-        memcpy(out + n_out, good ? s + i : "\xEF\xBF\xBD", n_char);
-        n_out += n_char;
-    }
-    return (struct hd_view){out, n_out};
-}
-
-/* type and name may lie in p->name. */
-static void begin_call(struct hd_parse *p, const char *name, int n_name, const char *type, int n_type)
-{
-    struct hd_parse_event e = {.kind = HD_PARSE_CALL_BEGIN, .index = p->index};
-    char id[64], name_buf[3 * HD_PARSE_NAME], type_buf[3 * HD_PARSE_NAME];
-
-    snprintf(id, sizeof id, "call_%d", p->index);
-    if (p->opt.make_id)
-        p->opt.make_id(p->opt.arg, p->index, id);
-    e.name = whole_utf8(name, n_name, name_buf);
-    e.type = whole_utf8(type, n_type, type_buf);
-    e.id = (struct hd_view){id, strlen(id)};
-    flush(p);
-    send(p, &e);
-    p->raw_on = false;
-    p->in_call = p->sound = true;
-    p->value_open = false;
-    p->n_param = p->n_key = p->n_scalar = 0;
-    memset(p->key, 0, sizeof p->key);
-    hd_json_scan_init(&p->scan);
-}
-
-static void end_value(struct hd_parse *p)
-{
-    if (p->value == HD_PARSE_VALUE_HELD && (!p->n_scalar || !hd_json_scan_whole(&p->scan)))
-        to_string(p);
-    if (p->value == HD_PARSE_VALUE_STRING) {
-        put_args(p, "\"");
-    } else if (p->value == HD_PARSE_VALUE_HELD) {
-        put_scalar(p);
-    } else if (!hd_json_scan_whole(&p->scan)) {
-        malformed(p);
-        complete_json(p);
-        p->sound &= hd_json_scan_whole(&p->scan);
-    }
-    p->value_open = false;
-}
-
-static bool end_list_call(struct hd_parse *p, bool proper)
-{
-    if (!proper && !p->n_param)
-        put_args(p, "{}");
-    else if (!proper)
-        complete_json(p);
-    return p->n_param == 1 && hd_json_scan_whole(&p->scan);
-}
-
-/* proper: its closing tag was there. */
-static void end_call(struct hd_parse *p, bool proper)
-{
-    bool sound;
-
-    if (p->value_open && p->value != HD_PARSE_VALUE_AS_IS)
-        end_value(p);
-    if (p->value_open) {
-        sound = end_list_call(p, proper);
-    } else {
-        put_args(p, p->n_param ? "}" : "{}");
-        sound = p->sound;
-    }
-    flush(p);
-    send(p, &(struct hd_parse_event){.kind = HD_PARSE_CALL_END, .index = p->index, .complete = proper && sound});
-    p->index++;
-    p->in_call = p->value_open = false;
-}
-
-/* Duplicates stay (readers of JSON take the last) and are counted. Hashes: a chance hit costs a wrong count only. */
-static void note_key(struct hd_parse *p)
-{
-    uint64_t h = 0xcbf29ce484222325;
-
-    for (int i = 0; i < p->n_name; i++)
-        h = (h ^ (unsigned char)p->name[i]) * 0x100000001b3;
-    h += !h;
-    if (p->n_key >= HD_PARSE_KEYS * 3 / 4)
-        return;
-    for (size_t at = h % HD_PARSE_KEYS;; at = (at + 1) % HD_PARSE_KEYS) {
-        if (p->key[at] == h) {
-            malformed(p);
-            return;
-        }
-        if (!p->key[at]) {
-            p->key[at] = h;
-            p->n_key++;
-            return;
-        }
-    }
-}
-
-static void begin_value(struct hd_parse *p, int kind)
-{
-    note_key(p);
-    put_args(p, p->n_param++ ? ", " : "{");
-    put_json(p, p->name, (size_t)p->n_name);
-    put_args(p, ": ");
-    if (kind == HD_PARSE_VALUE_STRING)
-        put_args(p, "\"");
-    p->value = kind;
-    p->value_open = true;
-    p->n_scalar = 0;
-    hd_json_scan_init(&p->scan);
-    p->mode = VALUE;
-}
-
 /* ---- modes ---- */
 
 static bool is_dsml(const struct hd_parse *p)
@@ -441,20 +123,20 @@ static void check_gap(struct hd_parse *p)
     int least = is_dsml(p);
 
     if (p->n_gap != p->n_gap_newline || p->n_gap < least || p->n_gap > p->gap_max)
-        malformed(p);
+        hd_parse_malformed(p);
 }
 
 /* The grammar broke. Before any call has begun the block was text; afterwards what cannot be understood is dropped. */
 static void give_up(struct hd_parse *p)
 {
-    malformed(p);
+    hd_parse_malformed(p);
     if (!p->raw_on) {
         between(p, 1 << 30);
         return;
     }
     p->raw_on = p->in_block = false;
     p->mode = p->back;
-    text(p, p->raw, (size_t)p->n_raw);
+    hd_parse_text(p, p->raw, (size_t)p->n_raw);
     p->n_raw = 0;
 }
 
@@ -464,17 +146,17 @@ static void open_block(struct hd_parse *p)
     p->raw_on = true;
     p->n_raw = 0;
     if (p->mode == REASON)            /* no </think>: the call ends the reasoning all the same */
-        malformed(p);
+        hd_parse_malformed(p);
     p->malformed_before = p->n_malformed;
 }
 
 static void close_everything(struct hd_parse *p)
 {
     if (p->in_call)
-        end_call(p, false);
+        hd_parse_end_call(p, false);
     else if (p->raw_on)
         give_up(p);
-    whole_characters(p, true);
+    hd_parse_whole_characters(p, true);
 }
 
 static void end_of_sentence(struct hd_parse *p)
@@ -482,7 +164,7 @@ static void end_of_sentence(struct hd_parse *p)
     bool task = p->mode == CONTENT && p->opt.start == HD_PARSE_IN_TASK;
 
     if (p->mode != CONTENT && p->mode != AFTER)
-        malformed(p);
+        hd_parse_malformed(p);
     close_everything(p);
     p->how = task ? HD_PARSE_HOW_TASK : HD_PARSE_HOW_EOS;
     p->ended = true;
@@ -493,8 +175,8 @@ static void end_of_sentence(struct hd_parse *p)
 static void leave_block(struct hd_parse *p)
 {
     if (p->in_call) {
-        malformed(p);
-        end_call(p, false);
+        hd_parse_malformed(p);
+        hd_parse_end_call(p, false);
     }
     if (p->raw_on && p->n_malformed > p->malformed_before) {
         give_up(p);
@@ -528,8 +210,8 @@ static bool on_think(struct hd_parse *p, const char *s, size_t n)
         p->skip_newline = p->opt.family == HD_PARSE_R1;
         return true;
     }
-    malformed(p);
-    text(p, s, n);
+    hd_parse_malformed(p);
+    hd_parse_text(p, s, n);
     return true;
 }
 
@@ -545,7 +227,7 @@ static bool on_think_end(struct hd_parse *p)
         give_up(p);
         return false;
     }
-    malformed(p);                     /* a stray one is skipped */
+    hd_parse_malformed(p);                     /* a stray one is skipped */
     return true;
 }
 
@@ -559,11 +241,11 @@ static void closed(struct hd_parse *p, enum tag tag)
         return;
     }
     if (p->in_call && !param && tag != T_PARAM)
-        end_call(p, true);
+        hd_parse_end_call(p, true);
     else if (!param)
-        malformed(p);                 /* it closes nothing */
+        hd_parse_malformed(p);                 /* it closes nothing */
     if (p->closes_value && !param)
-        malformed(p);
+        hd_parse_malformed(p);
     between(p, 1);
 }
 
@@ -572,8 +254,8 @@ static bool on_tag(struct hd_parse *p)
     switch (p->mode) {
     case REASON: case CONTENT: open_block(p); break;
     case BLOCK: case IN_CALL: check_gap(p); break;
-    case AFTER: malformed(p); break;
-    case CLOSE: malformed(p); closed(p, T_OTHER); return false;      /* a closing tag without its end */
+    case AFTER: hd_parse_malformed(p); break;
+    case CLOSE: hd_parse_malformed(p); closed(p, T_OTHER); return false;      /* a closing tag without its end */
     default: give_up(p); return false;
     }
     start_tag(p, OPEN);
@@ -583,12 +265,12 @@ static bool on_tag(struct hd_parse *p)
 static bool on_tag_end(struct hd_parse *p, const char *s, size_t n)
 {
     switch (p->mode) {
-    case REASON: case CONTENT: malformed(p); text(p, s, n); return true;
-    case AFTER: malformed(p); return true;
+    case REASON: case CONTENT: hd_parse_malformed(p); hd_parse_text(p, s, n); return true;
+    case AFTER: hd_parse_malformed(p); return true;
     case BLOCK: case IN_CALL: check_gap(p); break;
-    case VALUE: end_value(p); break;
+    case VALUE: hd_parse_end_value(p); break;
     case SKIP: break;
-    case CLOSE: malformed(p); closed(p, T_OTHER); return false;
+    case CLOSE: hd_parse_malformed(p); closed(p, T_OTHER); return false;
     default: give_up(p); return false;
     }
     p->closes_value = p->mode == VALUE || p->mode == SKIP;
@@ -602,14 +284,14 @@ static void opened(struct hd_parse *p, enum tag tag)
         start_tag(p, PARAM);
     } else if (tag == T_CALL) {
         if (p->in_call || !p->in_block)
-            malformed(p);
+            hd_parse_malformed(p);
         if (p->in_call)
-            end_call(p, false);
+            hd_parse_end_call(p, false);
         p->in_block = true;
         start_tag(p, HEAD);
     } else {
         if (tag == T_PARAM || p->in_block)
-            malformed(p);
+            hd_parse_malformed(p);
         p->in_block = true;
         between(p, 1);
     }
@@ -618,7 +300,7 @@ static void opened(struct hd_parse *p, enum tag tag)
 static bool on_name_of_tag(struct hd_parse *p, enum tag tag)
 {
     if (p->n_tag)
-        malformed(p);
+        hd_parse_malformed(p);
     if (p->mode == OPEN)
         opened(p, tag);
     else
@@ -629,14 +311,14 @@ static bool on_name_of_tag(struct hd_parse *p, enum tag tag)
 static bool on_tool_name(struct hd_parse *p)
 {
     if (p->n_tag)
-        malformed(p);
+        hd_parse_malformed(p);
     start_tag(p, NAME);
     return true;
 }
 
 static bool on_tool_name_end(struct hd_parse *p)
 {
-    begin_call(p, p->name, p->n_name, "function", 8);
+    hd_parse_begin_call(p, p->name, p->n_name, "function", 8);
     between(p, 2);
     return true;
 }
@@ -644,7 +326,7 @@ static bool on_tool_name_end(struct hd_parse *p)
 static bool on_key(struct hd_parse *p)
 {
     if (p->n_tag || p->n_gap != 1)
-        malformed(p);
+        hd_parse_malformed(p);
     start_tag(p, KEY);
     return true;
 }
@@ -653,7 +335,7 @@ static bool on_calls(struct hd_parse *p)
 {
     switch (p->mode) {
     case REASON: case CONTENT: open_block(p); break;
-    case AFTER: case LIST: malformed(p); break;
+    case AFTER: case LIST: hd_parse_malformed(p); break;
     default: give_up(p); return false;
     }
     p->in_block = true;
@@ -666,8 +348,8 @@ static bool on_call(struct hd_parse *p)
     switch (p->mode) {
     case REASON: case CONTENT: open_block(p); break;
     case LIST: check_gap(p); break;
-    case AFTER: malformed(p); break;
-    case ARGS: malformed(p); end_call(p, false); break;
+    case AFTER: hd_parse_malformed(p); break;
+    case ARGS: hd_parse_malformed(p); hd_parse_end_call(p, false); break;
     default: give_up(p); return false;
     }
     p->in_block = true;
@@ -678,7 +360,7 @@ static bool on_call(struct hd_parse *p)
 /* V3.1 has the tool's name where V3 has the call's type. */
 static void name_is_type(struct hd_parse *p)
 {
-    begin_call(p, p->name, p->n_name, "function", 8);
+    hd_parse_begin_call(p, p->name, p->n_name, "function", 8);
     start_arguments(p);
 }
 
@@ -695,7 +377,7 @@ static bool on_type_end(struct hd_parse *p)
 
 static void begin_function(struct hd_parse *p)
 {
-    begin_call(p, p->name + p->n_type, p->n_name - p->n_type, p->name, p->n_type);
+    hd_parse_begin_call(p, p->name + p->n_type, p->n_name - p->n_type, p->name, p->n_type);
     start_arguments(p);
 }
 
@@ -707,9 +389,9 @@ static bool on_call_done(struct hd_parse *p)
     }
     if (p->mode == FUNC) {            /* no arguments at all */
         begin_function(p);
-        end_call(p, false);
+        hd_parse_end_call(p, false);
     } else {
-        end_call(p, true);
+        hd_parse_end_call(p, true);
     }
     between(p, 1);
     return true;
@@ -733,14 +415,14 @@ static bool is_idle(const struct hd_parse *p, const struct rule *r)
 
 static bool act(struct hd_parse *p, const struct rule *r, const char *s, size_t n)
 {
-    whole_characters(p, true);
+    hd_parse_whole_characters(p, true);
     if (!(r->exact >> p->opt.family & 1))
-        malformed(p);
+        hd_parse_malformed(p);
     switch ((enum action)r->action) {
     case THINK: return on_think(p, s, n);
     case THINK_END: return on_think_end(p);
     case END: end_of_sentence(p); return true;
-    case AS_TEXT: text(p, s, n); return true;
+    case AS_TEXT: hd_parse_text(p, s, n); return true;
     case TAG: return on_tag(p);
     case TAG_END: return on_tag_end(p, s, n);
     case NAME_OF_TAG: return on_name_of_tag(p, r->arg);
@@ -748,7 +430,7 @@ static bool act(struct hd_parse *p, const struct rule *r, const char *s, size_t 
     case TOOL_NAME_END: return on_tool_name_end(p);
     case NO_NAME: give_up(p); return false;
     case KEY_BEGIN: return on_key(p);
-    case KEY_END: begin_value(p, r->arg); return true;
+    case KEY_END: hd_parse_begin_value(p, r->arg); return true;
     case NO_KEY: p->mode = SKIP; return true;
     case CALLS_BEGIN: return on_calls(p);
     case CALL_BEGIN: return on_call(p);
@@ -765,9 +447,9 @@ static bool act(struct hd_parse *p, const struct rule *r, const char *s, size_t 
 static void add_to_name(struct hd_parse *p, char c)
 {
     if (p->mode == FUNC && p->n_name == p->n_type && c == '{') {      /* V3.1's form */
-        malformed(p);
+        hd_parse_malformed(p);
         name_is_type(p);
-        text(p, &c, 1);
+        hd_parse_text(p, &c, 1);
     } else if (p->n_name < HD_PARSE_NAME) {
         p->name[p->n_name++] = c;
     } else {
@@ -784,7 +466,7 @@ static void in_tag(struct hd_parse *p, char c)
     if (p->n_tag + p->n_gap <= 64)
         return;
     if (p->mode == CLOSE) {
-        malformed(p);
+        hd_parse_malformed(p);
         closed(p, T_OTHER);
     } else {
         give_up(p);
@@ -805,7 +487,7 @@ static void release(struct hd_parse *p, char c)
     if (p->raw_on && !keep_raw(p, &c, 1))
         give_up(p);
     switch ((enum mode)p->mode) {
-    case REASON: case CONTENT: case VALUE: case ARGS: text(p, &c, 1); break;
+    case REASON: case CONTENT: case VALUE: case ARGS: hd_parse_text(p, &c, 1); break;
     case NAME: case KEY: case TYPE: case FUNC: add_to_name(p, c); break;
     case OPEN: case CLOSE: case HEAD: case PARAM: in_tag(p, c); break;
     case BLOCK: case IN_CALL: case LIST:
@@ -814,7 +496,7 @@ static void release(struct hd_parse *p, char c)
         break;
     case AFTER: case DONE:            /* dropped */
         if (!p->n_tag++)
-            malformed(p);
+            hd_parse_malformed(p);
         p->n_tag = 1;
         break;
     case SKIP: case N_MODE: break;
@@ -896,7 +578,7 @@ static void settle(struct hd_parse *p, bool final)
         if (p->raw_on && !keep_raw(p, s, n))
             give_up(p);
         if (was_raw && !p->raw_on && TEXTS >> p->mode & 1)
-            text(p, s, (size_t)n);    /* given up: they were the end of what is text now */
+            hd_parse_text(p, s, (size_t)n);    /* given up: they were the end of what is text now */
     }
 }
 
@@ -914,7 +596,7 @@ int hd_parse_feed(struct hd_parse *p, const char *s, size_t n, bool literal, str
         p->hold[p->n_hold++] = s[i];
         settle(p, false);
     }
-    flush(p);
+    hd_parse_flush(p);
     return p->rc;
 }
 
@@ -926,10 +608,10 @@ int hd_parse_token(struct hd_parse *p, int32_t id, struct hd_err *err)
     if (hd_tokenizer_is_end(p->opt.tok, id)) {
         p->err = err;
         settle(p, true);
-        whole_characters(p, true);
+        hd_parse_whole_characters(p, true);
         if (!p->ended)
             end_of_sentence(p);
-        flush(p);
+        hd_parse_flush(p);
         return p->rc;
     }
     for (int i = 0; i < HD_LEN(words); i++)
@@ -956,13 +638,13 @@ int hd_parse_finish(struct hd_parse *p, bool ended, struct hd_err *err)
 
     p->err = err;
     settle(p, true);
-    whole_characters(p, true);
+    hd_parse_whole_characters(p, true);
     if (ended && !p->ended)
         end_of_sentence(p);
     p->how = e.how = how_it_ended(p);
     close_everything(p);
-    flush(p);
-    send(p, &e);
+    hd_parse_flush(p);
+    hd_parse_send(p, &e);
     p->mode = DONE;
     p->ended = true;
     return p->rc;

@@ -64,6 +64,28 @@ int32_t hd_piece_find(const struct hd_tokenizer *t, const char *p, size_t n);
 /* Bytes in the byte-level alphabet of GPT-2: printable ones stand for themselves, the others from U+0100 on. */
 void hd_spell_bytes(const char *p, size_t n, struct hd_str *out);
 
+/* ---- vocab_build.c: what both readers make a tokenizer from; what: the file, for messages ---- */
+
+#define HD_PIECES_MAX ((int64_t)1 << 24)
+
+struct hd_tokenizer *hd_vocab_create(void);           /* NULL: no memory */
+int hd_vocab_no_memory(const char *what, struct hd_err *err);
+/* Room for n pieces and their look-up; merges. */
+int hd_vocab_alloc_pieces(struct hd_tokenizer *t, int64_t n, const char *what, struct hd_err *err);
+int hd_vocab_alloc_merges(struct hd_tokenizer *t, size_t n, const char *what, struct hd_err *err);
+/* The bytes that a spelled piece stands for, in the arena. False: no memory. */
+bool hd_vocab_raw_piece(struct hd_tokenizer *t, const char *p, size_t n, struct hd_view *out);
+/* Where the look-up has these bytes, or would have them. */
+size_t hd_piece_slot(const struct hd_tokenizer *t, const char *p, size_t n);
+/* byte_id, once all pieces are there. */
+void hd_vocab_find_bytes(struct hd_tokenizer *t);
+/* The merge of that rank, as two spelled pieces, or as one line "left right". buf: scratch. */
+int hd_vocab_add_merge(struct hd_tokenizer *t, size_t rank, struct hd_view left, struct hd_view right, struct hd_str *buf, const char *what, struct hd_err *err);
+int hd_vocab_add_merge_line(struct hd_tokenizer *t, size_t rank, struct hd_view line, struct hd_str *buf, const char *what, struct hd_err *err);
+int hd_vocab_add_added(struct hd_tokenizer *t, const struct hd_added *a, const char *what, struct hd_err *err);
+/* One more id that ends an answer; ids that there are not are ignored. */
+void hd_vocab_add_end(struct hd_tokenizer *t, int64_t id);
+
 /* The longest added token that p begins with, or NULL. */
 const struct hd_added *hd_added_find(const struct hd_tokenizer *t, const char *p, size_t n);
 

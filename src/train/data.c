@@ -21,22 +21,83 @@ static bool ends_with(const char *s, const char *end)
     return n >= k && !strcmp(s + n - k, end);
 }
 
+/* n bytes of p as the beginning of a nameless file in dir. */
+static int move_out(struct hd_spill *s, const char *dir, const void *p, size_t n, struct hd_err *err)
+{
+    HD_TRY(hd_spill_open(s, dir, err));
+    HD_TRY(hd_spill_grow(s, n + 1, err));
+    if (n)
+        memcpy(s->p, p, n);
+    return HD_OK;
+}
+
+/* From memory to disk. */
+static int spill(struct hd_data *d, struct hd_err *err)
+{
+    struct hd_spill id = {0}, skip = {0};
+    int rc = move_out(&id, d->spill_dir, d->id, (size_t)d->n * sizeof *d->id, err);
+
+    if (rc == HD_OK)
+        rc = move_out(&skip, d->spill_dir, d->skip, (size_t)d->n, err);
+    if (rc < 0) {
+        hd_spill_close(&id);
+        hd_spill_close(&skip);
+        return rc;
+    }
+    hd_free(d->id);
+    hd_free(d->skip);
+    d->id_file = id;
+    d->skip_file = skip;
+    d->id = id.p;
+    d->skip = skip.p;
+    return HD_OK;
+}
+
+/* Room for n ids in all. */
+static int room(struct hd_data *d, size_t n, const char *path, struct hd_err *err)
+{
+    if (d->spill_dir && !d->id_file.open && n * (sizeof *d->id + 1) > d->spill_from)
+        HD_TRY(spill(d, err));
+    if (d->id_file.open) {
+        HD_TRY(hd_spill_grow(&d->id_file, n * sizeof *d->id, err));
+        d->id = d->id_file.p;                         /* at once: growing moves it, and the next line may fail */
+        HD_TRY(hd_spill_grow(&d->skip_file, n, err));
+        d->skip = d->skip_file.p;
+        return HD_OK;
+    }
+    if (!HD_GROW(d->id, d->cap_id, n, MAX_IDS) || !HD_GROW(d->skip, d->cap_skip, n, MAX_IDS))
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %zu tokens", path, n);
+    return HD_OK;
+}
+
+/* A document of n ids comes behind the others: the caller writes them and their skips, then closes it. */
+static int open_doc(struct hd_data *d, size_t n, const char *path, struct hd_err *err)
+{
+    HD_TRY(room(d, (size_t)d->n + n, path, err));
+    if (!HD_GROW(d->doc, d->cap_doc, (size_t)d->n_doc + 2, MAX_IDS))
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %zu documents", path, (size_t)d->n_doc + 1);
+    return HD_OK;
+}
+
+static void close_doc(struct hd_data *d, size_t n)
+{
+    d->doc[d->n_doc++] = d->n;
+    d->n += (int64_t)n;
+    d->doc[d->n_doc] = d->n;
+}
+
 /* n ids become a document; skip may be NULL. */
 static int add_doc(struct hd_data *d, const int32_t *ids, const uint8_t *skip, size_t n, const char *path, struct hd_err *err)
 {
     if (!n)
         return HD_OK;
-    if (!HD_GROW(d->id, d->cap_id, (size_t)d->n + n, MAX_IDS) || !HD_GROW(d->skip, d->cap_skip, (size_t)d->n + n, MAX_IDS) ||
-        !HD_GROW(d->doc, d->cap_doc, (size_t)d->n_doc + 2, MAX_IDS))
-        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %zu tokens", path, (size_t)d->n + n);
+    HD_TRY(open_doc(d, n, path, err));
     memcpy(d->id + d->n, ids, n * sizeof *ids);
     if (skip)
         memcpy(d->skip + d->n, skip, n);
     else
         memset(d->skip + d->n, 0, n);
-    d->doc[d->n_doc++] = d->n;
-    d->n += (int64_t)n;
-    d->doc[d->n_doc] = d->n;
+    close_doc(d, n);
     return HD_OK;
 }
 
@@ -76,13 +137,11 @@ static int add_jsonl(struct hd_data *d, const char *p, size_t n, struct hd_token
     return rc;
 }
 
-/* u16 or u32 ids, little-endian as they lie. */
+/* u16 or u32 ids, little-endian as they lie: one document. */
 static int add_bin(struct hd_data *d, const unsigned char *p, size_t n, const char *path, struct hd_err *err)
 {
     size_t wide = ends_with(path, ".u32.bin") ? 4 : 2, count;
     uint32_t magic = 0;
-    int32_t *ids;
-    int rc;
 
     if (n >= LLMC_HEADER)
         memcpy(&magic, p, 4);
@@ -92,22 +151,22 @@ static int add_bin(struct hd_data *d, const unsigned char *p, size_t n, const ch
     }
     if (n % wide)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: %zu bytes of ids; expected a multiple of %zu", path, n, wide);
-    count = n / wide;
-    if (!(ids = hd_malloc(count * sizeof *ids)))
-        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for %zu tokens", path, count);
+    if (!(count = n / wide))
+        return HD_OK;
+    HD_TRY(open_doc(d, count, path, err));
     for (size_t i = 0; i < count; i++) {
         uint16_t half;
 
         if (wide == 2) {
             memcpy(&half, p + 2 * i, 2);
-            ids[i] = half;
+            d->id[d->n + (int64_t)i] = half;
         } else {
-            memcpy(&ids[i], p + 4 * i, 4);
+            memcpy(&d->id[d->n + (int64_t)i], p + 4 * i, 4);
         }
     }
-    rc = add_doc(d, ids, NULL, count, path, err);
-    hd_free(ids);
-    return rc;
+    memset(d->skip + d->n, 0, count);
+    close_doc(d, count);
+    return HD_OK;
 }
 
 static int check_ids(const struct hd_data *d, int64_t from, int64_t n_vocab, const char *path, struct hd_err *err)
@@ -202,8 +261,12 @@ int hd_data_look(const struct hd_data *d, int64_t context, struct hd_data_report
 
 void hd_data_release(struct hd_data *d)
 {
-    hd_free(d->id);
-    hd_free(d->skip);
+    if (!d->id_file.open) {
+        hd_free(d->id);
+        hd_free(d->skip);
+    }
+    hd_spill_close(&d->id_file);
+    hd_spill_close(&d->skip_file);
     hd_free(d->doc);
     memset(d, 0, sizeof *d);
 }

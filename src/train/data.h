@@ -1,4 +1,4 @@
-/* data.h: token data in memory, and the batches that a run takes from it.
+/* data.h: token data, in memory or on disk, and the batches that a run takes from it.
  *
  * Sources  *.txt         UTF-8 text, one document
  *          *.jsonl       one object a line, a document: text or a conversation, of which only answers are targets (document.h)
@@ -10,6 +10,7 @@
 #define HD_TRAIN_DATA_H
 
 #include "base/rng.h"
+#include "base/spill.h"
 #include "ops/paged.h"
 #include "token/token.h"
 
@@ -21,6 +22,9 @@ struct hd_data {
     int64_t *doc;                     /* [n_doc + 1] where documents begin */
     int64_t n_doc;
     size_t cap_id, cap_doc, cap_skip;
+    const char *spill_dir;            /* set by the caller: ids that take more than spill_from bytes go to a nameless file there; NULL: never */
+    size_t spill_from;
+    struct hd_spill id_file, skip_file;               /* open: id and skip lie there */
     int64_t n_bytes;                  /* of text, for bits per byte; 0 unknown */
     uint64_t hash;
 };

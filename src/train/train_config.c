@@ -1,6 +1,7 @@
 /* train_config.c: see train_config.h. */
 #include "train/train_config.h"
 
+#include <glob.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -12,7 +13,7 @@
 
 static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
                                     "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample", "recompute", "z_loss"};
-static const char *const known_data[] = {"train", "val", "val_part", "targets"};
+static const char *const known_data[] = {"train", "val", "val_part", "targets", "stream"};
 static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "ema"};
 static const char *const known_schedule[] = {"name", "warmup", "last", "decay", "minutes"};
 static const char *const known_balance[] = {"bias_speed", "loss", "rule", "follow_lr"};
@@ -42,23 +43,52 @@ static int check_keys(const json_t *o, const char *const *keys, int n, const cha
     return HD_OK;
 }
 
-static int files(const json_t *v, const char **out, int *n, const char *key, const char *file, struct hd_err *err)
+/* A path, or what a pattern stands for, in the order of names. */
+static int add_paths(json_t *list, const char *path, const char *key, const char *file, struct hd_err *err)
 {
-    json_t *e;
-    size_t i;
+    glob_t g;
+    int rc;
 
-    if (json_is_string(v)) {
-        out[(*n)++] = json_string_value(v);
+    if (!strpbrk(path, "*?[") || hd_file_exists(path)) {
+        json_array_append_new(list, json_string(path));
         return HD_OK;
     }
-    if (v && !json_is_array(v))
-        return hd_err_set(err, HD_ERR_FORMAT, "%s: data.%s: expected a path or a list of paths", file, key);
-    json_array_foreach((json_t *)v, i, e)
-    {
-        if (!json_is_string(e) || *n == HD_MAX_DATA)
-            return hd_err_set(err, HD_ERR_FORMAT, "%s: data.%s: expected at most %d paths", file, key, HD_MAX_DATA);
-        out[(*n)++] = json_string_value(e);
+    rc = glob(path, 0, NULL, &g);
+    for (size_t i = 0; rc == 0 && i < g.gl_pathc; i++)
+        json_array_append_new(list, json_string(g.gl_pathv[i]));
+    if (rc == 0)
+        globfree(&g);
+    return rc == 0 ? HD_OK : hd_err_set(err, HD_ERR_IO, "%s: data.%s: \"%.200s\" matches no file", file, key, path);
+}
+
+/* data.KEY as a list, patterns as what they stand for: so it is kept with the run. */
+static int files(json_t *data, const char *key, const char **out, int *n, const char *file, struct hd_err *err)
+{
+    json_t *v = json_object_get(data, key), *list, *e;
+    int rc = HD_OK;
+    size_t i;
+
+    if (!v)
+        return HD_OK;
+    if (!(list = json_array()))
+        return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory", file);
+    if (json_is_string(v))
+        rc = add_paths(list, json_string_value(v), key, file, err);
+    else if (!json_is_array(v))
+        rc = hd_err_set(err, HD_ERR_FORMAT, "%s: data.%s: expected a path or a list of paths", file, key);
+    json_array_foreach(v, i, e)
+        if (rc == HD_OK)
+            rc = json_is_string(e) ? add_paths(list, json_string_value(e), key, file, err)
+                                   : hd_err_set(err, HD_ERR_FORMAT, "%s: data.%s: expected a path or a list of paths", file, key);
+    if (rc == HD_OK && json_array_size(list) > HD_MAX_DATA)
+        rc = hd_err_set(err, HD_ERR_FORMAT, "%s: data.%s: found %zu paths; expected at most %d", file, key, json_array_size(list), HD_MAX_DATA);
+    if (rc < 0) {
+        json_decref(list);
+        return rc;
     }
+    json_object_set_new(data, key, list);
+    json_array_foreach(list, i, e)
+        out[(*n)++] = json_string_value(e);
     return HD_OK;
 }
 
@@ -82,17 +112,20 @@ static int read_model(struct hd_train_config *c, const char *file, struct hd_err
 
 static int read_data(struct hd_train_config *c, const char *file, struct hd_err *err)
 {
-    const json_t *d = json_object_get(c->json, "data");
+    json_t *d = json_object_get(c->json, "data"), *stream = json_object_get(d, "stream");
     const char *targets;
 
     HD_TRY(check_keys(d, known_data, HD_LEN(known_data), "data", file, err));
-    HD_TRY(files(json_object_get(d, "train"), c->train, &c->n_train, "train", file, err));
-    HD_TRY(files(json_object_get(d, "val"), c->val, &c->n_val, "val", file, err));
+    HD_TRY(files(d, "train", c->train, &c->n_train, file, err));
+    HD_TRY(files(d, "val", c->val, &c->n_val, file, err));
     HD_TRY(hd_json_real_or(d, "val_part", 0, 0.9, c->n_val ? 0 : 0.1, &c->val_part, file, err));
     HD_TRY(hd_json_str_or(d, "targets", "answers", &targets, file, err));
     if (strcmp(targets, "answers") && strcmp(targets, "all"))
         return hd_err_set(err, HD_ERR_FORMAT, "%s: data.targets: found \"%.40s\"; expected answers or all", file, targets);
     c->all_targets = !strcmp(targets, "all");
+    if (stream && !json_is_boolean(stream) && !(json_is_string(stream) && !strcmp(json_string_value(stream), "auto")))
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: data.stream: expected \"auto\", true or false", file);
+    c->stream = json_is_true(stream) ? HD_STREAM_ALWAYS : json_is_false(stream) ? HD_STREAM_NEVER : HD_STREAM_AUTO;
     if (json_object_get(c->json, "task")) {
         if (d)
             return hd_err_set(err, HD_ERR_FORMAT, "%s: task makes its own data; expected no \"data\" beside it", file);

@@ -8,7 +8,7 @@
 #include "train/lr_schedule.h"
 #include "train/trainer.h"
 
-#define HD_MAX_DATA 64
+#define HD_MAX_DATA 1024
 #define HD_MAX_SPECIAL 64
 
 struct hd_train_config {
@@ -24,6 +24,7 @@ struct hd_train_config {
     int n_train, n_val;
     struct hd_curriculum task;        /* instead of data and tokenizer; its n_symbol 0: none */
     double val_part;                  /* of every training document, where no val files are named */
+    enum { HD_STREAM_AUTO, HD_STREAM_ALWAYS, HD_STREAM_NEVER } stream;      /* token ids on disk; auto: when they would take an eighth of the memory that is free */
     bool all_targets;                 /* of conversations: not only what the assistant says */
     struct hd_trainer_hp hp;
     bool again_if_needed;             /* hp.again is decided by the plan */

@@ -194,6 +194,8 @@ static int take_classes(struct hd_train_run *r, struct hd_err *err)
 static int read_data(struct hd_train_run *r, struct hd_err *err)
 {
     r->train.all = r->val.all = r->c.all_targets;
+    r->train.spill_dir = r->val.spill_dir = r->c.stream == HD_STREAM_NEVER ? NULL : r->c.out;
+    r->train.spill_from = r->val.spill_from = r->c.stream == HD_STREAM_AUTO ? (size_t)hd_mem_available() / 8 : 0;
     for (int i = 0; i < r->c.n_train; i++)
         HD_TRY(hd_data_add(&r->train, r->c.train[i], r->tok, r->m.hp.n_vocab, err));
     for (int i = 0; i < r->c.n_val; i++)

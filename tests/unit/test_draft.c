@@ -152,7 +152,7 @@ static void mtp_logits(const char *name, int64_t chunk)
 
 static void test_mtp(void **state)
 {
-    static const char *const names[] = {"v4-f32-a", "v3-mtp"};
+    static const char *const names[] = {"v4-f32-a", "v3-mtp", "hadal-a", "hadal-f"};
 
     for (int i = 0; i < HD_LEN(names); i++) {
         mtp_logits(names[i], 1);
@@ -362,7 +362,7 @@ static void keeps_step(const char *name, enum hd_exact exact, bool own)
 
 static void test_step(void **state)
 {
-    static const char *const names[] = {"v4-f32-a", "v3-mtp", "v41-f32-dspark-a"};
+    static const char *const names[] = {"v4-f32-a", "v3-mtp", "v41-f32-dspark-a", "hadal-a"};
 
     for (int i = 0; i < HD_LEN(names); i++) {
         keeps_step(names[i], i % 2 ? HD_EXACT_F32 : HD_EXACT_NONE, false);

@@ -17,6 +17,17 @@ static const char v3[] = "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"mod
                          "\"routed_scaling_factor\": 1.5, \"scoring_func\": \"sigmoid\", \"topk_method\": \"noaux_tc\", \"norm_topk_prob\": true, \"rms_norm_eps\": 1e-6, "
                          "\"max_position_embeddings\": 128, \"rope_theta\": 10000, \"tie_word_embeddings\": false, \"num_nextn_predict_layers\": 0, \"moe_layer_freq\": 1, \"hidden_act\": \"silu\"}";
 
+/* hadal's own blocks, with MTP modules */
+static const char own_mla[] = "{\"architectures\": [\"HadalForCausalLM\"], \"model_type\": \"hadal\", \"hidden_size\": 32, \"num_hidden_layers\": 2, \"attention_type\": \"mla\", "
+                              "\"num_attention_heads\": 2, \"kv_lora_rank\": 16, \"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 8, \"v_head_dim\": 8, \"residual_type\": \"mhc_paper\", "
+                              "\"hc_mult\": 2, \"n_routed_experts\": 4, \"num_experts_per_tok\": 2, \"n_shared_experts\": 1, \"moe_intermediate_size\": 16, "
+                              "\"max_position_embeddings\": 128, \"num_nextn_predict_layers\": 2}";
+static const char own_csa2[] = "{\"architectures\": [\"HadalForCausalLM\"], \"model_type\": \"hadal\", \"hidden_size\": 32, \"num_hidden_layers\": 4, \"attention_type\": \"csa2\", "
+                               "\"num_attention_heads\": 2, \"head_dim\": 16, \"qk_rope_head_dim\": 8, \"q_lora_rank\": 16, \"o_lora_rank\": 8, \"o_groups\": 2, \"sliding_window\": 8, "
+                               "\"compress_ratios\": [0, 2, 2, 1], \"kv_source_layer_ids\": [1, 3], \"index_source_layer_ids\": [1, 3], \"index_n_heads\": 2, \"index_head_dim\": 16, "
+                               "\"index_topk\": 8, \"residual_type\": \"mhc_v41\", \"hc_mult\": 2, \"intermediate_size\": 48, \"max_position_embeddings\": 128, "
+                               "\"num_nextn_predict_layers\": 1}";
+
 /* V3.2: the same with an indexer, and an MTP module. */
 static const char v32[] = "{\"architectures\": [\"DeepseekV32ForCausalLM\"], \"model_type\": \"deepseek_v32\", \"hidden_size\": 32, \"intermediate_size\": 64, \"moe_intermediate_size\": 16, "
                           "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 2, \"q_lora_rank\": 16, \"kv_lora_rank\": 16, \"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 8, "
@@ -34,12 +45,16 @@ static const char v41[] = "{\"architectures\": [\"DeepseekV41ForCausalLM\"], \"m
                           "\"engram_pad_token_id\": 0, \"num_nextn_predict_layers\": 2, \"dspark_block_size\": 3, \"dspark_target_layer_ids\": [1, 2, 3], \"dspark_noise_token_id\": 2, \"dspark_markov_rank\": 8, "
                           "\"dspark_n_routed_experts\": 3, \"dspark_num_experts_per_tok\": 2}}";
 
-static const char v4[] = "{\"architectures\": [\"DeepseekV4ForCausalLM\"], \"model_type\": \"deepseek_v4\", \"hidden_size\": 32, \"moe_intermediate_size\": 16, \"num_hidden_layers\": 3, "
-                         "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16, \"qk_rope_head_dim\": 8, \"q_lora_rank\": 16, \"o_lora_rank\": 8, \"o_groups\": 2, "
-                         "\"swiglu_limit\": 10.0, \"rms_norm_eps\": 1e-6, \"max_position_embeddings\": 1024, \"n_routed_experts\": 4, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, "
-                         "\"scoring_func\": \"sqrtsoftplus\", \"norm_topk_prob\": true, \"routed_scaling_factor\": 1.5, \"sliding_window\": 8, \"compress_ratios\": [0, 4, 128], "
-                         "\"compress_rope_theta\": 160000, \"rope_theta\": 10000, \"num_hash_layers\": 0, \"index_n_heads\": 2, \"index_head_dim\": 16, \"index_topk\": 4, \"hc_mult\": 2, "
-                         "\"hc_sinkhorn_iters\": 4, \"num_nextn_predict_layers\": 2, \"tie_word_embeddings\": false}";
+#define V4_FIELDS \
+    "{\"architectures\": [\"DeepseekV4ForCausalLM\"], \"model_type\": \"deepseek_v4\", \"hidden_size\": 32, \"moe_intermediate_size\": 16, \"num_hidden_layers\": 3, " \
+    "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16, \"qk_rope_head_dim\": 8, \"q_lora_rank\": 16, \"o_lora_rank\": 8, \"o_groups\": 2, " \
+    "\"swiglu_limit\": 10.0, \"rms_norm_eps\": 1e-6, \"max_position_embeddings\": 1024, \"n_routed_experts\": 4, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, " \
+    "\"scoring_func\": \"sqrtsoftplus\", \"norm_topk_prob\": true, \"routed_scaling_factor\": 1.5, \"sliding_window\": 8, \"compress_ratios\": [0, 4, 128], " \
+    "\"compress_rope_theta\": 160000, \"rope_theta\": 10000, \"num_hash_layers\": 0, \"index_n_heads\": 2, \"index_head_dim\": 16, \"index_topk\": 4, \"hc_mult\": 2, " \
+    "\"hc_sinkhorn_iters\": 4, "
+static const char v4[] = V4_FIELDS "\"num_nextn_predict_layers\": 2, \"tie_word_embeddings\": false}";
+static const char v4_spark[] = V4_FIELDS "\"num_nextn_predict_layers\": 2, \"dspark_block_size\": 3, \"dspark_target_layer_ids\": [0, 1, 2], \"dspark_noise_token_id\": 2, "
+                                          "\"dspark_markov_rank\": 8, \"tie_word_embeddings\": false}";
 
 /* Text that can be learned: a few sentences in a fixed order. */
 static void write_text(const char *path, int n)
@@ -403,6 +418,67 @@ static void test_learnt(void **state)
     check_slope("slope-v32-d.json", v32, HD_LEARN_DRAFT, ".eh_proj.");
     check_slope("slope-v4-i.json", v4, HD_LEARN_INDEX, ".indexer.");
     check_slope("slope-v4-d.json", v4, HD_LEARN_DRAFT, "mtp.1.");
+    check_slope("slope-v4-s.json", v4_spark, HD_LEARN_DRAFT, "mtp.0.");
+    check_slope("slope-v4-m.json", v4_spark, HD_LEARN_DRAFT, ".markov");
+    check_slope("slope-v4-c.json", v4_spark, HD_LEARN_CONFIDENCE, ".confidence");
+    check_slope("slope-own-a.json", own_mla, HD_LEARN_DRAFT, "mtp.0.");
+    check_slope("slope-own-b.json", own_mla, HD_LEARN_DRAFT, "mtp.1.");
+    check_slope("slope-own-c.json", own_csa2, HD_LEARN_DRAFT, "mtp.0.");
+}
+
+/* -log of the softmax of logits[n] at what. */
+static double surprise(const float *logits, int64_t n, int64_t what)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum += exp((double)(logits[i] - logits[what]));
+    return log(sum);
+}
+
+/* The losses of two MTP modules in a row are those of the reference's logits. */
+static void test_modules(void **state)
+{
+    struct hd_train_run *r = hd_calloc(1, sizeof *r);
+    struct hd_store golden, drafts;
+    const struct hd_entry *tokens, *one, *two;
+    struct slope k = {r, HD_LEARN_DRAFT, ""};
+    char *data = tmp_path("modules.bin"), *config = tmp_path("modules.json"), text[2048];
+    double want[2] = {0, 0}, got;
+    uint16_t id[512];
+    int64_t n, V;
+
+    open_tensors(&golden, "tests/golden/hadal-f/golden.safetensors");
+    open_tensors(&drafts, "tests/golden/hadal-f/mtp.safetensors");
+    tokens = get_tensor(&golden, "tokens");
+    one = get_tensor(&drafts, "mtp_logits");
+    two = get_tensor(&drafts, "mtp_logits.2");
+    n = tokens->dim[0];
+    V = one->dim[1];
+    for (int64_t i = 0; i < n; i++)
+        id[i] = (uint16_t)((const int64_t *)tokens->data)[i];
+    write_file(data, (const char *)id, (size_t)n * sizeof *id);
+    snprintf(text, sizeof text, "{\"model\": \"tests/golden/hadal-f\", \"init\": \"tests/golden/hadal-f\", \"tokenizer\": \"tests/golden/v41-f32-a\", \"out\": \"%s.out\", "
+                                "\"data\": {\"train\": \"%s\", \"val\": \"%s\"}, \"context\": 128, \"batch_tokens\": 128, \"steps\": 10, \"draft\": {\"weight\": 1}}", config, data, data);
+    write_file(config, text, strlen(text));
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 2, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    assert_ok(hd_loader_next(&r->loader, &r->batch, false, &test_err));
+    assert_int_equal(r->batch.n_tok, n - 1);
+    for (int64_t i = 0; i < n - 1; i++)
+        assert_int_equal(r->batch.id[i], id[i]);
+    got = learnt(&k);
+    for (int64_t i = 0; i + 2 < n; i++)
+        want[0] += surprise((const float *)one->data + i * V, V, id[i + 2]) / (double)(n - 2);
+    for (int64_t i = 0; i + 3 < n; i++)
+        want[1] += surprise((const float *)two->data + i * V, V, id[i + 3]) / (double)(n - 3);
+    if (!(fabs(got / (want[0] + want[1]) - 1) < 1e-5))
+        fail_msg("MTP: found %.6f, the reference %.6f and %.6f", got, want[0], want[1]);
+    hd_store_close(&golden);
+    hd_store_close(&drafts);
+    hd_train_run_close(r);
+    hd_free(r);
 }
 
 static void test_v41(void **state)
@@ -476,7 +552,7 @@ static void test_native(void **state)
 /* Whatever the golden checkpoints are made of begins, learns a little and counts the same bits with two workers: their configs, with bytes for a vocabulary. */
 static void test_blocks(void **state)
 {
-    static const char *const names[] = {"qwen2-a", "v2-lite", "v32-a", "v4-f32-a", "v41-f32-a", "hadal-a", "hadal-b", "hadal-c", "hadal-d", "hadal-e"};
+    static const char *const names[] = {"qwen2-a", "v2-lite", "v32-a", "v4-f32-a", "v41-f32-a", "hadal-a", "hadal-b", "hadal-c", "hadal-d", "hadal-e", "hadal-f"};
     static const char *const drop[] = {"quantization_config", "engram_num_embeddings", "engram_compressed_vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "image_token_id"};
 
     for (int k = 0; k < HD_LEN(names); k++) {
@@ -1016,7 +1092,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41), cmocka_unit_test(test_again), cmocka_unit_test(test_vio), cmocka_unit_test(test_sum), cmocka_unit_test(test_plan),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_export),
+        cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41), cmocka_unit_test(test_again), cmocka_unit_test(test_vio), cmocka_unit_test(test_sum), cmocka_unit_test(test_plan),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_modules), cmocka_unit_test(test_export),
         cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
     };
 

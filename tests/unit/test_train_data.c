@@ -1,9 +1,13 @@
 /* test_train_data.c: what a trainer reads and what stands beside its loss: documents, an n-gram model, events, time. */
 #include "support.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "base/json.h"
 #include "token/bpe_train.h"
 #include "train/average.h"
+#include "train/data.h"
 #include "train/document.h"
 #include "train/gain.h"
 #include "train/lr_schedule.h"
@@ -227,9 +231,72 @@ static void test_gain(void **state)
     hd_gain_release(&g);
 }
 
+/* Ids on disk are the same data: at once, half-way, and split; a disk that is full is an error that leaves them as they were. */
+static void read_all(struct hd_data *d, struct hd_data *val, const char *dir, size_t from, const char *const *path, int n)
+{
+    d->spill_dir = val->spill_dir = dir;
+    d->spill_from = val->spill_from = from;
+    for (int i = 0; i < n; i++)
+        assert_ok(hd_data_add(d, path[i], NULL, 65536, &test_err));
+    assert_ok(hd_data_split(d, val, 0.25, &test_err));
+    hd_data_seal(d, NULL);
+    hd_data_seal(val, NULL);
+}
+
+static void test_stream(void **state)
+{
+    enum { N = 300000, FILES = 3 };
+    uint16_t *ids = hd_malloc(N * sizeof *ids);
+    const char *path[FILES];
+    struct hd_data plain = {0}, plain_val = {0}, d, val;
+    char *dir = tmp_path("spilled"), name[32];
+    struct rlimit old, little;
+    uint64_t hash;
+
+    assert_ok(hd_make_dir(dir, &test_err));
+    for (int f = 0; f < FILES; f++) {
+        for (int i = 0; i < N; i++)
+            ids[i] = (uint16_t)(i * (f + 3) % 65521);
+        snprintf(name, sizeof name, "shard-%d.bin", f);
+        path[f] = tmp_path(name);
+        write_file(path[f], (const char *)ids, N * sizeof *ids);
+    }
+    read_all(&plain, &plain_val, NULL, 0, path, FILES);
+    assert_false(plain.id_file.open);
+    for (size_t from = 0; from <= 3000000; from += 3000000) {         /* at once; in the second file */
+        d = val = (struct hd_data){0};
+        read_all(&d, &val, dir, from, path, FILES);
+        assert_true(d.id_file.open && d.n == plain.n && d.n_doc == FILES && d.hash == plain.hash && val.n == plain_val.n && val.hash == plain_val.hash);
+        assert_int_equal(val.id_file.open, from == 0);
+        hd_data_release(&d);
+        hd_data_release(&val);
+    }
+    d = val = (struct hd_data){0};
+    d.spill_dir = dir;
+    assert_ok(hd_data_add(&d, path[0], NULL, 65536, &test_err));
+    hd_data_seal(&d, NULL);
+    hash = d.hash;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    little = (struct rlimit){(rlim_t)5 << 20, old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
+    assert_int_equal(hd_data_add(&d, path[1], NULL, 65536, &test_err) + hd_data_add(&d, path[1], NULL, 65536, &test_err) + hd_data_add(&d, path[2], NULL, 65536, &test_err) +
+                         hd_data_add(&d, path[2], NULL, 65536, &test_err) < 0, 1);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(test_err.code, HD_ERR_IO);
+    d.n_doc = 1;
+    d.n = N;
+    hd_data_seal(&d, NULL);
+    assert_true(d.hash == hash);
+    hd_data_release(&d);
+    hd_data_release(&plain);
+    hd_data_release(&plain_val);
+    hd_free(ids);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_documents), cmocka_unit_test(test_ngram_loss), cmocka_unit_test(test_events), cmocka_unit_test(test_schedule_minutes), cmocka_unit_test(test_average),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stream), cmocka_unit_test(test_documents), cmocka_unit_test(test_ngram_loss), cmocka_unit_test(test_events), cmocka_unit_test(test_schedule_minutes), cmocka_unit_test(test_average),
                                        cmocka_unit_test(test_recall_keys), cmocka_unit_test(test_gain)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

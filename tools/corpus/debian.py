@@ -25,13 +25,15 @@ PACKAGES = [
 BOOKS = "Genesis Ruth Jonah Mark Luke".split()
 
 
-def fetch(cache):
+def fetch(cache, packages=PACKAGES):
     """Each package's tree under cache/NAME."""
-    for name, version, sha, _ in PACKAGES:
+    os.makedirs(cache, exist_ok=True)
+    for name, version, sha, _ in packages:
         tree = os.path.join(cache, name)
         if os.path.isdir(tree):
             continue
-        subprocess.run(["apt-get", "download", f"{name}={version}"], cwd=cache, check=True, stdout=subprocess.DEVNULL)
+        if subprocess.run(["apt-get", "download", f"{name}={version}"], cwd=cache, stdout=subprocess.DEVNULL).returncode:
+            sys.exit(f"{name} {version} is not in the archives that apt knows; its index may be old (apt-get update), or a newer version has taken its place")
         deb = glob.glob(os.path.join(cache, f"{name}_*.deb"))[0]
         found = hashlib.sha256(open(deb, "rb").read()).hexdigest()
         if found != sha:

@@ -10,6 +10,7 @@ import unicodedata
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from common import fresh, write_golden, write_weights
@@ -37,6 +38,9 @@ CONFIGS = {
                     num_experts_per_tok=3, moe_intermediate_size=24, scoring_func="softmax", norm_topk_prob=False, routed_scaling_factor=1.0),
     "hadal-e": dict(BASE, hidden_size=32, num_hidden_layers=2, attention_type="gqa", num_attention_heads=2, num_key_value_heads=1, head_dim=16, residual_type="hc", hc_mult=3,
                     intermediate_size=48),
+    "hadal-f": dict(BASE, hidden_size=32, num_hidden_layers=2, attention_type="gqa", num_attention_heads=4, num_key_value_heads=2, head_dim=8, residual_type="mhc_v4", hc_mult=2,
+                    n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, moe_intermediate_size=16, scoring_func="sqrtsoftplus", intermediate_size=40,
+                    first_k_dense_replace=1, routed_scaling_factor=1.0, num_nextn_predict_layers=2),
 }
 
 
@@ -246,46 +250,78 @@ def engram(X, w, p, c, ids, h, lookup):
     return X + v + (y * torch.sigmoid(y)).view(T, n, d)
 
 
+def layer(X, before, w, p, c, dense):
+    """The streams X[T, n, D] behind the layer named p, and its last pre."""
+    kind, eps = c["residual_type"], c["rms_norm_eps"]
+    for site in ("attn", "ffn"):
+        if kind == "plain":
+            u = X[:, 0]
+        else:
+            pre, post, M = mixes(X, w, p + "hc_" + site, c)
+            use = pre if kind != "mhc_v41" else before
+            u = X[:, 0] if use is None else torch.einsum("tn,tnd->td", use, X)
+            before = pre
+        u = rms(u, w[p + site + "_norm.weight"], eps)
+        if site == "attn":
+            y = (mla if c["attention_type"] == "mla" else gqa)(u, w, p + "attn.", c)
+        elif dense:
+            y = swiglu(u, w, p + "ffn.", 0)
+        else:
+            y = experts(u, w, p + "ffn.", c)
+        X = X + y[:, None] if kind == "plain" else post[..., None] * y[:, None] + torch.einsum("tkj,tjd->tkd", M, X)
+    return X, before
+
+
+def collapse(X, before, w, c):
+    kind = c["residual_type"]
+    if kind == "plain":
+        return X[:, 0]
+    if kind in ("hc", "mhc_paper"):
+        return X.mean(1)
+    if kind == "mhc_v41":
+        return torch.einsum("tn,tnd->td", before, X)
+    x = X.flatten(1)
+    m = (x @ w["hc_head_fn"].T) / torch.sqrt((x * x).mean(-1, keepdim=True) + c["rms_norm_eps"])
+    return torch.einsum("tn,tnd->td", torch.sigmoid(m * w["hc_head_scale"] + w["hc_head_base"]) + 1e-6, X)
+
+
+def n_streams(c):
+    return c.get("hc_mult", 1) if c["residual_type"] != "plain" else 1
+
+
+def head(u, w, c):
+    return u @ (w["embed.weight"] if c.get("tie_word_embeddings") else w["head.weight"]).T
+
+
 def forward(w, c, ids):
-    kind, n, lookup, trace = c["residual_type"], c.get("hc_mult", 1) if c["residual_type"] != "plain" else 1, classes(c["vocab_size"])[0], {}
-    eps, hs = c["rms_norm_eps"], hashes(c) if c.get("engram_layer_ids") else []
+    lookup, trace = classes(c["vocab_size"])[0], {}
+    hs = hashes(c) if c.get("engram_layer_ids") else []
     h = w["embed.weight"][ids]
     trace["embed"] = h
-    X, before = h[:, None].repeat(1, n, 1), None
+    X, before = h[:, None].repeat(1, n_streams(c), 1), None
     for i in range(c["num_hidden_layers"]):
         p = "layers.%d." % i
         if i in c.get("engram_layer_ids", []):
             X = engram(X, w, p + "engram.", c, ids, hs[c["engram_layer_ids"].index(i)], lookup)
-        for site in ("attn", "ffn"):
-            if kind == "plain":
-                u = X[:, 0]
-            else:
-                pre, post, M = mixes(X, w, p + "hc_" + site, c)
-                use = pre if kind != "mhc_v41" else before
-                u = X[:, 0] if use is None else torch.einsum("tn,tnd->td", use, X)
-                before = pre
-            u = rms(u, w[p + site + "_norm.weight"], eps)
-            if site == "attn":
-                y = (mla if c["attention_type"] == "mla" else gqa)(u, w, p + "attn.", c)
-            elif i < c.get("first_k_dense_replace", 0) or not c.get("n_routed_experts"):
-                y = swiglu(u, w, p + "ffn.", 0)
-            else:
-                y = experts(u, w, p + "ffn.", c)
-            X = X + y[:, None] if kind == "plain" else post[..., None] * y[:, None] + torch.einsum("tkj,tjd->tkd", M, X)
+        X, before = layer(X, before, w, p, c, i < c.get("first_k_dense_replace", 0) or not c.get("n_routed_experts"))
         trace["layers.%d.stream" % i] = X.flatten(1)
-    if kind == "plain":
-        u = X[:, 0]
-    elif kind in ("hc", "mhc_paper"):
-        u = X.mean(1)
-    elif kind == "mhc_v41":
-        u = torch.einsum("tn,tnd->td", before, X)
-    else:
-        x = X.flatten(1)
-        m = (x @ w["hc_head_fn"].T) / torch.sqrt((x * x).mean(-1, keepdim=True) + eps)
-        u = torch.einsum("tn,tnd->td", torch.sigmoid(m * w["hc_head_scale"] + w["hc_head_base"]) + 1e-6, X)
-    u = rms(u, w["norm.weight"], eps)
+    u = rms(collapse(X, before, w, c), w["norm.weight"], c["rms_norm_eps"])
     trace["final.norm"] = u
-    return u @ (w["embed.weight"] if c.get("tie_word_embeddings") else w["head.weight"]).T, trace
+    return head(u, w, c), trace
+
+
+def mtp(w, c, ids, h):
+    """What the modules say, in DeepSeek-V3's form (its report, 2.2): [logits of module 1 for all tokens but the last, of module 2 for all but two, ..]; h: the
+    model's output after its last norm."""
+    out, eps = [], c["rms_norm_eps"]
+    for k in range(c["num_nextn_predict_layers"]):
+        p = "mtp.%d." % k
+        e = rms(w["embed.weight"][ids[k + 1:]], w[p + "enorm.weight"], eps)
+        z = torch.cat([e, rms(h[:-1], w[p + "hnorm.weight"], eps)], 1) @ w[p + "eh_proj.weight"].T
+        X, before = layer(z[:, None].repeat(1, n_streams(c), 1), None, w, p, c, not c.get("n_routed_experts"))
+        h = rms(collapse(X, before, w, c), w[p + "norm.weight"], eps)
+        out.append(head(h, w, c))
+    return out
 
 
 # ---- weights ----
@@ -363,6 +399,7 @@ def main():
         ids[40:60] = ids[10:30]
         assert not c.get("engram_layer_ids") or classes(c["vocab_size"])[1] == c["engram_compressed_vocab_size"], classes(c["vocab_size"])[1]
         logits, trace = forward({k: v.double() for k, v in w.items()}, c, ids)
+        drafts = mtp({k: v.double() for k, v in w.items()}, c, ids, trace["final.norm"]) if c.get("num_nextn_predict_layers") else []
         trace = {k: v for k, v in trace.items() if k in ("final.norm", "layers.1.stream")}
         with open(os.path.join(path, "config.json"), "w") as f:
             json.dump(c, f, indent=1)
@@ -371,6 +408,8 @@ def main():
             shutil.copy(TOKENIZER, path)
         write_weights(path, w)
         write_golden(path, ids, logits, trace)
+        if drafts:
+            save_file({"mtp_logits" if k == 0 else "mtp_logits.%d" % (k + 1): v.float().contiguous() for k, v in enumerate(drafts)}, os.path.join(path, "mtp.safetensors"))
         print(name, sum(v.numel() for v in w.values()), "parameters")
 
 
