@@ -152,7 +152,8 @@ static void attend_drafts(struct hd_stream *s, const struct hd_csa_hp *hp, const
     struct hd_attend_block_hp bh = {hp->n_head, hp->head_dim, hp->window, k->block, (float)(1 / sqrt((double)hp->head_dim))};
     struct hd_tensor *main = hd_new(s, HD_F32, hd_rows(k->main), hp->head_dim);
 
-    latents(s, hp, w, k->rope, k->main, main, layer);
+    hd_linear(s, main, k->main, &w->wkv, hp->act_block);
+    latents(s, hp, w, k->rope, main, layer);
     hd_attend_block(s, o, q, kv, main, &w->sink, k->b, k->anchor, &bh);
 }
 
