@@ -5,8 +5,8 @@
  * exists, the job cannot end before that chunk is done, so fn and arg are stable while it reads them.
  *
  * Where other programs want the cores too, a worker is taken off its core in the middle of a chunk, for milliseconds, and the caller waits
- * that long again and again: two workers can be five times slower than one. So the caller keeps account of its waiting, and where a team
- * cannot have been faster than the caller alone, the team rests for a while and is then tried again.
+ * that long again and again: two workers can be slower than one. So the caller keeps account of its waiting, and where a team
+ * cannot have been faster than the caller alone, the team rests for a while and is then tried again, unless the caller alone has no core to itself.
  */
 #include "base/pool.h"
 
@@ -34,6 +34,8 @@
 #define WORTH 1.25                    /* as many workers a team must have been worth: some of it is lost to shared memory and caches */
 #define REST_MIN_S 0.04
 #define REST_MAX_S 0.64
+#define OWN_CORE 0.6                  /* of a core at least, for a rest to pay */
+#define NO_REST_S 10.0                /* until that is tried again */
 
 #define FIELD 24
 #define MASK (((uint64_t)1 << FIELD) - 1)
@@ -51,8 +53,10 @@ struct hd_pool {
     uint64_t gen;
     double team_s;                    /* hd_pool_team_seconds() */
     double watch_s;                   /* calls since the team was last judged */
-    double watch_team_s, watch_cpu_s; /* then: team_s, and workers_cpu() */
+    double watch_team_s, watch_cpu_s; /* then: team_s, workers_cpu() */
+    double watch_clock[2];            /* caller_clock() when the team began to rest */
     double rest_s, rest_end;          /* how long the team rests, and until when */
+    double no_rest_end;
     int n_thread, n_started;
     pthread_t thread[];
 };
@@ -214,6 +218,40 @@ static double workers_cpu(const struct hd_pool *p)
     return sum;
 }
 
+/* What the calling thread has had of a core, and what it has waited for one, in nanoseconds (Documentation/scheduler/sched-stats.rst); else nothing. */
+static void caller_clock(double out[2])
+{
+    FILE *f = fopen("/proc/thread-self/schedstat", "re");
+
+    if (!f || fscanf(f, "%lf %lf", &out[0], &out[1]) != 2)
+        out[0] = out[1] = 0;
+    if (f)
+        fclose(f);
+}
+
+/* The share of a core that the caller got when it wanted one, since the last time. */
+static double caller_share(struct hd_pool *p)
+{
+    double now[2], cpu, wait;
+
+    caller_clock(now);
+    cpu = now[0] - p->watch_clock[0];
+    wait = now[1] - p->watch_clock[1];
+    memcpy(p->watch_clock, now, sizeof now);
+    return cpu > 0 && wait >= 0 ? cpu / (cpu + wait) : 1;
+}
+
+/* A rest pays where the caller alone has a core to itself. Where it must share one with many, two threads get more of the machine than one,
+ * whatever they lose by waiting for each other: then teams go on, for long. */
+static void end_rest(struct hd_pool *p, double now)
+{
+    if (caller_share(p) < OWN_CORE) {
+        p->rest_s = 0;
+        p->no_rest_end = now + NO_REST_S;
+    }
+    p->rest_end = 0;
+}
+
 /* A call took s seconds. In that time the caller worked unless it waited, and workers did no more than the system let them. */
 static void judge(struct hd_pool *p, double s, double now)
 {
@@ -224,7 +262,8 @@ static void judge(struct hd_pool *p, double s, double now)
         return;
     caller_s = p->watch_s - (p->team_s - p->watch_team_s);
     cpu_s = workers_cpu(p);
-    if (caller_s + cpu_s - p->watch_cpu_s < WORTH * p->watch_s) {
+    if (now >= p->no_rest_end && caller_s + cpu_s - p->watch_cpu_s < WORTH * p->watch_s) {
+        caller_share(p);
         p->rest_s = p->rest_s > 0 ? fmin(2 * p->rest_s, REST_MAX_S) : REST_MIN_S;
         p->rest_end = now + p->rest_s;
     } else {
@@ -276,6 +315,8 @@ void hd_pool_for(struct hd_pool *p, int64_t n, int64_t grain, hd_range_fn fn, vo
         run_alone(n, grain, fn, arg);
         return;
     }
+    if (p->rest_end > 0)
+        end_rest(p, t0);
     run_together(p, n, grain, chunks, fn, arg);
     t1 = hd_now();
     judge(p, t1 - t0, t1);
