@@ -38,15 +38,17 @@ ISA_avx2       := -mavx2 -mfma -mf16c
 ISA_avx512     := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd -mavx2 -mfma -mf16c
 ISA_avx512vnni := $(ISA_avx512) -mavx512vnni
 ISA_avx512bf16 := $(ISA_avx512vnni) -mavx512bf16 -mavx512vbmi
+ISA_amx        := $(ISA_avx512vnni) -mamx-tile -mamx-int8
 ifeq ($(B),emulate)                   # every x86 level through SIMDe, on any CPU
 ISA_avx2       :=
 ISA_avx512     :=
 ISA_avx512vnni :=
 ISA_avx512bf16 :=
+ISA_amx        :=
 endif
 ISA_neon       := $(if $(filter aarch64,$(ARCH)),-march=armv8.2-a+dotprod)
 
-FOREIGN := $(if $(filter x86_64,$(ARCH)),%_neon.c,$(if $(filter aarch64,$(ARCH)),%_avx2.c %_avx512.c %_avx512vnni.c %_avx512bf16.c,%_neon.c %_avx2.c %_avx512.c %_avx512vnni.c %_avx512bf16.c))
+FOREIGN := $(if $(filter x86_64,$(ARCH)),%_neon.c,$(if $(filter aarch64,$(ARCH)),%_avx2.c %_avx512.c %_avx512vnni.c %_avx512bf16.c %_amx.c,%_neon.c %_avx2.c %_avx512.c %_avx512vnni.c %_avx512bf16.c %_amx.c))
 SRC     := $(filter-out $(FOREIGN),$(sort $(shell find src -name '*.c' 2>/dev/null)))
 LIB_OBJ := $(patsubst %.c,$(OUT)/%.o,$(filter-out src/cli/%,$(SRC)))
 CLI_OBJ := $(patsubst %.c,$(OUT)/%.o,$(filter src/cli/%,$(SRC)))

@@ -212,6 +212,7 @@ static void check_index(const struct product *c, const struct hd_kernels *def, c
     int64_t rows = hd_panel_count(p) * HD_PANEL_ROWS < HD_ROWS_MAX ? hd_panel_count(p) * HD_PANEL_ROWS : HD_ROWS_MAX, bytes = c->n / 32 * (int64_t)sizeof(struct hd_q8);
     float(*prod)[HD_ROWS_MAX] = malloc((size_t)c->n_tok * sizeof *prod), *w = malloc((size_t)c->n_tok * 4), want[HD_ROWS_MAX] = {0}, all[HD_ROWS_MAX], part[HD_ROWS_MAX];
     char *in = malloc((size_t)(bytes * c->n_tok)), what[128];
+    const uint8_t *panel[HD_ROWS_MAX / HD_PANEL_ROWS];
 
     for (int64_t k = 0; k < c->n_tok; k++) {
         struct hd_q8 *row = (struct hd_q8 *)(in + k * bytes);
@@ -223,9 +224,11 @@ static void check_index(const struct product *c, const struct hd_kernels *def, c
     }
     def->matmul_panel[c->type](p, 0, rows, in, bytes, c->n_tok, prod[0], HD_ROWS_MAX);
     def->relu_mix(c->n_tok, rows, (const float(*)[HD_ROWS_MAX])prod, w, want);
-    hd_k.index_panels(p, 0, rows, in, bytes, c->n_tok, w, all);
-    for (int64_t r = 0; r < rows; r += HD_PANEL_ROWS)
-        hd_k.index_panels(p, r, HD_PANEL_ROWS, in, bytes, c->n_tok, w, part + r);
+    for (int64_t i = 0; i < rows / HD_PANEL_ROWS; i++)
+        panel[i] = p->data + i * p->bytes;
+    hd_k.index_panels(p, panel, NULL, rows / HD_PANEL_ROWS, in, bytes, c->n_tok, w, all);
+    for (int64_t i = 0; i < rows / HD_PANEL_ROWS; i++)
+        hd_k.index_panels(p, panel + i, panel, 1, in, bytes, c->n_tok, w, part + i * HD_PANEL_ROWS);
     snprintf(what, sizeof what, "%s index_panels K=%lld N=%lld heads=%lld", hd_isa_name(hd_k.isa), (long long)c->n, (long long)rows, (long long)c->n_tok);
 #if defined(HD_EMULATE)
     report(distance(all, want, rows) <= 3e-6, what, distance(all, want, rows), 3e-6);
@@ -463,6 +466,12 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
         for (int i = 0; i < 2; i++)
             found[i] = (i ? &hd_k : def)->above(n < 128 ? n : 128, b, 0.4f, 7, value[i], idx[i]);
         report(found[0] == found[1] && !memcmp(value[0], value[1], (size_t)found[0] * 4) && !memcmp(idx[0], idx[1], (size_t)found[0] * 4), "above", 0, 0);
+        for (int64_t m = 0; m <= n && m < 200; m++) {
+            memcpy(turned, b, (size_t)m * 4);
+            for (int64_t i = 0; i < m; i += 5)
+                turned[i] = i % 2 ? NAN : -INFINITY;
+            report(def->largest(m, turned) == hd_k.largest(m, turned), "largest", 0, 0);
+        }
         free(turned);
         free(turned2);
     }

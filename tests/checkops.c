@@ -412,6 +412,93 @@ static void check_sticky(void)
     world_close(&wd);
 }
 
+/* ---- the indexer over fp4 keys: one by one or in panels, together or shared out, the same choice ---- */
+
+struct index_case {
+    int64_t dim, n_head, ratio, page_rows, n_key, n_tok, top_k;
+    int64_t block, n_block;           /* 0: no candidates */
+};
+
+/* Keys in pages that lie in any order, as rows and in panels. */
+static void fill_keys(const struct index_case *k, const struct hd_kv_row *row, struct hd_paged out[2])
+{
+    int64_t bytes = hd_kv_row_bytes(row), n_page = k->n_key / k->page_rows + 1, page_bytes = (k->page_rows * bytes + 63) / 64 * 64;
+    float *x = malloc((size_t)k->dim * sizeof *x);
+
+    for (int i = 0; i < 2; i++) {
+        char *mem = aligned_alloc(64, (size_t)(n_page * page_bytes));
+        void **page = malloc((size_t)n_page * sizeof *page);
+
+        for (int64_t p = 0; p < n_page; p++)
+            page[p] = mem + (n_page - 1 - p) * page_bytes;
+        out[i] = (struct hd_paged){.page = page, .page_rows = k->page_rows, .row_bytes = bytes, .ratio = (int)k->ratio, .pack = row, .panels = i};
+    }
+    for (int64_t r = 0; r < k->n_key; r++) {
+        unsigned char back[HD_KV_ROW_MAX];
+
+        for (int64_t i = 0; i < k->dim; i++)
+            x[i] = rnd() * (r % 3 ? 1 : 0.01f);
+        hd_kv_encode(row, x, hd_paged_row(&out[0], r));
+        hd_kv_panel_put(row, hd_paged_row(&out[0], r), (int)(r % 16), hd_paged_panel(&out[1], r));
+        hd_kv_panel_get(row, hd_paged_panel(&out[1], r), (int)(r % 16), back);
+        report(!memcmp(back, hd_paged_row(&out[0], r), (size_t)bytes), "index: row %lld comes back changed", (long long)r);
+    }
+    free(x);
+}
+
+/* Both lists for the tokens behind all keys. */
+static void choose(const struct index_case *k, const struct hd_paged *keys, int n_thread, const float *q, const float *w, int32_t *sel, int32_t *cand)
+{
+    struct hd_index_hp hp = {.n_head = k->n_head, .head_dim = k->dim, .ratio = k->ratio, .top_k = k->top_k, .ascending = true, .block = k->block ? k->block : 1,
+                             .n_block = k->n_block};
+    struct hd_span span = {.n_tok = k->n_tok, .pos0 = k->n_key * k->ratio - k->n_tok};
+    int32_t *pos = malloc((size_t)k->n_tok * sizeof *pos);
+    struct hd_ragged b = {.n_tok = k->n_tok, .n_seq = 1, .pos = pos, .span = &span, .part = keys, .n_part = 1, .max_pos = k->n_key * k->ratio};
+    struct hd_tensor tq = hd_view2(HD_F32, (void *)q, k->n_tok, k->n_head * k->dim), tw = hd_view2(HD_F32, (void *)w, k->n_tok, k->n_head);
+    struct hd_tensor ts = hd_view2(HD_I32, sel, k->n_tok, k->top_k), tc = hd_view2(HD_I32, cand, k->n_tok, k->n_block);
+    struct world wd;
+    struct hd_err err;
+
+    for (int64_t t = 0; t < k->n_tok; t++)
+        pos[t] = (int32_t)(span.pos0 + t);
+    world_open(&wd, n_thread);
+    if (k->n_block)
+        hd_index(&wd.s, &ts, &tq, &tw, &b, 0, &hp, &tc, NULL);
+    hd_index(&wd.s, &ts, &tq, &tw, &b, 0, &hp, NULL, k->n_block ? &tc : NULL);
+    report(hd_stream_end(&wd.s, &err) == HD_OK, "index: %s", err.msg);
+    world_close(&wd);
+    free(pos);
+}
+
+static void check_index(const struct index_case *k)
+{
+    struct hd_kv_row row = hd_kv_row(HD_KV_FP4, 32, k->dim, 0);
+    int64_t n_sel = k->n_tok * k->top_k, n_cand = k->n_tok * k->n_block + 1;
+    float *q = random_f32(k->n_tok * k->n_head * k->dim, 1), *w = random_f32(k->n_tok * k->n_head, 1);
+    int32_t *sel[4], *cand[4];
+    struct hd_paged keys[2];
+
+    fill_keys(k, &row, keys);
+    for (int i = 0; i < 4; i++) {
+        sel[i] = calloc((size_t)n_sel, 4);
+        cand[i] = calloc((size_t)n_cand, 4);
+        choose(k, &keys[i & 1], i & 2 ? 4 : 1, q, w, sel[i], cand[i]);
+        report(!memcmp(sel[i], sel[0], (size_t)n_sel * 4) && !memcmp(cand[i], cand[0], (size_t)n_cand * 4), "index of %lld keys of %lld, %lld tokens: %s, %d workers choose others",
+               (long long)k->n_key, (long long)k->dim, (long long)k->n_tok, i & 1 ? "panels" : "rows", i & 2 ? 4 : 1);
+        free(i ? sel[i] : NULL);
+        free(i ? cand[i] : NULL);
+    }
+    report(sel[0][0] >= 0 && sel[0][n_sel - 1] > sel[0][n_sel - k->top_k], "index: nothing was chosen");
+    for (int i = 0; i < 2; i++) {
+        free(keys[i].page[k->n_key / k->page_rows]);
+        free((void *)keys[i].page);
+    }
+    free(sel[0]);
+    free(cand[0]);
+    free(q);
+    free(w);
+}
+
 int main(int argc, char **argv)
 {
     static const struct matmul_case mm[] = {
@@ -422,6 +509,10 @@ int main(int argc, char **argv)
         {HD_F8_E4M3, 4, 256, 40, false, 2e-6}, {HD_F32, 1, 1536, 576, true, 2e-6},    {HD_Q4_1, 256, 576, 1536, false, 5e-5}};
     static const struct attend_case at[] = {{4, 2, 16, 0, HD_F32, 2e-6}, {9, 3, 64, 0, HD_F32, 2e-6},  {4, 4, 24, 10, HD_F32, 2e-6},
                                             {40, 2, 8, 0, HD_F32, 2e-6}, {4, 1, 32, 64, HD_F32, 2e-6}, {4, 2, 64, 0, HD_F16, 2e-3}};
+
+    static const struct index_case ix[] = {{128, 8, 4, 16, 9000, 1, 16, 0, 0},    {128, 8, 4, 32, 9001, 5, 70, 0, 0},  {32, 3, 2, 32, 2500, 40, 20, 0, 0},
+                                           {96, 12, 1, 64, 5000, 1, 40, 0, 0},    {128, 8, 2, 32, 7003, 1, 50, 8, 300}, {128, 2, 2, 32, 3000, 40, 50, 12, 100},
+                                           {160, 100, 4, 16, 1200, 2, 30, 5, 64}, {128, 4, 4, 48, 900, 5, 64, 16, 7}};
 
     bench = argc > 1 && !strcmp(argv[1], "--bench");
     if (!hd_kernels_init(getenv("HD_CPU"))) {
@@ -435,6 +526,8 @@ int main(int argc, char **argv)
     for (int op = 0; op < N_ROW; op++)
         for (int i = 0; i < 3; i++)
             check_row((enum row_op)op, (int64_t[]){1, 5, 130}[i], (int64_t[]){576, 40, 256}[i]);
+    for (size_t i = 0; i < sizeof ix / sizeof ix[0]; i++)
+        check_index(&ix[i]);
     check_sticky();
     printf("%d passed, %d failed\n", n_pass, n_fail);
     return n_fail != 0;

@@ -9,7 +9,7 @@
 int hd_backend_cpu_create(struct hd_backend *be, struct hd_pool *pool, struct hd_err *err);
 void hd_backend_cpu_free(struct hd_backend *be);
 
-/* Chooses the kernels: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "neon", or NULL for the best the CPU has. Once, before the first backend. Errors: USAGE when the CPU lacks the level or the name is unknown. */
+/* Chooses the kernels: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "amx" "neon", or NULL for the best the CPU has. Once, before the first backend. Errors: USAGE when the CPU lacks the level or the name is unknown. */
 int hd_backend_cpu_init(const char *level, struct hd_err *err);
 const char *hd_backend_cpu_level(void);                    /* the level in use */
 bool hd_backend_cpu_has(const char *level);                /* does this CPU have it? */

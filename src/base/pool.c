@@ -3,11 +3,16 @@
  * One 64-bit word holds the job: generation (16 bits), number of chunks (24), next chunk (24). A claim is one fetch_add;
  * since the claim itself says how many chunks there are, a late worker can never mix two jobs up: if the chunk it got
  * exists, the job cannot end before that chunk is done, so fn and arg are stable while it reads them.
+ *
+ * Where other programs want the cores too, a worker is taken off its core in the middle of a chunk, for milliseconds, and the caller waits
+ * that long again and again: two workers can be slower than one. So the caller keeps account of its waiting, and where a team
+ * cannot have been faster than the caller alone, the team rests for a while and is then tried again, unless the caller alone has no core to itself.
  */
 #include "base/pool.h"
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -15,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -23,6 +29,13 @@
 #define MAX_THREADS 1024
 #define MAX_CHUNKS ((int64_t)1 << 22)
 #define SPIN 4000                     /* pauses before a worker sleeps: roughly 50-150 us */
+
+#define WATCH_S 0.02                  /* of calls after which a team is judged */
+#define WORTH 1.25                    /* as many workers a team must have been worth: some of it is lost to shared memory and caches */
+#define REST_MIN_S 0.04
+#define REST_MAX_S 0.64
+#define OWN_CORE 0.6                  /* of a core at least, for a rest to pay */
+#define NO_REST_S 10.0                /* until that is tried again */
 
 #define FIELD 24
 #define MASK (((uint64_t)1 << FIELD) - 1)
@@ -39,6 +52,11 @@ struct hd_pool {
     int64_t n, grain;
     uint64_t gen;
     double team_s;                    /* hd_pool_team_seconds() */
+    double watch_s;                   /* calls since the team was last judged */
+    double watch_team_s, watch_cpu_s; /* then: team_s, workers_cpu() */
+    double watch_clock[2];            /* caller_clock() when the team began to rest */
+    double rest_s, rest_end;          /* how long the team rests, and until when */
+    double no_rest_end;
     int n_thread, n_started;
     pthread_t thread[];
 };
@@ -185,20 +203,85 @@ double hd_pool_team_seconds(const struct hd_pool *p)
     return p->team_s;
 }
 
-void hd_pool_for(struct hd_pool *p, int64_t n, int64_t grain, hd_range_fn fn, void *arg)
+/* What the system has given to the workers, the caller aside. */
+static double workers_cpu(const struct hd_pool *p)
 {
-    int64_t chunks;
+    double sum = 0;
 
-    if (n <= 0)
-        return;
-    HD_ASSERT(grain > 0);
-    chunks = (n + grain - 1) / grain;
-    if (p->n_thread == 1 || chunks == 1) {
-        for (int64_t b = 0; b < n; b += grain)
-            fn(arg, b, b + grain < n ? b + grain : n);
-        return;
+    for (int i = 0; i < p->n_started; i++) {
+        struct timespec t;
+        clockid_t clock;
+
+        if (!pthread_getcpuclockid(p->thread[i], &clock) && !clock_gettime(clock, &t))
+            sum += (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
     }
-    HD_ASSERT(chunks <= MAX_CHUNKS);
+    return sum;
+}
+
+/* What the calling thread has had of a core, and what it has waited for one, in nanoseconds (Documentation/scheduler/sched-stats.rst); else nothing. */
+static void caller_clock(double out[2])
+{
+    FILE *f = fopen("/proc/thread-self/schedstat", "re");
+
+    if (!f || fscanf(f, "%lf %lf", &out[0], &out[1]) != 2)
+        out[0] = out[1] = 0;
+    if (f)
+        fclose(f);
+}
+
+/* The share of a core that the caller got when it wanted one, since the last time. */
+static double caller_share(struct hd_pool *p)
+{
+    double now[2], cpu, wait;
+
+    caller_clock(now);
+    cpu = now[0] - p->watch_clock[0];
+    wait = now[1] - p->watch_clock[1];
+    memcpy(p->watch_clock, now, sizeof now);
+    return cpu > 0 && wait >= 0 ? cpu / (cpu + wait) : 1;
+}
+
+/* A rest pays where the caller alone has a core to itself. Where it must share one with many, two threads get more of the machine than one,
+ * whatever they lose by waiting for each other: then teams go on, for long. */
+static void end_rest(struct hd_pool *p, double now)
+{
+    if (caller_share(p) < OWN_CORE) {
+        p->rest_s = 0;
+        p->no_rest_end = now + NO_REST_S;
+    }
+    p->rest_end = 0;
+}
+
+/* A call took s seconds. In that time the caller worked unless it waited, and workers did no more than the system let them. */
+static void judge(struct hd_pool *p, double s, double now)
+{
+    double caller_s, cpu_s;
+
+    p->watch_s += s;
+    if (p->watch_s < WATCH_S)
+        return;
+    caller_s = p->watch_s - (p->team_s - p->watch_team_s);
+    cpu_s = workers_cpu(p);
+    if (now >= p->no_rest_end && caller_s + cpu_s - p->watch_cpu_s < WORTH * p->watch_s) {
+        caller_share(p);
+        p->rest_s = p->rest_s > 0 ? fmin(2 * p->rest_s, REST_MAX_S) : REST_MIN_S;
+        p->rest_end = now + p->rest_s;
+    } else {
+        p->rest_s = 0;
+    }
+    p->watch_s = 0;
+    p->watch_team_s = p->team_s;
+    p->watch_cpu_s = cpu_s;
+}
+
+static void run_alone(int64_t n, int64_t grain, hd_range_fn fn, void *arg)
+{
+    for (int64_t b = 0; b < n; b += grain)
+        fn(arg, b, b + grain < n ? b + grain : n);
+}
+
+static void run_together(struct hd_pool *p, int64_t n, int64_t grain, int64_t chunks, hd_range_fn fn, void *arg)
+{
     p->fn = fn;
     p->arg = arg;
     p->n = n;
@@ -211,6 +294,32 @@ void hd_pool_for(struct hd_pool *p, int64_t n, int64_t grain, hd_range_fn fn, vo
     work(p);
     if (atomic_load_explicit(&p->left, memory_order_acquire))
         wait_for_team(p);
+}
+
+void hd_pool_for(struct hd_pool *p, int64_t n, int64_t grain, hd_range_fn fn, void *arg)
+{
+    int64_t chunks;
+    double t0, t1;
+
+    if (n <= 0)
+        return;
+    HD_ASSERT(grain > 0);
+    chunks = (n + grain - 1) / grain;
+    if (p->n_thread == 1 || chunks == 1) {
+        run_alone(n, grain, fn, arg);
+        return;
+    }
+    HD_ASSERT(chunks <= MAX_CHUNKS);
+    t0 = hd_now();
+    if (t0 < p->rest_end) {
+        run_alone(n, grain, fn, arg);
+        return;
+    }
+    if (p->rest_end > 0)
+        end_rest(p, t0);
+    run_together(p, n, grain, chunks, fn, arg);
+    t1 = hd_now();
+    judge(p, t1 - t0, t1);
 }
 
 /* Threads of one core share a core_id within a package: count distinct pairs among the CPUs we may use. */

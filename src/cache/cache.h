@@ -33,6 +33,7 @@ struct hd_cache_part {
     enum hd_dtype type;
     int64_t row_len;              /* elements; STATE: elements in all */
     struct hd_kv_row pack;        /* code not NONE: rows are packed so, instead of row_len elements of type */
+    bool panels;                  /* PAGED: rows may lie in panels (kv_row.h), where format and page allow it. In snapshots they are rows all the same */
     int ratio;                    /* PAGED: tokens a row; 1 otherwise */
     int window, slack;            /* WINDOW: rows needed; rows more, so that small rewinds are exact */
     bool behind;                  /* PAGED: a step may write the row before its first, too */
@@ -102,8 +103,10 @@ int hd_seq_fork(struct hd_seq *s, struct hd_seq **out, struct hd_err *err);
 
 /* The rows of a part as ops see them. Valid until the sequence changes. */
 void hd_seq_paged(struct hd_seq *s, int part, struct hd_paged *out);
-/* A row of any part for reading: PAGED row index, WINDOW position, STATE 0. */
+/* A row of any part that does not lie in panels: PAGED row index, WINDOW position, STATE 0. */
 void *hd_seq_row(struct hd_seq *s, int part, int64_t row);
+/* A row of any part, as it is when it does not lie in panels: where it lies, or copied to buf (hd_cache_row_bytes()). */
+const void *hd_seq_read(struct hd_seq *s, int part, int64_t row, void *buf);
 
 /* A snapshot, from any thread as long as s stays as it is (forks and their owner may go on): everything the sequence holds and the caller's blob (token ids), with a checksum and the spec's hash. */
 typedef void (*hd_sink_fn)(void *arg, const void *p, size_t n);

@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "tensor/panel.h"
 
 struct hd_seq {
     struct hd_cache *cache;
@@ -221,6 +222,7 @@ void hd_seq_paged(struct hd_seq *s, int part, struct hd_paged *out)
         out->page = s->data;
         out->page_rows = s->cache->page_tokens / p->ratio;
         out->offset = s->cache->offset[part];
+        out->panels = p->panels && hd_kv_in_panels(&p->pack) && out->page_rows % HD_PANEL_ROWS == 0;
     } else {
         out->own = s->own + s->cache->offset[part];
         out->ring = p->kind == HD_PART_WINDOW ? p->window + p->slack : 1;
@@ -234,9 +236,32 @@ void *hd_seq_row(struct hd_seq *s, int part, int64_t row)
 
     if (p->kind == HD_PART_PAGED) {
         hd_seq_paged(s, part, &pg);
+        HD_ASSERT(!pg.panels);
         return hd_paged_row(&pg, row);
     }
     return s->own + s->cache->offset[part] + (p->kind == HD_PART_WINDOW ? row % (p->window + p->slack) * hd_cache_row_bytes(p) : 0);
+}
+
+const void *hd_seq_read(struct hd_seq *s, int part, int64_t row, void *buf)
+{
+    struct hd_paged pg;
+
+    hd_seq_paged(s, part, &pg);
+    if (!pg.panels)
+        return hd_seq_row(s, part, row);
+    hd_kv_panel_get(pg.pack, hd_paged_panel(&pg, row), (int)(row % HD_PANEL_ROWS), buf);
+    return buf;
+}
+
+static void write_row(struct hd_seq *s, int part, int64_t row, const void *from)
+{
+    struct hd_paged pg;
+
+    hd_seq_paged(s, part, &pg);
+    if (pg.panels)
+        hd_kv_panel_put(pg.pack, from, (int)(row % HD_PANEL_ROWS), hd_paged_panel(&pg, row));
+    else
+        memcpy(hd_paged_row(&pg, row), from, (size_t)pg.row_bytes);
 }
 
 /* ---- snapshots: header, blob, private block, rows of every paged part, checksum ---- */
@@ -278,10 +303,11 @@ void hd_seq_save(struct hd_seq *s, const void *blob, size_t n_blob, hd_sink_fn s
     for (int i = 0; i < s->cache->spec->n_part; i++) {
         const struct hd_cache_part *p = &s->cache->spec->part[i];
         size_t bytes = (size_t)hd_cache_row_bytes(p);
+        char buf[HD_KV_ROW_MAX];      /* of rows in panels: half a byte a value, and scales */
 
         if (p->kind == HD_PART_PAGED)
             for (int64_t r = 0; r < n_rows(p, s->len); r++)
-                put(&k, hd_seq_row(s, i, r), bytes);
+                put(&k, hd_seq_read(s, i, r, buf), bytes);
     }
     sink(arg, &k.h, sizeof k.h);
 }
@@ -369,7 +395,7 @@ int hd_seq_fill(struct hd_seq *s, const void *data, size_t n, const void **blob,
         if (spec->part[i].kind != HD_PART_PAGED)
             continue;
         for (int64_t r = 0; r < n_rows(&spec->part[i], s->len); r++, p += bytes)
-            memcpy(hd_seq_row(s, i, r), p, bytes);
+            write_row(s, i, r, p);
     }
     return HD_OK;
 }

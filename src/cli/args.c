@@ -11,7 +11,7 @@
 const struct hd_opt hd_common_opts[] = {
     {"json", 0, HD_OPT_FLAG, NULL, 0, 0, "machine-readable output"},
     {"threads", 't', HD_OPT_INT, "N", 1, 1024, "workers (default: physical cores)"},
-    {"cpu", 0, HD_OPT_TEXT, "LEVEL", 0, 0, "instruction set: scalar, avx2, avx512, avx512vnni, avx512bf16 or neon (default: the best)"},
+    {"cpu", 0, HD_OPT_TEXT, "LEVEL", 0, 0, "instruction set: scalar, avx2, avx512, avx512vnni, avx512bf16, amx or neon (default: the best)"},
     {"quiet", 'q', HD_OPT_FLAG, NULL, 0, 0, "no progress and no closing line"},
     {"help", 'h', HD_OPT_FLAG, NULL, 0, 0, "this text"},
 };

@@ -16,7 +16,7 @@
 #include "tensor/quant_q16.h"
 #include "tensor/quant_q8.h"
 
-enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_AVX512BF16, HD_ISA_NEON, HD_N_ISA };
+enum hd_isa { HD_ISA_SCALAR, HD_ISA_AVX2, HD_ISA_AVX512, HD_ISA_AVX512VNNI, HD_ISA_AVX512BF16, HD_ISA_AMX, HD_ISA_NEON, HD_N_ISA };
 
 /* Rows row0 .. of a weight matrix. */
 struct hd_wrows {
@@ -108,11 +108,15 @@ struct hd_kernels {
     void (*rows16_dot)(int64_t d, int64_t n, const float *rows, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
     /* Every x[i] > least goes behind value, first + i behind idx; how many. */
     int64_t (*above)(int64_t n, const float *x, float least, int32_t first, float *value, int32_t *idx);
+    /* The largest number of x[n]; -inf where there is none. Of 0 and -0 either. */
+    float (*largest)(int64_t n, const float *x);
     /* out[i] += sum_h max(p[h][i], 0) w[h], n <= HD_ROWS_MAX, in the order of h, fused. */
     void (*relu_mix)(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out);
-    /* The indexer's scores: out[i] = sum_h max(key i . q[h], 0) w[h] for n_row fp4 keys in panels, multiples of 16 like row0. q: rows of struct hd_q8
-     * without fine parts. NULL: no better way than matmul_panel and relu_mix, which give the same bits. */
-    void (*index_panels)(const struct hd_panels *p, int64_t row0, int64_t n_row, const void *q, int64_t q_bytes, int64_t n_head, const float *w, float *out);
+    /* The indexer's scores: out[16 i + lane] = sum_h max(key . q[h], 0) w[h] for the fp4 keys of n panels, panel i at panel[i] and like *p, whose data is not
+     * looked at. q: rows of struct hd_q8 without fine parts. soon: panels that are brought nearer meanwhile, one for each; may be NULL.
+     * NULL: no better way than matmul_panel and relu_mix, which give the same bits. */
+    void (*index_panels)(const struct hd_panels *p, const uint8_t *const *panel, const uint8_t *const *soon, int64_t n, const void *q, int64_t q_bytes, int64_t n_head,
+                         const float *w, float *out);
     /* x[k] = post[k] a + sum_j comb[j][k] x[j], in the order of j: n_hc <= HD_HC_MAX streams of n values. */
     void (*mix_streams)(int64_t n, int64_t n_hc, const float *a, const float *post, const float *comb, float *x);
     void (*kv_decode)(const struct hd_kv_row *r, const void *row, float *x);          /* vectorised hd_kv_decode (kv_row.h), equal to it */
@@ -131,7 +135,7 @@ static inline int64_t hd_gemm_rows(enum hd_gemm_kind kind, int64_t k)
     return kind == HD_GEMM_F32 ? k : hd_k.gemm[kind].pairs ? (k + 1) / 2 : (k + 1) / 2 * 2;
 }
 
-/* level: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
+/* level: "scalar" "avx2" "avx512" "avx512vnni" "avx512bf16" "amx" "neon", or NULL for the best the CPU has. false when the CPU lacks it or
  * the name is unknown. Call before any thread uses hd_k. */
 bool hd_kernels_init(const char *level);
 bool hd_isa_available(enum hd_isa isa);

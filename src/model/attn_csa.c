@@ -39,7 +39,7 @@ int hd_csa_parts(const struct hd_csa_hp *hp, int64_t ratio, int layer, struct hd
                                        .window = (int)(lanes * ratio), .slack = SLACK};
     if (ratio != 4)
         return n;
-    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = key, .ratio = (int)ratio};
+    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = key, .panels = true, .ratio = (int)ratio};
     part[n++] = (struct hd_cache_part){.name = "index groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * lanes * hp->index_dim, .ratio = 1,
                                        .window = (int)(lanes * ratio), .slack = SLACK};
     return n;
@@ -67,8 +67,7 @@ static struct hd_tensor *entries(struct hd_stream *s, const struct hd_csa_hp *hp
     int64_t cols = hd_rows(&w->wkv);
     struct hd_tensor *z = hd_new(s, HD_F32, hd_rows(u), cols), *g = hd_new(s, HD_F32, hd_rows(u), cols);
 
-    hd_matmul(s, z, u, &w->wkv);
-    hd_matmul(s, g, u, &w->wgate);
+    hd_matmul_n(s, 2, (struct hd_tensor *[]){z, g}, u, (const struct hd_tensor *[]){&w->wkv, &w->wgate});
     hd_pool(s, out, z, g, &w->ape, st->b, state, ratio, ratio == 4);
     hd_bf16(s, out);
     norm(s, out, &w->norm, hp->norm_eps);
@@ -126,11 +125,9 @@ void hd_grouped_out(struct hd_stream *s, const struct hd_tensor *o, const struct
     hd_linear(s, y, r, wo_b, act_block);
 }
 
-/* kv[T, head_dim]: rotated, and rounded to what the cache holds. */
-static void latents(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, const struct hd_tensor *rope, const struct hd_tensor *u,
-                    struct hd_tensor *kv, int layer)
+/* kv[T, head_dim], u times wkv: rotated, and rounded to what the cache holds. */
+static void latents(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, const struct hd_tensor *rope, struct hd_tensor *kv, int layer)
 {
-    hd_linear(s, kv, u, &w->wkv, hp->act_block);
     norm(s, kv, &w->kv_norm, hp->norm_eps);
     rotate(s, kv, rope, hp->head_dim, hp->rope_dim, false);
     hd_sim_kv(s, kv, HD_SIM_FP8, hp->kv_block, hp->head_dim, hp->head_dim - hp->rope_dim, hp->native);
@@ -142,7 +139,8 @@ void hd_csa_keep(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *kv = hd_new(s, HD_F32, hd_rows(u), hp->head_dim);
 
-    latents(s, hp, w, st->rope, u, kv, layer);
+    hd_linear(s, kv, u, &w->wkv, hp->act_block);
+    latents(s, hp, w, st->rope, kv, layer);
     hd_ring_put(s, kv, st->b, part0 + PART_WINDOW);
     hd_stream_rewind(s, mark);
 }
@@ -154,7 +152,8 @@ static void attend_drafts(struct hd_stream *s, const struct hd_csa_hp *hp, const
     struct hd_attend_block_hp bh = {hp->n_head, hp->head_dim, hp->window, k->block, (float)(1 / sqrt((double)hp->head_dim))};
     struct hd_tensor *main = hd_new(s, HD_F32, hd_rows(k->main), hp->head_dim);
 
-    latents(s, hp, w, k->rope, k->main, main, layer);
+    hd_linear(s, main, k->main, &w->wkv, hp->act_block);
+    latents(s, hp, w, k->rope, main, layer);
     hd_attend_block(s, o, q, kv, main, &w->sink, k->b, k->anchor, &bh);
 }
 
@@ -168,14 +167,14 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 < 0 ? -1 : part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1,
                                  (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp)), false, st->block};
 
-    hd_linear(s, qr, u, &w->wq_a, hp->act_block);
+    hd_linear_n(s, 2, (struct hd_tensor *[]){qr, kv}, u, (const struct hd_tensor *[]){&w->wq_a, &w->wkv}, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);
     hd_trace(s, qr, "layers.%d.attn.q_a_norm", layer);
     hd_linear(s, q, qr, &w->wq_b, hp->act_block);
     hd_head_norm(s, q, d, hp->norm_eps);
     rotate(s, q, rope, d, hp->rope_dim, false);
     hd_trace(s, q, "layers.%d.attn.q", layer);
-    latents(s, hp, w, rope, u, kv, layer);
+    latents(s, hp, w, rope, kv, layer);
     if (ratio) {
         struct hd_stream_mark inner = hd_stream_mark(s);
         struct hd_tensor *e = entries(s, hp, &w->comp, ratio, d, part0 + PART_STATE, st, u);

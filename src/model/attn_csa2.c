@@ -138,7 +138,7 @@ int hd_csa2_parts(const struct hd_csa2_hp *hp, const struct hd_csa2_layer *l, in
     if (l->owner != layer)
         return n;
     part[n++] = (struct hd_cache_part){.name = "entries", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->head_dim, .pack = row_of(hp, ROW_ENTRY), .ratio = (int)l->ratio};
-    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = row_of(hp, ROW_KEY), .ratio = (int)l->ratio};
+    part[n++] = (struct hd_cache_part){.name = "index keys", .layer = layer, .kind = HD_PART_PAGED, .type = HD_F32, .row_len = hp->index_dim, .pack = row_of(hp, ROW_KEY), .panels = true, .ratio = (int)l->ratio};
     if (l->ratio > 1)
         part[n++] = (struct hd_cache_part){.name = "groups", .layer = layer, .kind = HD_PART_WINDOW, .type = HD_F32, .row_len = 2 * hp->head_dim, .ratio = 1,
                                            .window = (int)l->ratio, .slack = SLACK};
@@ -173,8 +173,7 @@ static void own_entries(struct hd_stream *s, const struct hd_csa2_hp *hp, const 
     } else {
         struct hd_tensor *z = hd_new(s, HD_F32, hd_rows(u), hp->head_dim), *g = hd_new(s, HD_F32, hd_rows(u), hp->head_dim);
 
-        hd_matmul(s, z, u, &w->comp_wkv);
-        hd_matmul(s, g, u, &w->comp_wgate);
+        hd_matmul_n(s, 2, (struct hd_tensor *[]){z, g}, u, (const struct hd_tensor *[]){&w->comp_wkv, &w->comp_wgate});
         hd_pool(s, e, z, g, NULL, st->b, l->part0 + PART_GROUP, l->ratio, false);
         hd_bf16(s, e);
     }
@@ -245,11 +244,9 @@ void hd_csa2_encode(struct hd_stream *s, const struct hd_csa2_hp *hp, const stru
     own_entries(s, hp, w, &all[layer], st, u, layer);
 }
 
-/* kv[T, head_dim]: rotated, and rounded to what the cache holds. */
-static void latents(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_tensor *rope, const struct hd_tensor *u,
-                    struct hd_tensor *kv, int layer)
+/* kv[T, head_dim], u times wkv: rotated, and rounded to what the cache holds. */
+static void latents(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct hd_csa2_weights *w, const struct hd_tensor *rope, struct hd_tensor *kv, int layer)
 {
-    hd_linear(s, kv, u, &w->wkv, hp->act_block);
     norm(s, kv, &w->kv_norm, hp->norm_eps);
     rotate(s, kv, rope, hp->head_dim, hp->rope_dim, false);
     hd_sim_kv(s, kv, HD_SIM_FP8, 32, hp->head_dim, hp->head_dim, hp->native);
@@ -262,7 +259,8 @@ void hd_csa2_keep(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *kv = hd_new(s, HD_F32, hd_rows(u), hp->head_dim);
 
-    latents(s, hp, w, st->rope, u, kv, layer);
+    hd_linear(s, kv, u, &w->wkv, hp->act_block);
+    latents(s, hp, w, st->rope, kv, layer);
     hd_ring_put(s, kv, st->b, l->part0 + PART_WINDOW);
     hd_stream_rewind(s, mark);
 }
@@ -275,7 +273,8 @@ static void attend_drafts(struct hd_stream *s, const struct hd_csa2_hp *hp, cons
     struct hd_attend_block_hp bh = {hp->n_head, hp->head_dim, hp->window, k->block, (float)(1 / sqrt((double)hp->head_dim))};
     struct hd_tensor *main = hd_new(s, HD_F32, hd_rows(k->main), hp->head_dim);
 
-    latents(s, hp, w, k->rope, k->main, main, layer);
+    hd_linear(s, main, k->main, &w->wkv, hp->act_block);
+    latents(s, hp, w, k->rope, main, layer);
     hd_attend_block(s, o, q, kv, main, &w->sink, k->b, k->anchor, &bh);
 }
 
@@ -290,12 +289,12 @@ void hd_attn_csa2(struct hd_stream *s, const struct hd_csa2_hp *hp, const struct
     struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, l->ratio, l->part0 + PART_WINDOW, l->ratio ? all[l->owner].part0 + PART_ENTRY : -1,
                                   (float)(1 / sqrt((double)d)), 0, packed_bytes(row_of(hp, ROW_ENTRY)), layer >= hp->decoder, st->block};
 
-    hd_linear(s, qr, u, &w->wq_a, hp->act_block);
+    hd_linear_n(s, 2, (struct hd_tensor *[]){qr, kv}, u, (const struct hd_tensor *[]){&w->wq_a, &w->wkv}, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);
     hd_linear(s, q, qr, &w->wq_b, hp->act_block);
     rotate(s, q, rope, d, hp->rope_dim, false);
     hd_trace(s, q, "layers.%d.attn.q", layer);
-    latents(s, hp, w, rope, u, kv, layer);
+    latents(s, hp, w, rope, kv, layer);
     if (l->owner == layer)
         own_entries(s, hp, w, l, st, u, layer);
     if (l->source == layer)

@@ -52,8 +52,7 @@ void hd_moe_block(struct hd_stream *s, const struct hd_moe_block_hp *hp, const s
         inner = hd_stream_mark(s);
         gate = hd_new(s, HD_F32, n, f);
         up = hd_new(s, HD_F32, n, f);
-        hd_linear(s, gate, x, &w->sh_gate, block);
-        hd_linear(s, up, x, &w->sh_up, block);
+        hd_linear_n(s, 2, (struct hd_tensor *[]){gate, up}, x, (const struct hd_tensor *[]){&w->sh_gate, &w->sh_up}, block);
         hd_swiglu(s, gate, gate, up, hp->moe.limit);
         hd_bf16(s, gate);
         hd_linear(s, y, gate, &w->sh_down, block);

@@ -74,6 +74,7 @@ void hd_bf16(struct hd_stream *s, struct hd_tensor *x);
 /* out = x w^T as an official linear layer: in the official mode the input is rounded to fp8 in blocks of act_block (0: not),
  * the result to bf16; otherwise hd_matmul(). */
 void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t act_block);
+void hd_linear_n(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w, int64_t act_block);      /* as hd_matmul_n() */
 
 void hd_scale(struct hd_stream *s, struct hd_tensor *x, float a);
 /* x *= rsqrt(mean(x^2) + eps) over every head; official: each step rounded to bf16, as on bf16 tensors. */
@@ -133,6 +134,9 @@ struct hd_index_hp {
     int64_t block, n_block;           /* candidate blocks: their size and how many are kept */
     int64_t row_bytes;                /* of a cached key, for the cost; 0: f32 */
 };
+
+/* The indexer writes down scores, and behind a token's the largest of every so many of them. */
+#define HD_INDEX_RUN 64
 
 /* Scratch that choosing k of a stream takes, in words of 32 bits. */
 static inline int64_t hd_choose_words(int64_t k)

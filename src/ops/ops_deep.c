@@ -55,7 +55,7 @@ void hd_bf16(struct hd_stream *s, struct hd_tensor *x)
     hd_sim(s, x, HD_SIM_BF16, 0, hd_cols(x), 0, hd_cols(x));
 }
 
-void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t act_block)
+void hd_linear_n(struct hd_stream *s, int n, struct hd_tensor *const *out, const struct hd_tensor *x, const struct hd_tensor *const *w, int64_t act_block)
 {
     struct hd_stream_mark mark = hd_stream_mark(s);
 
@@ -66,9 +66,15 @@ void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
         hd_sim(s, q, HD_SIM_FP8, act_block, hd_cols(x), 0, hd_cols(x));
         x = q;
     }
-    hd_matmul(s, out, x, w);
-    hd_bf16(s, out);
+    hd_matmul_n(s, n, out, x, w);
+    for (int i = 0; i < n; i++)
+        hd_bf16(s, out[i]);
     hd_stream_rewind(s, mark);
+}
+
+void hd_linear(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t act_block)
+{
+    hd_linear_n(s, 1, &out, x, &w, act_block);
 }
 
 void hd_scale(struct hd_stream *s, struct hd_tensor *x, float a)
@@ -201,7 +207,7 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     s->cost.kv_bytes += (double)(hp->row_bytes ? hp->row_bytes : 4 * hp->head_dim) * (double)b->max_pos / (double)hp->ratio * (double)b->n_seq;
     n_key = b->max_pos / hp->ratio + 1;
     rows = INDEX_SCRATCH / n_key < 1 ? 1 : INDEX_SCRATCH / n_key < b->n_tok ? INDEX_SCRATCH / n_key : b->n_tok;
-    score = hd_new(s, HD_F32, rows, n_key);
+    score = hd_new(s, HD_F32, rows, n_key + n_key / HD_INDEX_RUN + 1);
     if (s->exact == HD_EXACT_NONE && hp->head_dim % 32 == 0)
         q8 = hd_new(s, HD_I32, b->n_tok * hp->n_head, hp->head_dim / 32 * (int64_t)sizeof(struct hd_q8) / 4);    /* without fine parts */
     best = hd_new(s, HD_I32, b->n_tok, hd_choose_words(hp->top_k) + (cand_out ? hd_choose_words(hp->n_block) : 0));

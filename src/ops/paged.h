@@ -17,8 +17,28 @@ struct hd_paged {
     int ratio;
     enum hd_dtype type;
     const struct hd_kv_row *pack; /* NULL: rows of type */
+    bool panels;                  /* sixteen rows lie side by side (kv_row.h); page_rows is a multiple of 16 then */
 };
 
+/* Where the panel of row r begins: the row is lane r % 16 of it. */
+static inline void *hd_paged_panel(const struct hd_paged *p, int64_t r)
+{
+    return (char *)p->page[r / p->page_rows] + p->offset + (r % p->page_rows & ~(int64_t)15) * p->row_bytes;
+}
+
+/* The n panels from that of row r on. */
+static inline void hd_paged_panels(const struct hd_paged *p, int64_t r, int64_t n, const uint8_t **panel)
+{
+    for (int64_t i = 0; i < n;) {
+        int64_t left = (p->page_rows - (r + 16 * i) % p->page_rows + 15) / 16;
+        const uint8_t *at = hd_paged_panel(p, r + 16 * i);
+
+        for (; left > 0 && i < n; left--, i++, at += 16 * p->row_bytes)
+            panel[i] = at;
+    }
+}
+
+/* For what does not lie in panels. */
 static inline void *hd_paged_row(const struct hd_paged *p, int64_t r)
 {
     if (!p->page)

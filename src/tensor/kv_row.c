@@ -2,10 +2,10 @@
 #include "tensor/kv_row.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "tensor/blocks.h"
+#include "tensor/panel.h"
 #include "tensor/simulate.h"
 
 static int64_t code_bytes(const struct hd_kv_row *r)
@@ -112,4 +112,34 @@ void hd_kv_decode(const struct hd_kv_row *r, const void *row, float *x)
     }
     for (int64_t i = 0; i < r->tail; i++)
         x[r->n + i] = hd_bf16_f32(hd_load16(code + tail_at(r) + 2 * i));
+}
+
+/* ---- panels ---- */
+
+bool hd_kv_in_panels(const struct hd_kv_row *r)
+{
+    return r->code == HD_KV_FP4 && r->block == 32 && r->n % 32 == 0 && !r->tail;
+}
+
+void hd_kv_panel_put(const struct hd_kv_row *r, const void *row, int lane, void *panel)
+{
+    const uint8_t *from = row;
+    uint8_t *to = panel;
+
+    for (int64_t k = 0; k < r->n / 8; k++)
+        memcpy(to + (k * HD_PANEL_ROWS + lane) * 4, from + 4 * k, 4);
+    for (int64_t b = 0; b < r->n / 32; b++)
+        to[r->n / 2 * HD_PANEL_ROWS + b * HD_PANEL_ROWS + lane] = from[r->n / 2 + b];
+}
+
+void hd_kv_panel_get(const struct hd_kv_row *r, const void *panel, int lane, void *row)
+{
+    const uint8_t *from = panel;
+    uint8_t *to = row;
+
+    memset(to, 0, (size_t)hd_kv_row_bytes(r));
+    for (int64_t k = 0; k < r->n / 8; k++)
+        memcpy(to + 4 * k, from + (k * HD_PANEL_ROWS + lane) * 4, 4);
+    for (int64_t b = 0; b < r->n / 32; b++)
+        to[r->n / 2 + b] = from[r->n / 2 * HD_PANEL_ROWS + b * HD_PANEL_ROWS + lane];
 }

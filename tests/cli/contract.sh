@@ -16,6 +16,16 @@ fails 2 "number out of range" "$HADAL" inspect $L --threads 0
 fails 2 "flag with a value" "$HADAL" inspect $L --plan=1
 fails 2 "unknown exact mode" "$HADAL" logits $L --tokens 1 --out "$T/x" --exact=f16
 fails 2 "level the CPU lacks" "$HADAL" logits $L --tokens 1 --out "$T/x" --cpu avx9000
+if grep -q 'flags.* amx_int8' /proc/cpuinfo; then
+    works "level amx" "$HADAL" logits $L --tokens 1 --out "$T/x" --cpu amx
+else
+    fails 2 "level amx where there is none" "$HADAL" logits $L --tokens 1 --out "$T/x" --cpu amx
+fi
+o=${HD_TEST_BUILD:-.}/src/kernels/panel/panel_amx.o
+if [ -f "$o" ] && command -v objdump >"$T/out"; then
+    objdump -d "$o" >"$T/out"
+    says "products of tiles are compiled" tdpbssd
+fi
 fails 2 "ids that are none" "$HADAL" logits $L --tokens 1,b --out "$T/x"
 fails 2 "negative id" "$HADAL" logits $L --tokens -1 --out "$T/x"
 fails 2 "no ids" "$HADAL" logits $L --tokens , --out "$T/x"

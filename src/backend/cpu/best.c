@@ -46,6 +46,17 @@ static uint32_t kth(const float *x, int64_t n, int64_t k, int64_t *above)
     return prefix;
 }
 
+float hd_best_kth(const float *x, int64_t n, int64_t k)
+{
+    int64_t above;
+    uint32_t u = kth(x, n, k, &above);
+    float least;
+
+    u = u >> 31 ? u & ~((uint32_t)1 << 31) : ~u;
+    memcpy(&least, &u, 4);
+    return least;
+}
+
 /* Drops all but the k best. */
 static void drop(struct hd_best *b)
 {

@@ -25,6 +25,8 @@ static inline int64_t hd_best_room(int64_t k)
     return hd_choose_words(k) / 2;        /* 2 k + 2 HD_BEST_RUN */
 }
 
+/* The k-th largest of x[n], 0 < k <= n, no NaNs. */
+float hd_best_kth(const float *x, int64_t n, int64_t k);
 /* mem: 2 hd_best_room(k) words. */
 void hd_best_begin(struct hd_best *b, int64_t k, void *mem);
 void hd_best_offer(struct hd_best *b, int64_t n, const float *x, int32_t first);

@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "kernels/kernels.h"
 
-const char *const hd_backend_cpu_levels[] = {"scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", NULL};
+const char *const hd_backend_cpu_levels[] = {"scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx", "neon", NULL};
 
 int hd_backend_cpu_init(const char *level, struct hd_err *err)
 {

@@ -78,20 +78,12 @@ static inline const struct hd_paged *hd_cpu_part(const struct hd_ragged *b, int6
     return &b->part[seq * b->n_part + part];
 }
 
-/* The largest of x[n] and least. Eight at a time: one after the other each would wait for the one before. */
+/* The largest of x[n] and least. */
 static inline float hd_cpu_max(int64_t n, const float *x, float least)
 {
-    float m[8] = {least, least, least, least, least, least, least, least};
-    int64_t i = 0;
+    float top = hd_k.largest(n, x);
 
-    for (; i + 8 <= n; i += 8)
-        for (int k = 0; k < 8; k++)
-            m[k] = x[i + k] > m[k] ? x[i + k] : m[k];
-    for (; i < n; i++)
-        m[0] = x[i] > m[0] ? x[i] : m[0];
-    for (int k = 1; k < 8; k++)
-        m[0] = m[k] > m[0] ? m[k] : m[0];
-    return m[0];
+    return top > least ? top : least;
 }
 
 /* A cached row as f32: where it lies, or unpacked into buf. */

@@ -1,7 +1,7 @@
 /* cpu_index.c: the indexer: every key's score for every token, and the best of them.
  *
  * score = sum over heads of relu(q_h . key) w_h. Runs of sixty-four keys are brought into order side by side: fp4 keys (exact: their codes are
- * integers) as panels that meet int8 queries, others as f32. With tokens enough for the team, a task is a group of tokens that go through all
+ * integers) as panels that meet int8 queries, others as f32; keys that lie in panels are read there. With tokens enough for the team, a task is a group of tokens that go through all
  * keys together, each run at once through best.h: nothing is kept of a score that loses. With few tokens the team shares the keys in slices
  * and the scores are written down; so they are when tokens are many but the step has few of each sequence. A token behind candidate
  * blocks looks at the keys of these blocks alone. A score depends on its token and its key only, a choice on scores only: neither on how the
@@ -19,10 +19,12 @@
 #include "tensor/simulate.h"
 #include "tensor/vec16.h"
 
-#define KEYS HD_ROWS_MAX              /* scored together */
+#define KEYS HD_INDEX_RUN             /* scored together */
 #define GROUP 32                      /* tokens of a group, at most */
 #define DOTS 96                       /* query heads that meet a run of keys at once */
 #define SLICE_MIN 256                 /* keys of a slice, at least */
+
+_Static_assert(KEYS == HD_ROWS_MAX, "rows of products that kernels know");
 
 struct job {
     const struct hd_call *c;
@@ -125,12 +127,15 @@ static void encode_range(void *arg, int64_t begin, int64_t end)
 
 /* ---- scores ---- */
 
+#define PANELS (KEYS / HD_PANEL_ROWS)
+
 /* A run of keys, brought into order. */
 struct run {
     int64_t n;                        /* keys, rounded up to sixteen */
     const struct token *next_of;      /* whose keys from next on come soon; NULL: it is not known */
     int64_t next;
-    struct hd_panels panels;
+    struct hd_panels panels;          /* what each of them is like */
+    const uint8_t *panel[PANELS], *soon[PANELS];      /* in the cache or below; after the next run */
     _Alignas(64) uint8_t packed[KEYS / HD_PANEL_ROWS * (HD_KV_ROW_MAX / 32 * (256 + 16) + 64)];
     _Alignas(64) float rows[KEYS * HD_KV_ROW_MAX];
 };
@@ -183,6 +188,45 @@ static void pack_fp4(const void *const row[HD_PANEL_ROWS], int64_t dim, const st
             panel[p->scale_at + b * HD_PANEL_ROWS + lane] = ((const uint8_t *)row[lane])[dim / 2 + b];
 }
 
+/* Lanes of a panel into another: n of them from "from" on to "to" on. */
+static void copy_lanes(const struct hd_panels *p, const uint8_t *src, int64_t from, uint8_t *dst, int64_t to, int64_t n)
+{
+    for (int64_t at = 0; at < p->scale_at; at += 4 * HD_PANEL_ROWS)
+        if (n == 8)                   /* a whole block of candidates: no call */
+            memcpy(dst + at + 4 * to, src + at + 4 * from, 32);
+        else
+            memcpy(dst + at + 4 * to, src + at + 4 * from, (size_t)(4 * n));
+    for (int64_t at = p->scale_at; at < p->min_at; at += HD_PANEL_ROWS)
+        memcpy(dst + at + to, src + at + from, (size_t)n);
+}
+
+static int64_t least_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The same of keys that lie in panels: where they lie, or candidates' lanes. What is behind the last one is of no use. */
+static void find_run(const struct token *k, int64_t g, int64_t n, struct run *r)
+{
+    const struct hd_paged *keys = k->keys;
+
+    r->n = (n + HD_PANEL_ROWS - 1) & ~(int64_t)(HD_PANEL_ROWS - 1);
+    if (!k->list) {
+        int64_t next = g + 2 * KEYS;
+
+        hd_paged_panels(keys, g, r->n / HD_PANEL_ROWS, r->panel);
+        hd_paged_panels(keys, next + r->n <= k->len ? next : g, r->n / HD_PANEL_ROWS, r->soon);
+    }
+    for (int64_t i = 0, m; i < n && k->list; i += m) {
+        uint8_t *panel = r->packed + i / HD_PANEL_ROWS * r->panels.bytes;
+        int64_t key = key_at(k, g + i), from = key % HD_PANEL_ROWS, to = i % HD_PANEL_ROWS;
+
+        m = least_of(least_of(HD_PANEL_ROWS - from, HD_PANEL_ROWS - to), least_of(n - i, k->block - (g + i) % k->block));
+        copy_lanes(&r->panels, hd_paged_panel(keys, key), from, panel, to, m);
+        r->panel[i / HD_PANEL_ROWS] = r->soon[i / HD_PANEL_ROWS] = panel;
+    }
+}
+
 /* The keys at positions g .. g + n of a token. */
 static void pack_run(const struct job *j, const struct token *k, int64_t g, int64_t n, struct run *r)
 {
@@ -190,8 +234,13 @@ static void pack_run(const struct job *j, const struct token *k, int64_t g, int6
     int64_t dim = j->c->i[2];
     const void *row[KEYS];
 
-    r->next_of = k->list ? NULL : k;
+    r->next_of = k->list || k->keys->panels ? NULL : k;
     r->next = g + 2 * KEYS;
+    r->panels = key_panels(dim);
+    if (k->keys->panels) {
+        find_run(k, g, n, r);
+        return;
+    }
     if (k->list)
         for (int64_t i = 0; i < n; i++)
             row[i] = hd_paged_row(k->keys, key_at(k, g + i));
@@ -199,11 +248,12 @@ static void pack_run(const struct job *j, const struct token *k, int64_t g, int6
         hd_paged_rows(k->keys, g, n, row);
     for (r->n = n; r->n % HD_PANEL_ROWS; r->n++)
         row[r->n] = row[n - 1];
-    r->panels = key_panels(dim);
-    r->panels.data = r->packed;
     for (int64_t i = 0; i < r->n; i += HD_PANEL_ROWS) {
         if (j->fp4) {
-            pack_fp4(row + i, dim, &r->panels, r->packed + i / HD_PANEL_ROWS * r->panels.bytes);
+            uint8_t *panel = r->packed + i / HD_PANEL_ROWS * r->panels.bytes;
+
+            pack_fp4(row + i, dim, &r->panels, panel);
+            r->panel[i / HD_PANEL_ROWS] = r->soon[i / HD_PANEL_ROWS] = panel;
             continue;
         }
         for (int64_t lane = 0; lane < HD_PANEL_ROWS && k->keys->pack; lane++) {
@@ -244,8 +294,12 @@ static void dots(const struct job *j, const struct run *r, int64_t t, int64_t n,
     for (int64_t i = 0; i < r->n; i += HD_PANEL_ROWS) {
         if (fetch)
             fetch_next(r, i);
-        if (j->fp4)
-            hd_k.matmul_panel[HD_F4_E2M1](&r->panels, i, HD_PANEL_ROWS, query(c, t, h), c->in[4]->row_bytes, n * n_head, p[0] + i, KEYS);
+        if (j->fp4) {
+            struct hd_panels one = r->panels;
+
+            one.data = r->panel[i / HD_PANEL_ROWS];
+            hd_k.matmul_panel[HD_F4_E2M1](&one, 0, HD_PANEL_ROWS, query(c, t, h), c->in[4]->row_bytes, n * n_head, p[0] + i, KEYS);
+        }
     }
     if (j->fp4)
         return;
@@ -253,16 +307,16 @@ static void dots(const struct job *j, const struct run *r, int64_t t, int64_t n,
         hd_k.rows16_dot(c->i[2], r->n, r->rows, 1, hd_cpu_row(c->in[0], t + k) + h * c->i[2], n_head, p + k * n_head);
 }
 
-/* Scores of whole panels; the first n of a run go to out. */
-static void score_panels(const struct job *j, const struct run *r, int64_t row0, int64_t n_row, int64_t t, int64_t n, float *out)
+/* Scores of panels i .. i + m of a run; the first n of the run go to out. fetch: those of a later run are brought nearer. */
+static void score_panels(const struct job *j, const struct run *r, int64_t i, int64_t m, bool fetch, int64_t t, int64_t n, float *out)
 {
     const struct hd_call *c = j->c;
     float score[KEYS];
-    bool fits = row0 + n_row <= n;
+    bool fits = (i + m) * HD_PANEL_ROWS <= n;
 
-    hd_k.index_panels(&r->panels, row0, n_row, query(c, t, 0), c->in[4]->row_bytes, c->i[1], hd_cpu_row(c->in[1], t), fits ? out + row0 : score);
+    hd_k.index_panels(&r->panels, r->panel + i, fetch ? r->soon + i : NULL, m, query(c, t, 0), c->in[4]->row_bytes, c->i[1], hd_cpu_row(c->in[1], t), fits ? out + i * HD_PANEL_ROWS : score);
     if (!fits)
-        memcpy(out + row0, score, (size_t)(n - row0) * sizeof *out);
+        memcpy(out + i * HD_PANEL_ROWS, score, (size_t)(n - i * HD_PANEL_ROWS) * sizeof *out);
 }
 
 /* The scores of a run's first n keys for n_tok tokens from t on; rows of out lie ld floats apart. */
@@ -273,12 +327,14 @@ static void score_run(const struct job *j, const struct run *r, int64_t t, int64
     _Alignas(64) float p[DOTS][KEYS];
 
     if (j->fp4 && hd_k.index_panels && !c->i[8]) {
-        for (int64_t i = 0; i < r->n; i += HD_PANEL_ROWS) {
-            fetch_next(r, i);
-            score_panels(j, r, i, HD_PANEL_ROWS, t, n, out);
+        int64_t m = r->n / HD_PANEL_ROWS;
+
+        for (int64_t i = 0; i < m && r->next_of; i++) {
+            fetch_next(r, i * HD_PANEL_ROWS);
+            score_panels(j, r, i, 1, false, t, n, out);
         }
-        for (int64_t k = 1; k < n_tok; k++)
-            score_panels(j, r, 0, r->n, t + k, n, out + k * ld);
+        for (int64_t k = r->next_of ? 1 : 0; k < n_tok; k++)
+            score_panels(j, r, 0, m, k == 0, t + k, n, out + k * ld);
         return;
     }
     for (int64_t k = 0; k < n_tok; k += at_once) {
@@ -453,6 +509,12 @@ static void group_range(void *arg, int64_t begin_group, int64_t end_group)
 
 /* ---- slices of keys ---- */
 
+/* Behind a token's scores: the largest of each run of them. */
+static float *tops_of(const struct job *j, int64_t i)
+{
+    return hd_cpu_row(j->c->in[3], i) + j->c->batch->max_pos / j->c->i[3] + 1;
+}
+
 static void slice_range(void *arg, int64_t begin_slice, int64_t end_slice)
 {
     const struct job *j = arg;
@@ -472,8 +534,18 @@ static void slice_range(void *arg, int64_t begin_slice, int64_t end_slice)
 
             pack_run(j, &k, g, n, &r);
             score_run(j, &r, t, 1, n, hd_cpu_row(j->c->in[3], t - j->t0) + g, 0);
+            tops_of(j, t - j->t0)[g / KEYS] = hd_k.largest(n, hd_cpu_row(j->c->in[3], t - j->t0) + g);
         }
     }
+}
+
+/* Where there are many runs: what one must hold to be of any use. As many runs as may be chosen reach the k-th largest top, so the k-th best
+ * of all scores is no less. */
+static float least_top(const struct job *j, const struct token *k, int64_t i)
+{
+    int64_t n = (k->n_pos + KEYS - 1) / KEYS, top_k = j->c->i[4];
+
+    return j->c->out[1] || k->all || n < 2 * top_k ? -INFINITY : hd_best_kth(tops_of(j, i), n, top_k);
 }
 
 static void choose_range(void *arg, int64_t begin_tok, int64_t end_tok)
@@ -482,13 +554,16 @@ static void choose_range(void *arg, int64_t begin_tok, int64_t end_tok)
     struct choice ch;
     struct token k;
     int64_t seq = 0;
+    float least;
 
     for (int64_t i = begin_tok; i < end_tok; i++) {
         hd_cpu_span(j->c->batch, j->t0 + i, &seq);
         look(j->c, j->t0 + i, seq, &k);
         begin(j->c, &k, &ch);
+        least = least_top(j, &k, i);
         for (int64_t g = 0; g < k.n_pos && !k.all; g += KEYS)
-            offer(j->c, &k, &ch, g, k.n_pos - g < KEYS ? k.n_pos - g : KEYS, hd_cpu_row(j->c->in[3], i) + g);
+            if (tops_of(j, i)[g / KEYS] >= least)
+                offer(j->c, &k, &ch, g, k.n_pos - g < KEYS ? k.n_pos - g : KEYS, hd_cpu_row(j->c->in[3], i) + g);
         finish(j->c, &k, &ch);
     }
 }
@@ -521,7 +596,7 @@ void hd_cpu_index(void *self, struct hd_stream *s, const struct hd_call *c)
     n_group = count_groups(b, j.per);
     if (j.fp4 && longest > 0)
         hd_cpu_rows(cpu, b->n_tok, 4 * c->i[1] * c->i[2], encode_range, (void *)c);
-    if (n_group >= 4 * n_thread || n_thread == 1) {
+    if (n_group >= 4 * n_thread) {
         hd_cpu_rows(cpu, n_group, j.per * work, group_range, &j);
         return;
     }

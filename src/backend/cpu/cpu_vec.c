@@ -208,6 +208,15 @@ void hd_cpu_rope(void *self, struct hd_stream *s, const struct hd_call *c)
     hd_cpu_rows(self, hd_rows(c->out[0]), 2 * hd_cols(c->out[0]), rope_range, (void *)c);
 }
 
+/* Neighbours in a panel may be written by others at the same time: every byte is its row's own. */
+static void put_lane(const struct hd_paged *p, int64_t r, const float *x)
+{
+    uint8_t row[HD_KV_ROW_MAX];
+
+    hd_kv_encode(p->pack, x, row);
+    hd_kv_panel_put(p->pack, row, (int)(r % HD_PANEL_ROWS), hd_paged_panel(p, r));
+}
+
 static void kv_put_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_call *c = arg;
@@ -223,6 +232,10 @@ static void kv_put_range(void *arg, int64_t begin, int64_t end)
         if (seq == b->n_seq || t < b->span[seq].tok0)         /* of no sequence: see hd_before() */
             continue;
         p = &b->part[seq * b->n_part + c->i[0]];
+        if (p->panels) {
+            put_lane(p, b->pos[t] / p->ratio, row_f32(c->in[0], t));
+            continue;
+        }
         row = hd_paged_row(p, b->pos[t] / p->ratio);
         if (p->pack)
             hd_kv_encode(p->pack, row_f32(c->in[0], t), row);

@@ -8,7 +8,6 @@
 #include "kernels/x86.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define HEADS(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
 #define N_HEADS 8
 
 /* A block of 32 columns of sixteen keys: codes with 16 added, scales. */
@@ -40,15 +39,6 @@ INLINE __m512i word_at(const int8_t *x)
     return _mm512_set1_epi32(word);
 }
 
-INLINE __m512 products(const struct block *k, const struct hd_q8 *q, __m512 acc)
-{
-    __m512i sum = _mm512_slli_epi32(_mm512_set1_epi32(q->neg), 4);
-
-    for (int g = 0; g < 8; g++)
-        sum = _mm512_dpbusd_epi32(sum, k->w[g], word_at(q->q + 4 * g));
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(k->s, _mm512_set1_ps(q->d)), acc);
-}
-
 INLINE __m512 add_head(__m512 acc, float factor, float w, __m512 out)
 {
     return _mm512_fmadd_ps(_mm512_max_ps(_mm512_mul_ps(acc, _mm512_set1_ps(factor)), _mm512_setzero_ps()), _mm512_set1_ps(w), out);
@@ -59,48 +49,45 @@ INLINE const struct hd_q8 *block_of(const char *q, int64_t q_bytes, int64_t h, i
     return (const struct hd_q8 *)(q + h * q_bytes) + b;
 }
 
-/* The sums have names of their own: an array of them would lie in memory. */
-static __m512 eight_heads(const struct hd_panels *p, const uint8_t *panel, const char *q, int64_t q_bytes, const float *w, __m512 out)
+/* n heads: a constant, so that all sums stay in registers. They take turns: the products of one wait for each other. */
+INLINE __m512 heads(const struct hd_panels *p, const uint8_t *panel, const char *q, int64_t q_bytes, int n, const float *w, __m512 out)
 {
-#define BEGIN(i) __m512 acc##i = _mm512_setzero_ps();
-#define PRODUCTS(i) acc##i = products(&k, block_of(q, q_bytes, i, b), acc##i);
-#define ADD(i) out = add_head(acc##i, hd_panel_factor(p), w[i], out);
-    HEADS(BEGIN)
+    __m512 acc[N_HEADS];
+    __m512i sum[N_HEADS];
+
+    for (int i = 0; i < n; i++)
+        acc[i] = _mm512_setzero_ps();
     for (int64_t b = 0; b < p->n / 32; b++) {
         struct block k;
 
         load_block(p, panel, b, &k);
-        HEADS(PRODUCTS)
+        for (int i = 0; i < n; i++)
+            sum[i] = _mm512_slli_epi32(_mm512_set1_epi32(block_of(q, q_bytes, i, b)->neg), 4);
+        for (int g = 0; g < 8; g++)
+            for (int i = 0; i < n; i++)
+                sum[i] = _mm512_dpbusd_epi32(sum[i], k.w[g], word_at(block_of(q, q_bytes, i, b)->q + 4 * g));
+        for (int i = 0; i < n; i++)
+            acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i]), _mm512_mul_ps(k.s, _mm512_set1_ps(block_of(q, q_bytes, i, b)->d)), acc[i]);
     }
-    HEADS(ADD)
+    for (int i = 0; i < n; i++)
+        out = add_head(acc[i], hd_panel_factor(p), w[i], out);
     return out;
 }
 
-static __m512 one_head(const struct hd_panels *p, const uint8_t *panel, const char *q, float w, __m512 out)
+static void index_panels(const struct hd_panels *p, const uint8_t *const *panel, const uint8_t *const *soon, int64_t n, const void *q, int64_t q_bytes, int64_t n_head,
+                         const float *w, float *out)
 {
-    __m512 acc = _mm512_setzero_ps();
-
-    for (int64_t b = 0; b < p->n / 32; b++) {
-        struct block k;
-
-        load_block(p, panel, b, &k);
-        acc = products(&k, block_of(q, 0, 0, b), acc);
-    }
-    return add_head(acc, hd_panel_factor(p), w, out);
-}
-
-static void index_panels(const struct hd_panels *p, int64_t row0, int64_t n_row, const void *q, int64_t q_bytes, int64_t n_head, const float *w, float *out)
-{
-    for (int64_t r = row0; r < row0 + n_row; r += HD_PANEL_ROWS, out += HD_PANEL_ROWS) {
-        const uint8_t *panel = p->data + r / HD_PANEL_ROWS * p->bytes;
+    for (int64_t i = 0; i < n; i++) {
         __m512 sum = _mm512_setzero_ps();
         int64_t h = 0;
 
+        for (int64_t at = 0; soon && at < p->bytes; at += 64)
+            __builtin_prefetch(soon[i] + at, 0, 2);
         for (; h + N_HEADS <= n_head; h += N_HEADS)
-            sum = eight_heads(p, panel, (const char *)q + h * q_bytes, q_bytes, w + h, sum);
+            sum = heads(p, panel[i], (const char *)q + h * q_bytes, q_bytes, N_HEADS, w + h, sum);
         for (; h < n_head; h++)
-            sum = one_head(p, panel, (const char *)q + h * q_bytes, w[h], sum);
-        _mm512_storeu_ps(out, sum);
+            sum = heads(p, panel[i], (const char *)q + h * q_bytes, q_bytes, 1, w + h, sum);
+        _mm512_storeu_ps(out + i * HD_PANEL_ROWS, sum);
     }
 }
 

@@ -11,6 +11,7 @@
 #define v_store _mm256_storeu_ps
 #define v_mul _mm256_mul_ps
 #define v_fma _mm256_fmadd_ps
+#define v_max _mm256_max_ps
 #define v_above(a, b) (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ))
 
 #include <stdint.h>
@@ -50,4 +51,5 @@ void hd_fill_sparse_avx2(struct hd_kernels *k)
     k->interleave16 = interleave16;
     k->rows16_dot = rows16_dot;
     k->above = above;
+    k->largest = largest;
 }

@@ -11,6 +11,7 @@
 #define v_store _mm512_storeu_ps
 #define v_mul _mm512_mul_ps
 #define v_fma _mm512_fmadd_ps
+#define v_max _mm512_max_ps
 #define v_above(a, b) (unsigned)_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ)
 
 #include <stdint.h>
@@ -72,5 +73,6 @@ void hd_fill_sparse_avx512(struct hd_kernels *k)
     k->interleave16 = interleave16;
     k->rows16_dot = rows16_dot;
     k->above = above;
+    k->largest = largest;
     k->relu_mix = relu_mix;
 }

@@ -1,5 +1,6 @@
 /* sparse_body.h: sparse_scalar.c's definitions in vectors of L lanes; the including file defines V, L, HEADS (sums of as many heads fit into
- * registers), v_zero v_set1 v_load v_store v_mul v_fma v_above (a mask of lanes) and interleave(row, k, out): L words of sixteen rows from word k on. */
+ * registers), v_zero v_set1 v_load v_store v_mul v_fma v_max v_above (a mask of lanes) and interleave(row, k, out): L words of sixteen rows from word k on. */
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -86,4 +87,22 @@ static int64_t above(int64_t n, const float *x, float least, int32_t first, floa
             idx[found++] = first + (int32_t)i;
         }
     return found;
+}
+
+/* Where a lane is not a number v_max has its second operand. */
+static float largest(int64_t n, const float *x)
+{
+    V m[2] = {v_set1(-INFINITY), v_set1(-INFINITY)};
+    float lane[L], top = -INFINITY;
+    int64_t i = 0;
+
+    for (; i + 2 * L <= n; i += 2 * L)
+        for (int v = 0; v < 2; v++)
+            m[v] = v_max(v_load(x + i + v * L), m[v]);
+    v_store(lane, v_max(m[0], m[1]));
+    for (int k = 0; k < L; k++)
+        top = lane[k] > top ? lane[k] : top;
+    for (; i < n; i++)
+        top = x[i] > top ? x[i] : top;
+    return top;
 }

@@ -40,9 +40,19 @@ static int64_t above(int64_t n, const float *x, float least, int32_t first, floa
     return found;
 }
 
+static float largest(int64_t n, const float *x)
+{
+    float m = -INFINITY;
+
+    for (int64_t i = 0; i < n; i++)
+        m = x[i] > m ? x[i] : m;
+    return m;
+}
+
 void hd_fill_sparse_scalar(struct hd_kernels *k)
 {
     k->interleave16 = interleave16;
     k->rows16_dot = rows16_dot;
     k->above = above;
+    k->largest = largest;
 }
