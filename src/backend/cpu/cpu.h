@@ -7,6 +7,7 @@
 #define HD_BACKEND_CPU_CPU_H
 
 #include "base/pool.h"
+#include "kernels/kernels.h"
 #include "ops/ops.h"
 
 struct hd_cpu {
