@@ -22,9 +22,8 @@ _Static_assert(sizeof(struct hd_tile_config) == 64, "as the manual has it");
 
 #if defined(HD_EMULATE) || defined(HD_EMULATE_TILES)
 
+#include <assert.h>
 #include <string.h>
-
-#include "base/err.h"
 
 /* A thread's tiles. Where the manual raises an exception an assertion fails. */
 struct hd_tiles {
@@ -38,10 +37,10 @@ static inline void hd_tile_config(const struct hd_tile_config *c)
 {
     struct hd_tile_config none = {0};
 
-    HD_ASSERT(c->palette == 1 && !memcmp(c->reserved, none.reserved, sizeof c->reserved));
-    HD_ASSERT(!memcmp(c->more_bytes, none.more_bytes, sizeof c->more_bytes) && !memcmp(c->more_rows, none.more_rows, sizeof c->more_rows));
+    assert(c->palette == 1 && !memcmp(c->reserved, none.reserved, sizeof c->reserved));
+    assert(!memcmp(c->more_bytes, none.more_bytes, sizeof c->more_bytes) && !memcmp(c->more_rows, none.more_rows, sizeof c->more_rows));
     for (int t = 0; t < 8; t++)
-        HD_ASSERT(c->rows[t] <= 16 && c->row_bytes[t] <= 64 && !c->rows[t] == !c->row_bytes[t]);
+        assert(c->rows[t] <= 16 && c->row_bytes[t] <= 64 && !c->rows[t] == !c->row_bytes[t]);
     memset(&hd_tiles, 0, sizeof hd_tiles);
     hd_tiles.c = *c;
 }
@@ -53,7 +52,7 @@ static inline void hd_tile_release(void)
 
 static inline void hd_tile_zero(int t)
 {
-    HD_ASSERT(hd_tiles.c.palette == 1 && hd_tiles.c.rows[t]);
+    assert(hd_tiles.c.palette == 1 && hd_tiles.c.rows[t]);
     memset(hd_tiles.data[t], 0, sizeof hd_tiles.data[t]);
 }
 
@@ -66,7 +65,7 @@ static inline void hd_tile_load(int t, const void *p, int64_t stride)
 
 static inline void hd_tile_store(int t, void *p, int64_t stride)
 {
-    HD_ASSERT(hd_tiles.c.palette == 1 && hd_tiles.c.rows[t]);
+    assert(hd_tiles.c.palette == 1 && hd_tiles.c.rows[t]);
     for (int r = 0; r < hd_tiles.c.rows[t]; r++)
         memcpy((char *)p + r * stride, hd_tiles.data[t][r], hd_tiles.c.row_bytes[t]);
 }
@@ -76,9 +75,9 @@ static inline void hd_tile_dot(int to, int a, int b)
 {
     const struct hd_tile_config *c = &hd_tiles.c;
 
-    HD_ASSERT(c->palette == 1 && to != a && to != b && a != b && c->rows[to] && c->rows[a] && c->rows[b]);
-    HD_ASSERT(c->row_bytes[to] % 4 == 0 && c->row_bytes[a] % 4 == 0 && c->row_bytes[b] % 4 == 0);
-    HD_ASSERT(c->rows[to] == c->rows[a] && c->row_bytes[a] == 4 * c->rows[b] && c->row_bytes[to] == c->row_bytes[b]);
+    assert(c->palette == 1 && to != a && to != b && a != b && c->rows[to] && c->rows[a] && c->rows[b]);
+    assert(c->row_bytes[to] % 4 == 0 && c->row_bytes[a] % 4 == 0 && c->row_bytes[b] % 4 == 0);
+    assert(c->rows[to] == c->rows[a] && c->row_bytes[a] == 4 * c->rows[b] && c->row_bytes[to] == c->row_bytes[b]);
     for (int m = 0; m < c->rows[to]; m++)
         for (int n = 0; n < c->row_bytes[to] / 4; n++) {
             uint32_t sum;

@@ -1,6 +1,9 @@
 /* panel_block.h: one block of 32 columns of a panel of integer codes in vectors of L lanes, and where results go: what panel_body.h and
  * panel_amx.c share. The including file defines what panel_body.h lists for it.
  */
+#ifndef HD_KERNELS_PANEL_PANEL_BLOCK_H
+#define HD_KERNELS_PANEL_PANEL_BLOCK_H
+
 #include <string.h>
 
 #include "kernels/table.h"
@@ -98,3 +101,5 @@ INLINE void load_block(enum hd_dtype t, const struct hd_panels *w, const uint8_t
             k->m = v_f16(panel + w->min_at + (b * 16 + half * L) * 2);
     }
 }
+
+#endif
