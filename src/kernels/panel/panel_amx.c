@@ -131,10 +131,10 @@ INLINE void tile(enum hd_dtype t, const struct hd_panels *w, const uint8_t *pane
         for (int g = 0; g < 8 && t != HD_Q8_0; g++)
             _mm512_store_si512(z.code[b & 1][g], offset_of(t) ? _mm512_sub_epi8(k.w[g], less) : k.w[g]);
         add_block(t, &k, code, row_of(x, x_bytes, 0)[b].q, x, x_bytes, b, false, &z, acc);
-        if (__builtin_expect(any_fine(x, x_bytes, b), 0))
-            add_block(t, &k, code, hd_q8_fine(row_of(x, x_bytes, 0), w->n) + b * 32, x, x_bytes, b, true, &z, acc);
         for (int i = 0; i < TOKENS && hd_panel_has_min(t); i++)
             acc[i] = v_fma(k.m, v_set1(row_of(x, x_bytes, i)[b].sum), acc[i]);
+        if (__builtin_expect(any_fine(x, x_bytes, b), 0))
+            add_block(t, &k, code, hd_q8_fine(row_of(x, x_bytes, 0), w->n) + b * 32, x, x_bytes, b, true, &z, acc);
     }
     for (int k = 0; k < TOKENS; k++)
         put(out + k * ld_out, t == HD_MXFP4 ? v_mul(acc[k], v_set1(hd_panel_factor(w))) : acc[k], 0, n_row);
