@@ -23,13 +23,6 @@
 
 /* ---- the tokenizer ---- */
 
-static bool ends_with(const char *path, const char *end)
-{
-    size_t n = strlen(path), k = strlen(end);
-
-    return n >= k && !strcmp(path + n - k, end);
-}
-
 struct learning {
     struct hd_bpe_trainer *t;
     struct hd_err *err;
@@ -59,7 +52,7 @@ static int learn_file(struct hd_bpe_trainer *t, const char *path, struct hd_err 
     int rc;
 
     HD_TRY(hd_file_map(&m, path, err));
-    rc = ends_with(path, ".jsonl") ? hd_jsonl_each((const char *)m.data, m.n, path, learn_line, &l, err) : hd_bpe_trainer_add(t, (const char *)m.data, m.n, err);
+    rc = hd_ends_with(path, ".jsonl") ? hd_jsonl_each((const char *)m.data, m.n, path, learn_line, &l, err) : hd_bpe_trainer_add(t, (const char *)m.data, m.n, err);
     hd_file_unmap(&m);
     return rc;
 }
@@ -81,7 +74,7 @@ static int make_tokenizer(const struct hd_train_run *r, struct hd_err *err)
     for (int i = 0; i < c->n_train + c->n_val && rc == HD_OK && (hp.n_vocab || hp.used_bytes); i++) {
         const char *path = i < c->n_train ? c->train[i] : c->val[i - c->n_train];
 
-        if (ends_with(path, ".bin"))
+        if (hd_ends_with(path, ".bin"))
             rc = hd_err_set(err, HD_ERR_USAGE, "%s: a tokenizer cannot be learned from ids", path);
         else if (!(i >= c->n_train && hp.n_vocab))    /* merges: not from validation text */
             rc = learn_file(t, path, err);
