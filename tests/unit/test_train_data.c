@@ -91,6 +91,9 @@ static void test_documents(void **state)
     document(&d, tok, "{\"prompt\": \"1 + 1 = \", \"completion\": \"2\"}", false);
     learned_text(&d, tok, &text);
     assert_string_equal(hd_str_get(&text), "2<\uff5cend\u2581of\u2581sentence\uff5c>");
+    document(&d, tok, "{\"instruction\": \"a\\u0000b\", \"input\": \"c\\u0000d\", \"output\": \"e\"}", true);       /* a NUL ends no text */
+    learned_text(&d, tok, &text);
+    assert_non_null(memmem(hd_str_get(&text), text.n, "a\0b\n\nc\0d", 8));
     for (int i = 0; i < HD_LEN(wrong); i++) {
         json_t *j = hd_json_parse(wrong[i], strlen(wrong[i]), "line", &test_err);
 
