@@ -325,7 +325,11 @@ static int chat(struct job *j, struct hd_err *err)
         }
         add_message(doc, "user", line, (size_t)n);
         rc = turn(j, doc, err);
-        if (rc == HD_ERR_CANCELLED)
+        if (rc == HD_ERR_LIMIT) {     /* no room for it: what was said before stays */
+            fprintf(stderr, "%s; /new starts over\n", err->msg);
+            json_array_remove(json_object_get(doc, "messages"), json_array_size(json_object_get(doc, "messages")) - 1);
+        }
+        if (rc == HD_ERR_CANCELLED || rc == HD_ERR_LIMIT)
             rc = HD_OK;
     }
 out:

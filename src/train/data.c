@@ -375,7 +375,7 @@ int hd_loader_next(struct hd_loader *l, struct hd_batch *b, bool once, struct hd
 
         if (l->made != l->epoch)
             HD_TRY(make_epoch(l, err));
-        if (l->at == l->n_piece) {
+        if (l->at >= l->n_piece) {
             if (once)
                 break;
             l->epoch++;

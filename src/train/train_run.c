@@ -354,7 +354,7 @@ static int save_state(struct hd_train_run *r, struct hd_err *err)
 static int take_state(struct hd_train_run *r, const struct hd_file_map *f, const char *path, struct hd_err *err)
 {
     struct hd_trainer *t = &r->trainer;
-    size_t bytes = t->ps.n_float * sizeof(float);
+    size_t bytes = t->ps.n_float * sizeof(float), want = (r->average.w ? 4 : 3) * bytes, n_data;
     struct state_head h;
     uint64_t n;
 
@@ -363,8 +363,13 @@ static int take_state(struct hd_train_run *r, const struct hd_file_map *f, const
     memcpy(&h, f->data + 8 + n, sizeof h);
     if (h.version != STATE_VERSION)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: version %llu; expected %d", path, (unsigned long long)h.version, STATE_VERSION);
-    if (h.n_float != (int64_t)t->ps.n_float || f->n - 8 - n - sizeof h != (r->average.w ? 4 : 3) * bytes)
+    if (h.n_float != (int64_t)t->ps.n_float)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: holds %lld weights; the model has %zu: it is of another run", path, (long long)h.n_float, t->ps.n_float);
+    n_data = f->n - 8 - n - sizeof h;
+    if (n_data != want)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: holds %zu bytes of weights and averages; expected %zu: it is cut short, or of another run", path, n_data, want);
+    if (h.step < 0 || h.optim_step < 0 || h.n_tok < 0 || h.epoch < 0 || h.at < 0)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: step %lld, epoch %lld, piece %lld: it is damaged", path, (long long)h.step, (long long)h.epoch, (long long)h.at);
     if (h.data_hash != r->train.hash || h.val_hash != r->val.hash)
         return hd_err_set(err, HD_ERR_USAGE, "%s: the %s data are not those that the run began with", path, h.data_hash != r->train.hash ? "training" : "validation");
     memcpy(t->ps.w, f->data + 8 + n + sizeof h, bytes);
