@@ -220,21 +220,6 @@ static int begin(struct hd_train_run *r, struct hd_err *err)
     return HD_OK;
 }
 
-/* The weights of an earlier run, or of any model of the same shape, instead of random ones. */
-static int take_init(const struct hd_train_run *r, struct hd_err *err)
-{
-    char *path = hd_path_join(r->c.init, "model.safetensors");
-    struct hd_file_map m;
-    int rc = path ? hd_file_map(&m, path, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
-
-    if (rc == HD_OK) {
-        rc = hd_write_file(r->c.out, "model.safetensors", m.data, m.n, err);
-        hd_file_unmap(&m);
-    }
-    hd_free(path);
-    return rc;
-}
-
 /* Again, with the model's config beside it: it says how conversations are written and which token ends them. */
 static int reopen_tokenizer(struct hd_train_run *r, struct hd_err *err)
 {
@@ -273,7 +258,7 @@ static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
             HD_TRY(reopen_tokenizer(r, err));
     }
     if (!resume && r->c.init)
-        HD_TRY(take_init(r, err));
+        HD_TRY(hd_model_dir_take(r->c.out, r->c.init, err));
     HD_TRY(hd_model_open(&r->m, r->c.out, HD_KV_F32, HD_MODEL_LEARN, err));
     r->opened = true;
     HD_TRY(take_classes(r, err));

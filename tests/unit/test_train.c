@@ -1111,6 +1111,42 @@ static void test_teacher(void **state)
     assert_true(one == two && loss == other);
 }
 
+/* ---- weights to begin with ---- */
+
+/* What a run takes of a published directory is what the directory holds, decoded: shards, fp8 and fp4 with scales, tables, whole numbers. */
+static void check_taken(const char *name)
+{
+    char from[128], dir[600], at[80];
+    struct hd_params a, b;
+    struct hd_model m, n;
+
+    snprintf(from, sizeof from, "tests/golden/%s", name);
+    snprintf(at, sizeof at, "taken-%s", name);
+    snprintf(dir, sizeof dir, "%s", tmp_path(at));
+    assert_ok(hd_model_dir_others(dir, from, true, &test_err));
+    assert_ok(hd_model_dir_take(dir, from, &test_err));
+    assert_ok(hd_model_open(&m, from, HD_KV_F32, HD_MODEL_LEARN, &test_err));
+    assert_ok(hd_model_open(&n, dir, HD_KV_F32, HD_MODEL_LEARN, &test_err));
+    assert_ok(hd_params_take(&a, &m, &test_err));
+    assert_ok(hd_params_take(&b, &n, &test_err));
+    assert_true(a.n == b.n && a.n_float == b.n_float);
+    if (memcmp(a.w, b.w, a.n_float * sizeof *a.w))
+        fail_msg("%s: other weights", name);
+    hd_params_release(&a);
+    hd_params_release(&b);
+    hd_model_close(&m);
+    hd_model_close(&n);
+}
+
+static void test_taken(void **state)
+{
+    static const char *const names[] = {"llama-b", "llama-fp8", "llama-nvfp4", "v3-fp8", "v32-b", "v4-f32-b", "v4-hf-b", "v4-official-a", "v41-f32-b", "v41-official-a", "hadal-f"};
+
+    for (int i = 0; i < HD_LEN(names); i++)
+        check_taken(names[i]);
+    assert_true(hd_model_dir_take(tmp_path("taken"), "tests/golden/v4-f32-b/config.json", &test_err) == HD_ERR_USAGE);
+}
+
 /* ---- refusals ---- */
 
 static void refuse(const char *name, const char *model, const char *data, const char *more, bool resume, const char *says)
@@ -1223,7 +1259,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_heads), cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41), cmocka_unit_test(test_again), cmocka_unit_test(test_vio), cmocka_unit_test(test_sum), cmocka_unit_test(test_plan),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_modules), cmocka_unit_test(test_export),
-        cmocka_unit_test(test_apart),     cmocka_unit_test(test_teacher),  cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_apart),     cmocka_unit_test(test_teacher), cmocka_unit_test(test_taken),  cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
     };
 
     hd_json_init();
