@@ -71,6 +71,11 @@ static inline __m512 _mm512_maskz_loadu_ps(__mmask16 m, const void *p)
         t[i] = m >> i & 1 ? ((const float *)p)[i] : 0;
     return _mm512_loadu_ps(t);
 }
+#undef _mm512_stream_ps
+static inline void _mm512_stream_ps(void *p, __m512 x)
+{
+    _mm512_storeu_ps(p, x);
+}
 static inline float _cvtsh_ss(unsigned short h)
 {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
