@@ -3,6 +3,7 @@
  * Asked of each: is the gradient that of the op's definition (ops.h, written down once more in double below), do gradients add up, are
  * their bits the same with one worker and with two? -v prints the distances, --bench times training's products. */
 #include "grad_trial.h"
+#include "backend/cpu/gemm.h"
 #include "ops/learn.h"
 
 #include <time.h>
@@ -217,7 +218,46 @@ static void ref_xent(const struct trial *t, const double *const *in, double *out
     }
 }
 
-/* The same, and the z-loss. */
+/* A teacher gives three ids of each row chances, one of them twice and sometimes the target among them, and has 0.7 of the loss. */
+#define N_SOFT 3
+static const float soft_p[N_SOFT] = {0.5f, 0.375f, 0.125f};
+
+static int32_t soft_id(const struct trial *t, int64_t i, int k)
+{
+    return (int32_t)((i * 5 + 2 * (k % 2) * (i % 3)) % rows(t, 1));
+}
+
+static int run_soft(struct trial *t, struct hd_stream *s)
+{
+    static int32_t id[128][N_SOFT];
+    static float p[128][N_SOFT];
+    static struct hd_soft soft;
+
+    for (int64_t i = 0; i < rows(t, 0); i++)
+        for (int k = 0; k < N_SOFT; k++) {
+            id[i][k] = soft_id(t, i, k);
+            p[i][k] = soft_p[k];
+        }
+    soft = (struct hd_soft){hd_view2(HD_I32, id, rows(t, 0), N_SOFT), hd_view2(HD_F32, p, rows(t, 0), N_SOFT), 0.7f};
+    s->soft = &soft;
+    return run_xent(t, s);
+}
+
+static void ref_soft(const struct trial *t, const double *const *in, double *out)
+{
+    int64_t n = cols(t, 0);
+
+    ref_xent(t, in, out);
+    for (int64_t i = 0; i < rows(t, 0); i++) {
+        double own = t->list[i] < 0 ? 0 : dot(n, in[0] + i * n, in[1] + t->list[i] * n), mixed = (1 - 0.7) * own;
+
+        for (int k = 0; k < N_SOFT; k++)
+            mixed += 0.7 * (double)soft_p[k] * dot(n, in[0] + i * n, in[1] + soft_id(t, i, k) * n);
+        out[i] = t->list[i] < 0 ? 0 : out[i] + own - mixed;
+    }
+}
+
+/* The same as run_xent(), and the z-loss. */
 static int run_z(struct trial *t, struct hd_stream *s)
 {
     static struct hd_learn learn;
@@ -1008,6 +1048,8 @@ static const struct grad_case cases[] = {
     {"xent", run_xent, ref_xent, .shape = {{6, 5}, {9, 5}}},
     {"xent, one token", run_xent, ref_xent, .shape = {{1, 8}, {3, 8}}},
     {"xent, in rounds", run_xent, ref_xent, .shape = {{70, 4}, {20000, 4}}},
+    {"xent, with a teacher", run_soft, ref_soft, .shape = {{6, 5}, {9, 5}}},
+    {"xent, with a teacher, in rounds", run_soft, ref_soft, .shape = {{70, 4}, {20000, 4}}},
     {"xent, z-loss", run_z, ref_z, .shape = {{6, 5}, {9, 5}}},
     {"xent, z-loss, in rounds", run_z, ref_z, .shape = {{70, 4}, {20000, 4}}},
     {"group_matmul", run_group, ref_group, .shape = {{5, 12}, {14, 4}}, .n = {3, 5, 1, 3}},
@@ -1118,6 +1160,60 @@ static void check_complete(void)
             seen |= !strncmp(cases[i].name, hd_ops[op].name, strlen(hd_ops[op].name));
         report(seen, "op %s has a backward and no case", hd_ops[op].name);
     }
+}
+
+/* A matrix that is packed before and one that is packed by whoever multiplies give the same bits; so does either put into c's place, past the caches, or added to zeros. */
+static void check_ways(enum hd_gemm_kind kind, int64_t m, int64_t n, int64_t k, bool turned)
+{
+    float *a = malloc((size_t)(m * k) * 4), *b = malloc((size_t)(n * k) * 4), *c[4];
+    struct hd_gemm_view va = {a, k, 1}, vb = turned ? (struct hd_gemm_view){b, 1, k} : (struct hd_gemm_view){b, n, 1};
+    int64_t ld = (n + 15) / 16 * 16;
+    size_t bytes = (size_t)(m * ld) * 4;
+    struct hd_pool *pool;
+    struct hd_backend be;
+    struct hd_tape tape;
+    struct hd_stream s;
+    struct hd_err err;
+
+    for (int64_t i = 0; i < m * k; i++)
+        a[i] = (float)((double)(i * 7919 % 1009) / 1009 - 0.5);
+    for (int64_t i = 0; i < n * k; i++)
+        b[i] = (float)((double)(i * 104729 % 997) / 997 - 0.5);
+    hd_pool_create(&pool, 2, &err);
+    hd_backend_cpu_create(&be, pool, &err);
+    hd_tape_init(&tape);
+    hd_stream_init(&s, &be, NULL, HD_EXACT_F32);
+    s.tape = &tape;
+    for (int i = 0; i < 4; i++) {
+        struct hd_gemm_part part = {.b = vb, .n = n, .ld = ld};
+
+        c[i] = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        memset(c[i], i == 3 ? 0 : 0xFF, bytes);       /* NaN */
+        for (int64_t r = 0; r < m; r++)
+            memset(c[i] + r * ld + n, 0, (size_t)(ld - n) * 4);
+        part.c = c[i];
+        if (i == 0)
+            part.packed = hd_cpu_gemm_pack(be.self, &s, kind, n, k, vb);
+        hd_cpu_gemm_parts(be.self, &s, kind, m, k, va, 1, &part, i == 2 ? HD_GEMM_STREAM : i == 3 ? HD_GEMM_ADD : HD_GEMM_PUT);
+        report(hd_stream_ok(&s) && !memcmp(c[0], c[i], bytes), "gemm %s %lld x %lld x %lld%s, way %d", kind ? "bf16" : "f32", (long long)m, (long long)n, (long long)k, turned ? " turned" : "", i);
+    }
+    for (int i = 0; i < 4; i++)
+        free(c[i]);
+    hd_tape_release(&tape);
+    hd_backend_cpu_free(&be);
+    hd_pool_free(pool);
+    free(a);
+    free(b);
+}
+
+static void check_all_ways(void)
+{
+    static const int64_t size[][3] = {{1, 1, 1}, {5, 40, 9}, {20, 131, 257}, {64, 200, 1000}, {33, 64, 1600}};
+
+    for (size_t i = 0; i < sizeof size / sizeof size[0]; i++)
+        for (int turned = 0; turned < 2; turned++)
+            for (int kind = 0; kind < HD_N_GEMM; kind++)
+                check_ways((enum hd_gemm_kind)kind, size[i][0], size[i][1], size[i][2], turned);
 }
 
 /* ---- --bench: the three products of training, beside the FMA probe ---- */
@@ -1243,6 +1339,7 @@ int main(int argc, char **argv)
             check_case(&rounded, verbose);
     }
     check_complete();
+    check_all_ways();
     printf("%d passed, %d failed\n", n_pass, n_fail);
     return n_fail != 0;
 }

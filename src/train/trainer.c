@@ -252,6 +252,7 @@ static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s
     s->target = b->target;
     s->learn = learn;
     s->profile = learn ? t->profile : NULL;
+    s->soft = learn ? t->soft : NULL;
     hd_tape_begin(&t->tape);
     t->tape.bf16 = t->hp.bf16 && learn;
     s->tape = &t->tape;

@@ -1,6 +1,7 @@
 /* cpu_xent.c: cross-entropy fused with the head (drafts: and their Markov head): rounds of rows of logits, as many as the caller gave room for.
  *
- * With p = softmax(x w^T): loss = -log p[target], dlogits = (p - [target]) dloss; z = log(sum of exp(logits))^2, dlogits = 2 log(sum) p dz. Where one round takes all rows, what the
+ * With p = softmax(x w^T): loss = -log p[target], dlogits = (p - [target]) dloss; with a teacher's chances q of some ids and its share a, (1 - a) [target] + a q
+ * stands for [target]; z = log(sum of exp(logits))^2, dlogits = 2 log(sum) p dz. Where one round takes all rows, what the
  * forward pass made of the logits (exp(logit - the row's largest), and each row's sum) is what the way back begins with; otherwise each round is computed again, since the logits of all
  * tokens of a long batch would not even fit into memory beside a model with a large vocabulary. On the way back some columns at a time become gradients and meet weights and
  * activations while they are in cache. */
@@ -9,6 +10,7 @@
 
 #include "backend/cpu/cpu_back.h"
 #include "kernels/kernels.h"
+#include "ops/learn.h"
 
 #define COLS 4096                     /* of logits, at a time on the way back */
 
@@ -20,7 +22,28 @@ struct job {
     const struct hd_tensor *out, *z;  /* its losses; NULL on the way back. z: where there is a z-loss */
     const struct hd_tensor *dout, *dz;                /* gradients of its losses */
     int64_t col0, n_col;              /* that become gradients */
+    struct hd_tensor soft_id, soft_p; /* [tokens, n_soft] of the round */
+    int64_t n_soft;                   /* 0: there is no teacher */
+    float share;                      /* the teacher's */
 };
+
+/* The logits that the loss wants high, in their shares; of the columns that become gradients, d times those shares are taken off. */
+static float wanted(const struct job *j, int64_t t, float *l, float d)
+{
+    const int32_t *id = j->n_soft ? (const int32_t *)((const char *)j->soft_id.data + t * j->soft_id.row_bytes) : NULL;
+    const float *p = j->n_soft ? hd_cpu_row(&j->soft_p, t) : NULL;
+    float sum = 0;
+
+    for (int64_t i = -1; i < j->n_soft; i++) {        /* the target, then the teacher's */
+        int64_t at = i < 0 ? j->target[t] : id[i];
+        float share = i >= 0 ? j->share * p[i] : j->n_soft ? 1 - j->share : 1;
+
+        sum += share * l[at];
+        if (at >= j->col0 && at < j->col0 + j->n_col)
+            l[at] -= share * d;
+    }
+    return sum;
+}
 
 static void exp_range(void *arg, int64_t begin, int64_t end)
 {
@@ -30,7 +53,7 @@ static void exp_range(void *arg, int64_t begin, int64_t end)
     for (int64_t t = begin; t < end; t++) {
         float *l = hd_cpu_row(&j->logits, t), *sums = hd_cpu_row(&j->sums, t), top = hd_k.largest(n, l);
         int32_t target = j->target[t];
-        float own = target < 0 ? 0 : l[target];
+        float own = target < 0 ? 0 : wanted(j, t, l, 0);
         double z;
 
         sums[SUM] = hd_k.exp_sum(n, l, top);
@@ -56,8 +79,8 @@ static void slope_range(void *arg, int64_t begin, int64_t end)
         if (j->dz && target >= 0)
             p += 2 * sums[LOG] * *hd_cpu_row(j->dz, t);
         hd_k.scale(j->n_col, p / sums[SUM], l + j->col0);
-        if (target >= j->col0 && target < j->col0 + j->n_col)
-            l[target] -= d;
+        if (target >= 0)
+            wanted(j, t, l, d);
     }
 }
 
@@ -69,16 +92,22 @@ static void product(void *self, struct hd_stream *s, struct hd_tensor *out, cons
         hd_cpu_matmul(self, s, &(struct hd_call){.op = HD_OP_MATMUL, .n_out = 1, .out = {out}, .in = {x, NULL, w}});
 }
 
-/* Tokens t0 .., as many as fit. */
+/* Tokens t0 .., as many as fit. A row of the room: logits, in whole cache lines, and a line for its sums. */
 static void begin_round(const struct hd_call *c, int64_t t0, struct job *j, struct hd_tensor *x)
 {
     int64_t n = hd_rows(c->in[2]), left = hd_rows(c->in[0]) - t0;
+    struct hd_tensor room = hd_cpu_rows_of(c->in[2], 0, left < n ? left : n);
 
-    j->logits = hd_cpu_rows_of(c->in[2], 0, left < n ? left : n);
-    j->logits = hd_cpu_cols(&j->logits, 0, hd_rows(c->in[1]));        /* room is in whole cache lines */
+    j->logits = hd_cpu_cols(&room, 0, hd_rows(c->in[1]));
+    j->sums = hd_cpu_cols(&room, hd_cols(&room) - HD_XENT_SUMS, 2);
     j->target = c->rows + t0;
-    j->sums = hd_cpu_rows_of(c->in[5], 0, hd_rows(&j->logits));
-    *x = hd_cpu_rows_of(c->in[0], t0, hd_rows(&j->logits));
+    j->share = c->f[0];
+    if (c->in[5]) {
+        j->n_soft = hd_cols(c->in[5]);
+        j->soft_id = hd_cpu_rows_of(c->in[5], t0, hd_rows(&room));
+        j->soft_p = hd_cpu_rows_of(c->in[6], t0, hd_rows(&room));
+    }
+    *x = hd_cpu_rows_of(c->in[0], t0, hd_rows(&room));
 }
 
 /* Logits of a round; with a second product (drafts: only on a tape) added. */
