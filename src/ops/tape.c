@@ -394,6 +394,12 @@ static bool on_an_input(const struct hd_call *c)
     return false;
 }
 
+/* x += y: what x's gradient was it still is, where it lies. */
+static bool stays(const struct hd_call *c)
+{
+    return c->op == HD_OP_ADD && c->out[0]->data == c->in[0]->data && c->out[0]->row_bytes == c->in[0]->row_bytes && c->in[1]->data != c->in[0]->data;
+}
+
 /* Groups that a short document does not complete, and the like: nothing was computed. */
 static bool nothing_out(const struct hd_call *c)
 {
@@ -475,7 +481,7 @@ static void undo(struct hd_stream *s, const struct hd_tape_entry *e)
     hd_arena_reset(&s->tape->scratch);
     if (first)
         restore(s, e);
-    take(s, &e->call, first, g, dout);
+    take(s, &e->call, first && !stays(&e->call), g, dout);
     hd_profile_lap(s->profile, "tape", 0);
     if (bwd != HD_BWD_FLAT && hd_stream_ok(s) && !nothing_out(&e->call))
         s->be->back[e->call.op](s->be->self, s, &e->call, dout);
