@@ -41,9 +41,12 @@ def digits(rng):
     return str(rng.randint(10 ** (n - 1), 10**n - 1))
 
 
-def value(rng):
-    return rng.choice([digits, digits, digits, digits, made_up, lambda r: cap(made_up(r)), lambda r: r.choice(word.BOYS + word.GIRLS), lambda r: r.choice(word.COLORS), lambda r: r.choice(NOUNS),
-                       lambda r: f"{r.choice(ADJECTIVES)} {r.choice(NOUNS)}", lambda r: r.choice("ABCDEFGHKLMNPRSTUVWXYZ") + digits(r), lambda r: r.choice(CITIES), lambda r: f"{r.randint(1, 12)}:{r.randint(0, 59):02}"])(rng)
+def four(rng):
+    return str(rng.randint(1000, 9999))
+
+
+VALUES = [digits, digits, digits, four, four, made_up, lambda r: cap(made_up(r)), lambda r: r.choice(word.BOYS + word.GIRLS), lambda r: r.choice(word.COLORS), lambda r: r.choice(NOUNS),
+          lambda r: f"{r.choice(ADJECTIVES)} {r.choice(NOUNS)}", lambda r: r.choice("ABCDEFGHKLMNPRSTUVWXYZ") + digits(r), lambda r: r.choice(CITIES), lambda r: f"{r.randint(1, 12)}:{r.randint(0, 59):02}"]
 
 
 def key(rng):
@@ -99,15 +102,16 @@ def secret(rng, _, v):
 
 
 def facts(rng, n):
-    """n facts, keys of their own: (what is told, question, how the answer begins, how it ends). Mostly of one kind, which is the harder."""
+    """n facts, keys of their own: (what is told, question, how the answer begins, how it ends). Mostly of one kind, and their values too, which is the harder."""
     kinds = [of_thing] * 5 + [of_person, has, lives, opens, means, row, secret]
     one = rng.choice(kinds) if rng.random() < 0.7 else None
+    value = rng.choice(VALUES) if rng.random() < 0.7 else None
     attribute = rng.choice(ATTRIBUTES)
     out, used = [], set()
     for _ in range(20 * n):
         if len(out) == n:
             break
-        k, *f = (one or rng.choice(kinds))(rng, attribute if rng.random() < 0.9 else rng.choice(ATTRIBUTES), value(rng))
+        k, *f = (one or rng.choice(kinds))(rng, attribute if rng.random() < 0.9 else rng.choice(ATTRIBUTES), (value or rng.choice(VALUES))(rng))
         if k not in used:
             used.add(k)
             out.append(f)
