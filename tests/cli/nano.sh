@@ -21,3 +21,6 @@ python3 -c "import json, sys; sys.exit(not json.load(open('$T/out'))['ppl'] < 3)
 report $? "perplexity below 3"
 [ "$(du -k $M/model.safetensors | cut -f1)" -le 24576 ]
 report $? "at most 24 MiB"
+works "needle" "$HADAL" eval needle $M --ctx 1024 --records 16 --json -q
+python3 -c "import json, sys; sys.exit(not json.load(open('$T/out'))['accuracy'] >= 0.75)"
+report $? "finds three of four codes"
