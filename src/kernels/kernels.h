@@ -112,12 +112,11 @@ struct hd_kernels {
     float (*largest)(int64_t n, const float *x);
     /* out[i] += sum_h max(p[h][i], 0) w[h], n <= HD_ROWS_MAX, in the order of h, fused. */
     void (*relu_mix)(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out);
-    /* The indexer's scores: out[16 i + lane] = sum_h max(key . q[h], 0) w[h], in the order of h, for the fp4 keys of n panels, panel i at panel[i] and like *p, whose
-     * data is not looked at. q: rows of struct hd_q8 without fine parts. w[h] > 0 for h < n_up and for no other: the sum of these is the most that a key can get.
-     * Where there are others, a panel of which no key gets more than least by those gives -inf for all (least -inf: none does). soon: panels that are brought nearer meanwhile, one for each; may be NULL.
+    /* The indexer's scores: out[16 i + lane] = sum_h max(key . q[h], 0) w[h] for the fp4 keys of n panels, panel i at panel[i] and like *p, whose data is not
+     * looked at. q: rows of struct hd_q8 without fine parts. soon: panels that are brought nearer meanwhile, one for each; may be NULL.
      * NULL: no better way than matmul_panel and relu_mix, which give the same bits. */
     void (*index_panels)(const struct hd_panels *p, const uint8_t *const *panel, const uint8_t *const *soon, int64_t n, const void *q, int64_t q_bytes, int64_t n_head,
-                         int64_t n_up, const float *w, float least, float *out);
+                         const float *w, float *out);
     /* x[k] = post[k] a + sum_j comb[j][k] x[j], in the order of j: n_hc <= HD_HC_MAX streams of n values. */
     void (*mix_streams)(int64_t n, int64_t n_hc, const float *a, const float *post, const float *comb, float *x);
     void (*kv_decode)(const struct hd_kv_row *r, const void *row, float *x);          /* vectorised hd_kv_decode (kv_row.h), equal to it */

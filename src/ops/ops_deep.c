@@ -195,7 +195,7 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
               const struct hd_index_hp *hp, struct hd_tensor *cand_out, const struct hd_tensor *cand_in)
 {
     struct hd_stream_mark mark = hd_stream_mark(s);
-    struct hd_tensor *score, *q8 = NULL, *weight = NULL, *best;
+    struct hd_tensor *score, *q8 = NULL, *best;
     int64_t n_key, rows;
     double seen = 0;
 
@@ -208,15 +208,13 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     n_key = b->max_pos / hp->ratio + 1;
     rows = INDEX_SCRATCH / n_key < 1 ? 1 : INDEX_SCRATCH / n_key < b->n_tok ? INDEX_SCRATCH / n_key : b->n_tok;
     score = hd_new(s, HD_F32, rows, n_key + n_key / HD_INDEX_RUN + 1);
-    if (s->exact == HD_EXACT_NONE && hp->head_dim % 32 == 0) {
+    if (s->exact == HD_EXACT_NONE && hp->head_dim % 32 == 0)
         q8 = hd_new(s, HD_I32, b->n_tok * hp->n_head, hp->head_dim / 32 * (int64_t)sizeof(struct hd_q8) / 4);    /* without fine parts */
-        weight = hd_new(s, HD_F32, b->n_tok, hp->n_head + 1);
-    }
     best = hd_new(s, HD_I32, b->n_tok, hd_choose_words(hp->top_k) + (cand_out ? hd_choose_words(hp->n_block) : 0));
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_INDEX,
                                      .n_out = 2,
                                      .out = {sel, cand_out},
-                                     .in = {q, w, cand_in, score, q8, best, weight},
+                                     .in = {q, w, cand_in, score, q8, best},
                                      .batch = b,
                                      .i = {part, hp->n_head, hp->head_dim, hp->ratio, hp->top_k, hp->ascending, hp->block, hp->n_block, s->exact == HD_EXACT_OFFICIAL}});
     hd_stream_rewind(s, mark);

@@ -1,5 +1,5 @@
 /* test_index.c: which of many fp4 keys the indexer selects: the same ones however many workers look, however many tokens look together, and at
- * every level, whether heads that only lower scores are left out or not; and they are the best ones as plain arithmetic sees it. */
+ * every level; and they are the best ones as plain arithmetic sees it. */
 #include "support.h"
 
 #include <math.h>

@@ -13,13 +13,12 @@
 #include "tensor/simulate.h"
 
 #define BLOCK HD_ROWS_MAX
-#define SEGMENT HD_SUMS_RUN           /* entries that everybody sees: so many have sums of their own, which are put together in order */
 #define TOKENS 16                     /* that go through the same entries together */
 #define MAX_GROUP 16                  /* query heads that go through rows together */
 #define MAX_HEAD 256                  /* of a task */
-#define FETCH 16                      /* rows ahead */
+#define FETCH BLOCK                   /* entries that are brought nearer while others are unpacked */
 
-_Static_assert(SEGMENT % BLOCK == 0, "a segment is whole blocks");
+_Static_assert(BLOCK == HD_SUMS_RUN, "what scratch is made for");
 
 /* What a token looks at: places 0 .. n of a list, the window's first. */
 struct view {
@@ -38,9 +37,9 @@ struct sums {
 
 struct rows {
     int64_t n;
-    const void *row[SEGMENT];
-    _Alignas(64) float unpacked[SEGMENT * (HD_KV_ROW_MAX + 16)];          /* rows of 2^n bytes would evict one another */
-    _Alignas(64) float turned[SEGMENT * HD_KV_ROW_MAX];                    /* the same, sixteen side by side */
+    const void *row[BLOCK + FETCH];
+    _Alignas(64) float unpacked[BLOCK * (HD_KV_ROW_MAX + 16)];            /* rows of 2^n bytes would evict one another */
+    _Alignas(64) float turned[BLOCK * HD_KV_ROW_MAX];                      /* the same, sixteen side by side */
 };
 
 static void look(const struct hd_call *c, int64_t t, int64_t seq, struct view *v)
@@ -125,13 +124,13 @@ static struct sums from_head(const struct hd_call *c, const struct sums *s, int6
     return (struct sums){s->q + h * c->i[3], s->out + h * c->i[8], s->m + h, s->den + h};
 }
 
-/* Rows first .. first + n, at most a block, for n_head heads. */
-static void attend_block(const struct hd_call *c, const struct rows *r, int64_t first, int64_t n, const struct sums *s, int64_t n_head)
+/* The first n rows for n_head heads. */
+static void attend_block(const struct hd_call *c, const struct rows *r, int64_t n, const struct sums *s, int64_t n_head)
 {
     int64_t dim = c->i[3], vdim = c->i[8];
     float p[MAX_GROUP][BLOCK];
 
-    hd_k.rows16_dot(dim, n, r->turned + first * dim, c->f[0], s->q, n_head, p);
+    hd_k.rows16_dot(dim, n, r->turned, c->f[0], s->q, n_head, p);
     for (int64_t h = 0; h < n_head; h++) {
         float top = hd_cpu_max(n, p[h], s->m[h]), corr = s->m[h] == top ? 1 : expf(s->m[h] - top);
 
@@ -143,7 +142,7 @@ static void attend_block(const struct hd_call *c, const struct rows *r, int64_t 
             for (int64_t i = 0; i < n; i++)
                 p[h][i] = hd_round_bf16(p[h][i]);
     }
-    hd_k.rows_mix(vdim, n, r->row + first, false, (const float(*)[BLOCK])p, n_head, s->out);
+    hd_k.rows_mix(vdim, n, r->row, false, (const float(*)[BLOCK])p, n_head, s->out);
 }
 
 /* Places a .. end of one token's list. */
@@ -164,43 +163,30 @@ static void walk(const struct hd_call *c, const struct view *v, int64_t a, int64
         for (int64_t h = 0; h < n_head; h += MAX_GROUP) {
             struct sums some = from_head(c, s, h);
 
-            attend_block(c, r, 0, r->n, &some, n_head - h < MAX_GROUP ? n_head - h : MAX_GROUP);
+            attend_block(c, r, r->n, &some, n_head - h < MAX_GROUP ? n_head - h : MAX_GROUP);
         }
     }
 }
 
 /* ---- entries that everybody sees ---- */
 
-static void fetch_row(const struct rows *r, int64_t i, int64_t bytes)
+/* A block from entry e on, as many as there are below end. */
+static void unpack_block(const struct hd_paged *p, int64_t e, int64_t end, int64_t dim, struct rows *r)
 {
-    for (int64_t at = 0; i < r->n && at < bytes; at += 64)
-        __builtin_prefetch((const char *)r->row[i] + at, 0, 2);
-}
+    int64_t n = end - e < BLOCK + FETCH ? end - e : BLOCK + FETCH;           /* where those behind it lie, too */
 
-/* Entries e .. of a segment, as many as there are below end. */
-static void unpack_segment(const struct hd_paged *p, int64_t e, int64_t end, int64_t dim, struct rows *r)
-{
-    r->n = end - e < SEGMENT ? end - e : SEGMENT;
-    hd_paged_rows(p, e, r->n, r->row);
-    for (int64_t i = 0; i < FETCH && p->pack; i++)
-        fetch_row(r, i, p->row_bytes);
+    r->n = n < BLOCK ? n : BLOCK;
+    hd_paged_rows(p, e, n, r->row);
     for (int64_t i = 0; i < r->n && p->pack; i++) {
-        fetch_row(r, i + FETCH, p->row_bytes);
+        for (int64_t at = 0; i + FETCH < n && at < p->row_bytes; at += 64)
+            __builtin_prefetch((const char *)r->row[i + FETCH] + at, 0, 2);
         hd_k.kv_decode(p->pack, r->row[i], r->unpacked + i * (dim + 16));
         r->row[i] = r->unpacked + i * (dim + 16);
     }
     turn(r, dim);
 }
 
-/* The sums of a segment's first n entries alone, for a group of heads. */
-static void attend_segment(const struct hd_call *c, const struct rows *r, int64_t n, struct sums *part, int64_t n_head)
-{
-    clear(c, part, n_head);
-    for (int64_t i = 0; i < n; i += BLOCK)
-        attend_block(c, r, i, n - i < BLOCK ? n - i : BLOCK, part, n_head);
-}
-
-/* Adds a segment's sums to those of what lies before it. */
+/* Adds a block's sums to those of what lies before it. */
 static void merge(const struct hd_call *c, const struct sums *s, const struct sums *part, int64_t n_head)
 {
     int64_t vdim = c->i[8];
@@ -222,8 +208,8 @@ static void walk_entries(const struct hd_call *c, const struct view *v, int64_t 
     int64_t len = v[n_tok - 1].n - v[n_tok - 1].pad;
     float out[MAX_GROUP * HD_KV_ROW_MAX], m[MAX_GROUP], den[MAX_GROUP];
 
-    for (int64_t e = 0; e < len; e += SEGMENT) {
-        unpack_segment(v->entry, e, len, c->i[3], r);
+    for (int64_t e = 0; e < len; e += BLOCK) {
+        unpack_block(v->entry, e, len, c->i[3], r);
         for (int64_t k = 0; k < n_tok; k++) {
             int64_t n = v[k].n - v[k].pad - e;
 
@@ -231,7 +217,8 @@ static void walk_entries(const struct hd_call *c, const struct view *v, int64_t 
                 int64_t heads = n_head - h < MAX_GROUP ? n_head - h : MAX_GROUP;
                 struct sums some = from_head(c, &s[k], h), part = {some.q, out, m, den};
 
-                attend_segment(c, r, n < r->n ? n : r->n, &part, heads);
+                clear(c, &part, heads);
+                attend_block(c, r, n < r->n ? n : r->n, &part, heads);
                 merge(c, &some, &part, heads);
             }
         }
@@ -305,9 +292,9 @@ static void attend_range(void *arg, int64_t begin, int64_t end)
     }
 }
 
-/* ---- a token whose segments are shared out ---- */
+/* ---- a token whose blocks of entries are shared out ---- */
 
-/* Piece 0 is the window, piece 1 + i segment i. A round is as many pieces as there is room for sums. */
+/* Piece 0 is the window, piece 1 + i block i. A round is as many pieces as there is room for sums. */
 struct pieces {
     const struct hd_call *c;
     struct view v;
@@ -338,11 +325,12 @@ static void piece_range(void *arg, int64_t begin, int64_t end)
             walk(c, &p->v, 0, p->v.n_window, &p->s, n_head, &r);
             continue;
         }
-        unpack_segment(p->v.entry, (p->first + i - 1) * SEGMENT, p->v.n - p->v.pad, c->i[3], &r);
+        unpack_block(p->v.entry, (p->first + i - 1) * BLOCK, p->v.n - p->v.pad, c->i[3], &r);
+        clear(c, &part, n_head);
         for (int64_t h = 0; h < n_head; h += MAX_GROUP) {
             struct sums some = from_head(c, &part, h);
 
-            attend_segment(c, &r, r.n, &some, n_head - h < MAX_GROUP ? n_head - h : MAX_GROUP);
+            attend_block(c, &r, r.n, &some, n_head - h < MAX_GROUP ? n_head - h : MAX_GROUP);
         }
     }
 }
@@ -360,9 +348,9 @@ static void merge_range(void *arg, int64_t begin, int64_t end)
     }
 }
 
-static int64_t n_segment(const struct view *v)
+static int64_t n_block(const struct view *v)
 {
-    return (v->n - v->pad + SEGMENT - 1) / SEGMENT;
+    return (v->n - v->pad + BLOCK - 1) / BLOCK;
 }
 
 static void attend_pieces(struct hd_cpu *cpu, const struct hd_call *c, int64_t seq, int64_t t)
@@ -371,7 +359,7 @@ static void attend_pieces(struct hd_cpu *cpu, const struct hd_call *c, int64_t s
     int64_t n, room = hd_rows(c->in[4]);
 
     look(c, t, seq, &p.v);
-    n = 1 + n_segment(&p.v);
+    n = 1 + n_block(&p.v);
     p.s.m = p.m;
     p.s.den = p.den;
     for (; p.first < n; p.first += p.n) {
@@ -383,7 +371,7 @@ static void attend_pieces(struct hd_cpu *cpu, const struct hd_call *c, int64_t s
 }
 
 /* Where a few heads go through many entries, whoever takes a part of the heads would unpack all of the entries for them. */
-static bool by_segments(const struct hd_call *c, int64_t n_thread, int64_t n_part)
+static bool by_blocks(const struct hd_call *c, int64_t n_thread, int64_t n_part)
 {
     int64_t seq = 0, n_head = c->i[2];
     struct view v;
@@ -393,7 +381,7 @@ static bool by_segments(const struct hd_call *c, int64_t n_thread, int64_t n_par
     for (int64_t t = 0; t < c->batch->n_tok; t++) {
         hd_cpu_span(c->batch, t, &seq);
         look(c, t, seq, &v);
-        if (n_segment(&v) <= n_part)
+        if (n_block(&v) <= n_part)
             return false;
     }
     return true;
@@ -411,7 +399,7 @@ static void attend_each(struct hd_cpu *cpu, const struct hd_call *c)
     }
 }
 
-/* Several tokens share entries where there are enough for everybody; where there are not even tokens enough, segments or heads are shared out. */
+/* Several tokens share entries where there are enough for everybody; where there are not even tokens enough, blocks or heads are shared out. */
 void hd_cpu_attend_sel(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     struct hd_cpu *cpu = self;
@@ -428,7 +416,7 @@ void hd_cpu_attend_sel(void *self, struct hd_stream *s, const struct hd_call *c)
     j.heads = j.heads < MAX_HEAD ? j.heads : MAX_HEAD;
     if (b->n_tok * hd_cols(c->in[0]) * seen <= 4 * HD_CPU_SMALL)
         attend_range(&j, 0, n * head_parts(&j));
-    else if (parts > 1 && by_segments(c, n_thread, head_parts(&j)))
+    else if (parts > 1 && by_blocks(c, n_thread, head_parts(&j)))
         attend_each(cpu, c);
     else
         hd_pool_for(cpu->pool, n * head_parts(&j), 1, attend_range, &j);

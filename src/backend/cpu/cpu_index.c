@@ -7,15 +7,14 @@
  * blocks looks at the keys of these blocks alone. A score depends on its token and its key only, a choice on scores only: neither on how the
  * work was cut.
  *
- * fp4 keys meet the heads with positive weights first (cpu_index_query.c): sixteen keys none of which can exceed what the k-th best has so far are left alone
- * then, where kernels do so. Few tokens go through the keys in rounds for that, each of as many keys as all before it, and know the k-th best of those.
+ * Queries that were rounded to fp4 are exact in int8, with a scale that is a power of two; others are rounded to 127ths of a block's largest.
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/cpu/best.h"
-#include "backend/cpu/cpu_index.h"
+#include "backend/cpu/cpu.h"
 #include "kernels/kernels.h"
 #include "tensor/simulate.h"
 #include "tensor/vec16.h"
@@ -24,19 +23,14 @@
 #define GROUP 32                      /* tokens of a group, at most */
 #define DOTS 96                       /* query heads that meet a run of keys at once */
 #define SLICE_MIN 256                 /* keys of a slice, at least */
-#define ROUND_MIN 4096                /* keys of the first round, at least */
-#define TOGETHER 64                   /* tokens whose choices are made in slices, at a time */
 
 _Static_assert(KEYS == HD_ROWS_MAX, "rows of products that kernels know");
-
-struct choice;
 
 struct job {
     const struct hd_call *c;
     int64_t per;                      /* tokens of a group */
     int64_t t0, n_tok;                /* the tokens whose scores are written down */
-    int64_t n_slice, from, to;        /* positions of a round */
-    struct choice *choice;            /* of these tokens */
+    int64_t n_slice;
     bool fp4;
 };
 
@@ -77,6 +71,58 @@ static void look(const struct hd_call *c, int64_t t, int64_t seq, struct token *
 static int64_t key_at(const struct token *k, int64_t p)
 {
     return k->list ? k->list[p / k->block] * k->block + p % k->block : p;
+}
+
+/* ---- queries ---- */
+
+/* In the order of fp4 codes as they lie in a row: even columns of a block, then odd ones. */
+static void encode_block(const float *x, struct hd_q8 *out)
+{
+    const float magic = 12582912;     /* 1.5 * 2^23: adding it rounds to the nearest integer */
+    float amax = 0, d, id;
+    int32_t sum = 0;
+    bool same = true;
+    int e;
+
+    for (int i = 0; i < 32; i++)
+        amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
+    frexpf(amax, &e);
+    e = amax > 0 ? (e - 7 < -100 ? -100 : e - 7) : 0;
+    if (amax > 127 * ldexpf(1, e))
+        e++;
+    d = ldexpf(1, e);
+    id = ldexpf(1, -e);
+    for (int i = 0; i < 32; i++)
+        same &= (x[i] * id + magic) - magic == x[i] * id;
+    if (!same) {
+        d = amax / 127;
+        id = amax > 1e-30f ? 127 / amax : 0;
+    }
+    for (int i = 0; i < 32; i++) {
+        out->q[i] = (int8_t)((x[2 * i % 32 + i / 16] * id + magic) - magic);
+        sum += out->q[i];
+    }
+    out->d = d;
+    out->sum = d * (float)sum;
+    out->neg = -sum;
+    out->fine_neg = 0;
+    out->has_fine = 0;
+}
+
+static struct hd_q8 *query(const struct hd_call *c, int64_t t, int64_t h)
+{
+    return (struct hd_q8 *)hd_cpu_row(c->in[4], t * c->i[1] + h);
+}
+
+static void encode_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct hd_call *c = arg;
+    int64_t n_head = c->i[1], dim = c->i[2];
+
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t h = 0; h < n_head; h++)
+            for (int64_t b = 0; b < dim / 32; b++)
+                encode_block(hd_cpu_row(c->in[0], t) + h * dim + 32 * b, query(c, t, h) + b);
 }
 
 /* ---- scores ---- */
@@ -218,11 +264,6 @@ static void pack_run(const struct job *j, const struct token *k, int64_t g, int6
     }
 }
 
-static const float *weights(const struct job *j, int64_t t)
-{
-    return hd_cpu_row(j->c->in[j->fp4 ? 6 : 1], t);
-}
-
 /* p[h][i] added up over n_head heads; official: with DeepSeek's rounding points. */
 static void add_up(const struct hd_call *c, int64_t n_head, int64_t n, float (*p)[KEYS], const float *w, float *out)
 {
@@ -257,7 +298,7 @@ static void dots(const struct job *j, const struct run *r, int64_t t, int64_t n,
             struct hd_panels one = r->panels;
 
             one.data = r->panel[i / HD_PANEL_ROWS];
-            hd_k.matmul_panel[HD_F4_E2M1](&one, 0, HD_PANEL_ROWS, hd_cpu_index_query(c, t, h), c->in[4]->row_bytes, n * n_head, p[0] + i, KEYS);
+            hd_k.matmul_panel[HD_F4_E2M1](&one, 0, HD_PANEL_ROWS, query(c, t, h), c->in[4]->row_bytes, n * n_head, p[0] + i, KEYS);
         }
     }
     if (j->fp4)
@@ -267,21 +308,19 @@ static void dots(const struct job *j, const struct run *r, int64_t t, int64_t n,
 }
 
 /* Scores of panels i .. i + m of a run; the first n of the run go to out. fetch: those of a later run are brought nearer. */
-static void score_panels(const struct job *j, const struct run *r, int64_t i, int64_t m, bool fetch, int64_t t, float least, int64_t n, float *out)
+static void score_panels(const struct job *j, const struct run *r, int64_t i, int64_t m, bool fetch, int64_t t, int64_t n, float *out)
 {
     const struct hd_call *c = j->c;
-    const float *w = weights(j, t);
     float score[KEYS];
     bool fits = (i + m) * HD_PANEL_ROWS <= n;
 
-    hd_k.index_panels(&r->panels, r->panel + i, fetch ? r->soon + i : NULL, m, hd_cpu_index_query(c, t, 0), c->in[4]->row_bytes, c->i[1], (int64_t)w[c->i[1]], w, least,
-                      fits ? out + i * HD_PANEL_ROWS : score);
+    hd_k.index_panels(&r->panels, r->panel + i, fetch ? r->soon + i : NULL, m, query(c, t, 0), c->in[4]->row_bytes, c->i[1], hd_cpu_row(c->in[1], t), fits ? out + i * HD_PANEL_ROWS : score);
     if (!fits)
         memcpy(out + i * HD_PANEL_ROWS, score, (size_t)(n - i * HD_PANEL_ROWS) * sizeof *out);
 }
 
-/* The scores of a run's first n keys for n_tok tokens from t on; rows of out lie ld floats apart. Of token t + k nobody asks for what is not above least[k]. */
-static void score_run(const struct job *j, const struct run *r, int64_t t, int64_t n_tok, const float *least, int64_t n, float *out, int64_t ld)
+/* The scores of a run's first n keys for n_tok tokens from t on; rows of out lie ld floats apart. */
+static void score_run(const struct job *j, const struct run *r, int64_t t, int64_t n_tok, int64_t n, float *out, int64_t ld)
 {
     const struct hd_call *c = j->c;
     int64_t n_head = c->i[1], at_once = n_head < DOTS ? DOTS / n_head : 1;
@@ -292,10 +331,10 @@ static void score_run(const struct job *j, const struct run *r, int64_t t, int64
 
         for (int64_t i = 0; i < m && r->next_of; i++) {
             fetch_next(r, i * HD_PANEL_ROWS);
-            score_panels(j, r, i, 1, false, t, least[0], n, out);
+            score_panels(j, r, i, 1, false, t, n, out);
         }
         for (int64_t k = r->next_of ? 1 : 0; k < n_tok; k++)
-            score_panels(j, r, 0, m, k == 0, t + k, least[k], n, out + k * ld);
+            score_panels(j, r, 0, m, k == 0, t + k, n, out + k * ld);
         return;
     }
     for (int64_t k = 0; k < n_tok; k += at_once) {
@@ -308,7 +347,7 @@ static void score_run(const struct job *j, const struct run *r, int64_t t, int64
 
             dots(j, r, t + k, m, h, heads, k == 0 && h == 0, p);
             for (int64_t i = 0; i < m; i++)
-                add_up(c, heads, n, p + i * heads, weights(j, t + k + i) + h, out + (k + i) * ld);
+                add_up(c, heads, n, p + i * heads, hd_cpu_row(c->in[1], t + k + i) + h, out + (k + i) * ld);
         }
         for (int64_t i = k; i < k + m && c->i[8]; i++)
             for (int64_t x = 0; x < n; x++)
@@ -326,12 +365,6 @@ static void begin(const struct hd_call *c, const struct token *k, struct choice 
     ch->top = -INFINITY;
     if (c->out[1])
         hd_best_begin(&ch->cand, c->i[7], mem + hd_choose_words(c->i[4]));
-}
-
-/* What a score must exceed to be of any use. */
-static float least_score(const struct hd_call *c, const struct choice *ch)
-{
-    return c->out[1] && ch->cand.least < ch->sel.least ? ch->cand.least : ch->sel.least;
 }
 
 /* Blocks count by their best entry; the newest is always among them. */
@@ -429,7 +462,6 @@ static void finish(const struct hd_call *c, const struct token *k, struct choice
 static void together(const struct job *j, const struct token *tok, int64_t n, struct choice *ch, struct run *r)
 {
     _Alignas(64) float score[GROUP][KEYS];
-    float least[GROUP];
     int64_t first = 0, len = tok[n - 1].all ? 0 : tok[n - 1].n_pos;
 
     for (int64_t g = 0; g < len; g += KEYS) {
@@ -437,10 +469,8 @@ static void together(const struct job *j, const struct token *tok, int64_t n, st
 
         while (tok[first].all || tok[first].n_pos <= g)
             first++;
-        for (int64_t k = first; k < n; k++)
-            least[k] = least_score(j->c, &ch[k]);
         pack_run(j, &tok[first], g, m, r);
-        score_run(j, r, tok[first].t, n - first, least + first, m, score[first], KEYS);
+        score_run(j, r, tok[first].t, n - first, m, score[first], KEYS);
         for (int64_t k = first; k < n; k++)
             offer(j->c, &tok[k], &ch[k], g, tok[k].n_pos - g < m ? tok[k].n_pos - g : m, score[k]);
     }
@@ -493,112 +523,49 @@ static void slice_range(void *arg, int64_t begin_slice, int64_t end_slice)
     int64_t seq = 0;
 
     for (int64_t i = begin_slice; i < end_slice; i++) {
-        int64_t t = j->t0 + i / j->n_slice, stop, size, g, end;
-        float least = least_score(j->c, &j->choice[t - j->t0]);
+        int64_t t = j->t0 + i / j->n_slice, size, end;
 
         hd_cpu_span(j->c->batch, t, &seq);
         look(j->c, t, seq, &k);
-        stop = least_of(k.n_pos, j->to);
-        size = ((stop - j->from + j->n_slice - 1) / j->n_slice + KEYS - 1) / KEYS * KEYS;
-        g = j->from + i % j->n_slice * size;
-        end = least_of(g + size, stop);
-        for (; g < end && !k.all; g += KEYS) {
-            float *out = hd_cpu_row(j->c->in[3], t - j->t0) + g;
-            int64_t n = least_of(end - g, KEYS);
+        size = ((k.n_pos + j->n_slice - 1) / j->n_slice + KEYS - 1) / KEYS * KEYS;
+        end = (i % j->n_slice + 1) * size < k.n_pos ? (i % j->n_slice + 1) * size : k.n_pos;
+        for (int64_t g = i % j->n_slice * size; g < end && !k.all; g += KEYS) {
+            int64_t n = end - g < KEYS ? end - g : KEYS;
 
             pack_run(j, &k, g, n, &r);
-            score_run(j, &r, t, 1, &least, n, out, 0);
-            tops_of(j, t - j->t0)[g / KEYS] = hd_k.largest(n, out);
+            score_run(j, &r, t, 1, n, hd_cpu_row(j->c->in[3], t - j->t0) + g, 0);
+            tops_of(j, t - j->t0)[g / KEYS] = hd_k.largest(n, hd_cpu_row(j->c->in[3], t - j->t0) + g);
         }
     }
 }
 
-/* What a run must hold to be of any use. Where there are many runs as many as may be chosen reach the k-th largest top, so the k-th best of all scores
- * is no less. */
-static float least_top(const struct job *j, int64_t i, int64_t stop)
+/* Where there are many runs: what one must hold to be of any use. As many runs as may be chosen reach the k-th largest top, so the k-th best
+ * of all scores is no less. */
+static float least_top(const struct job *j, const struct token *k, int64_t i)
 {
-    int64_t n = (stop - j->from + KEYS - 1) / KEYS, top_k = j->c->i[4];
-    float least = j->choice[i].sel.least;
+    int64_t n = (k->n_pos + KEYS - 1) / KEYS, top_k = j->c->i[4];
 
-    if (j->c->out[1])
-        return -INFINITY;
-    return least > -INFINITY || n < 2 * top_k ? least : hd_best_kth(tops_of(j, i) + j->from / KEYS, n, top_k);
+    return j->c->out[1] || k->all || n < 2 * top_k ? -INFINITY : hd_best_kth(tops_of(j, i), n, top_k);
 }
 
 static void choose_range(void *arg, int64_t begin_tok, int64_t end_tok)
 {
     const struct job *j = arg;
+    struct choice ch;
     struct token k;
     int64_t seq = 0;
-
-    for (int64_t i = begin_tok; i < end_tok; i++) {
-        struct choice *ch = &j->choice[i];
-        int64_t stop;
-        float least;
-
-        hd_cpu_span(j->c->batch, j->t0 + i, &seq);
-        look(j->c, j->t0 + i, seq, &k);
-        stop = least_of(k.n_pos, j->to);
-        if (j->from < stop && !k.all) {
-            least = least_top(j, i, stop);
-            for (int64_t g = j->from; g < stop; g += KEYS)
-                if (tops_of(j, i)[g / KEYS] >= least)
-                    offer(j->c, &k, ch, g, least_of(stop - g, KEYS), hd_cpu_row(j->c->in[3], i) + g);
-            hd_best_end(&ch->sel);
-        }
-    }
-}
-
-static void finish_range(void *arg, int64_t begin_tok, int64_t end_tok)
-{
-    const struct job *j = arg;
-    struct token k;
-    int64_t seq = 0;
+    float least;
 
     for (int64_t i = begin_tok; i < end_tok; i++) {
         hd_cpu_span(j->c->batch, j->t0 + i, &seq);
         look(j->c, j->t0 + i, seq, &k);
-        finish(j->c, &k, &j->choice[i]);
+        begin(j->c, &k, &ch);
+        least = least_top(j, &k, i);
+        for (int64_t g = 0; g < k.n_pos && !k.all; g += KEYS)
+            if (tops_of(j, i)[g / KEYS] >= least)
+                offer(j->c, &k, &ch, g, k.n_pos - g < KEYS ? k.n_pos - g : KEYS, hd_cpu_row(j->c->in[3], i) + g);
+        finish(j->c, &k, &ch);
     }
-}
-
-/* Do heads leave enough keys alone for rounds to pay? */
-static bool in_rounds(const struct job *j, int64_t longest)
-{
-    int64_t n_up = 0, n_head = j->c->i[1];
-
-    if (!j->fp4 || !hd_k.index_panels || j->c->i[8] || longest < 4 * ROUND_MIN)
-        return false;
-    for (int64_t i = 0; i < j->n_tok; i++)
-        n_up += (int64_t)weights(j, j->t0 + i)[n_head];
-    return 4 * n_up <= 3 * j->n_tok * n_head;
-}
-
-static int64_t round_end(const struct job *j, int64_t longest)
-{
-    int64_t first = longest / 16 < ROUND_MIN ? ROUND_MIN : longest / 16;
-
-    return least_of(longest, j->from ? 2 * j->from : (first + KEYS - 1) / KEYS * KEYS);
-}
-
-/* Tokens t0 .. t0 + n_tok. */
-static void in_slices(struct hd_cpu *cpu, struct job *j, int64_t longest)
-{
-    const struct hd_call *c = j->c;
-    struct choice choice[TOGETHER];
-    bool rounds = in_rounds(j, longest);
-    int64_t many = (8 * hd_pool_threads(cpu->pool) + j->n_tok - 1) / j->n_tok;
-
-    j->choice = choice;
-    for (int64_t i = 0; i < j->n_tok; i++)
-        begin(c, &(struct token){.t = j->t0 + i}, &choice[i]);
-    for (j->from = 0; j->from < longest; j->from = j->to) {
-        j->to = rounds ? round_end(j, longest) : longest;
-        j->n_slice = least_of(many, (j->to - j->from) / SLICE_MIN + 1);
-        hd_cpu_rows(cpu, j->n_tok * j->n_slice, c->i[1] * c->i[2] * (j->to - j->from) / 16 / j->n_slice, slice_range, j);
-        hd_cpu_rows(cpu, j->n_tok, j->to - j->from, choose_range, j);
-    }
-    hd_cpu_rows(cpu, j->n_tok, c->i[4], finish_range, j);
 }
 
 /* ---- the op ---- */
@@ -628,14 +595,16 @@ void hd_cpu_index(void *self, struct hd_stream *s, const struct hd_call *c)
     j.per = j.per < 1 ? 1 : j.per < GROUP ? j.per : GROUP;
     n_group = count_groups(b, j.per);
     if (j.fp4 && longest > 0)
-        hd_cpu_index_encode(cpu, c);
+        hd_cpu_rows(cpu, b->n_tok, 4 * c->i[1] * c->i[2], encode_range, (void *)c);
     if (n_group >= 4 * n_thread) {
         hd_cpu_rows(cpu, n_group, j.per * work, group_range, &j);
         return;
     }
-    room = least_of(room, TOGETHER);
     for (j.t0 = 0; j.t0 < b->n_tok; j.t0 += j.n_tok) {
-        j.n_tok = least_of(b->n_tok - j.t0, room);
-        in_slices(cpu, &j, longest);
+        j.n_tok = b->n_tok - j.t0 < room ? b->n_tok - j.t0 : room;
+        j.n_slice = (8 * n_thread + j.n_tok - 1) / j.n_tok;
+        j.n_slice = longest / j.n_slice < SLICE_MIN ? longest / SLICE_MIN + 1 : j.n_slice;
+        hd_cpu_rows(cpu, j.n_tok * j.n_slice, work / j.n_slice, slice_range, &j);
+        hd_cpu_rows(cpu, j.n_tok, longest, choose_range, &j);
     }
 }

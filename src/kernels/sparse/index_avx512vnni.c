@@ -1,9 +1,7 @@
 /* index_avx512vnni.c: the indexer's scores of sixteen keys at a time: a panel of fp4 keys is decoded in registers, meets eight heads, and what
- * comes out is cut off and added up there: no product goes to memory. The same sums in the same order as panel_body.h and relu_mix have. Heads that can only
- * lower a score come last: where the others show that none of sixteen keys can be chosen they are left out.
+ * comes out is cut off and added up there: no product goes to memory. The same sums in the same order as panel_body.h and relu_mix have.
  */
 #pragma GCC optimize("O3")
-#include <math.h>
 #include <string.h>
 
 #include "kernels/table.h"
@@ -76,44 +74,19 @@ INLINE __m512 heads(const struct hd_panels *p, const uint8_t *panel, const char 
     return out;
 }
 
-INLINE __m512 some_heads(const struct hd_panels *p, const uint8_t *panel, const char *q, int64_t q_bytes, int64_t n, const float *w, __m512 out)
-{
-    switch (n) {
-    case 1: return heads(p, panel, q, q_bytes, 1, w, out);
-    case 2: return heads(p, panel, q, q_bytes, 2, w, out);
-    case 3: return heads(p, panel, q, q_bytes, 3, w, out);
-    case 4: return heads(p, panel, q, q_bytes, 4, w, out);
-    case 5: return heads(p, panel, q, q_bytes, 5, w, out);
-    case 6: return heads(p, panel, q, q_bytes, 6, w, out);
-    case 7: return heads(p, panel, q, q_bytes, 7, w, out);
-    default: return out;
-    }
-}
-
-static __m512 all_heads(const struct hd_panels *p, const uint8_t *panel, const char *q, int64_t q_bytes, int64_t n, const float *w, __m512 out)
-{
-    int64_t h = 0;
-
-    for (; h + N_HEADS <= n; h += N_HEADS)
-        out = heads(p, panel, q + h * q_bytes, q_bytes, N_HEADS, w + h, out);
-    return some_heads(p, panel, q + h * q_bytes, q_bytes, n - h, w + h, out);
-}
-
 static void index_panels(const struct hd_panels *p, const uint8_t *const *panel, const uint8_t *const *soon, int64_t n, const void *q, int64_t q_bytes, int64_t n_head,
-                         int64_t n_up, const float *w, float least, float *out)
+                         const float *w, float *out)
 {
-    int64_t first = least > -INFINITY ? n_up : n_head;
-
     for (int64_t i = 0; i < n; i++) {
-        __m512 sum;
+        __m512 sum = _mm512_setzero_ps();
+        int64_t h = 0;
 
         for (int64_t at = 0; soon && at < p->bytes; at += 64)
             __builtin_prefetch(soon[i] + at, 0, 2);
-        sum = all_heads(p, panel[i], q, q_bytes, first, w, _mm512_setzero_ps());
-        if (first < n_head && !_mm512_cmp_ps_mask(sum, _mm512_set1_ps(least), _CMP_GT_OQ))
-            sum = _mm512_set1_ps(-INFINITY);
-        else if (first < n_head)
-            sum = all_heads(p, panel[i], (const char *)q + first * q_bytes, q_bytes, n_head - first, w + first, sum);
+        for (; h + N_HEADS <= n_head; h += N_HEADS)
+            sum = heads(p, panel[i], (const char *)q + h * q_bytes, q_bytes, N_HEADS, w + h, sum);
+        for (; h < n_head; h++)
+            sum = heads(p, panel[i], (const char *)q + h * q_bytes, q_bytes, 1, w + h, sum);
         _mm512_storeu_ps(out + i * HD_PANEL_ROWS, sum);
     }
 }
