@@ -217,7 +217,46 @@ static void ref_xent(const struct trial *t, const double *const *in, double *out
     }
 }
 
-/* The same, and the z-loss. */
+/* A teacher gives three ids of each row chances, one of them twice and sometimes the target among them, and has 0.7 of the loss. */
+#define N_SOFT 3
+static const float soft_p[N_SOFT] = {0.5f, 0.375f, 0.125f};
+
+static int32_t soft_id(const struct trial *t, int64_t i, int k)
+{
+    return (int32_t)((i * 5 + 2 * (k % 2) * (i % 3)) % rows(t, 1));
+}
+
+static int run_soft(struct trial *t, struct hd_stream *s)
+{
+    static int32_t id[128][N_SOFT];
+    static float p[128][N_SOFT];
+    static struct hd_soft soft;
+
+    for (int64_t i = 0; i < rows(t, 0); i++)
+        for (int k = 0; k < N_SOFT; k++) {
+            id[i][k] = soft_id(t, i, k);
+            p[i][k] = soft_p[k];
+        }
+    soft = (struct hd_soft){hd_view2(HD_I32, id, rows(t, 0), N_SOFT), hd_view2(HD_F32, p, rows(t, 0), N_SOFT), 0.7f};
+    s->soft = &soft;
+    return run_xent(t, s);
+}
+
+static void ref_soft(const struct trial *t, const double *const *in, double *out)
+{
+    int64_t n = cols(t, 0);
+
+    ref_xent(t, in, out);
+    for (int64_t i = 0; i < rows(t, 0); i++) {
+        double own = t->list[i] < 0 ? 0 : dot(n, in[0] + i * n, in[1] + t->list[i] * n), mixed = (1 - 0.7) * own;
+
+        for (int k = 0; k < N_SOFT; k++)
+            mixed += 0.7 * (double)soft_p[k] * dot(n, in[0] + i * n, in[1] + soft_id(t, i, k) * n);
+        out[i] = t->list[i] < 0 ? 0 : out[i] + own - mixed;
+    }
+}
+
+/* The same as run_xent(), and the z-loss. */
 static int run_z(struct trial *t, struct hd_stream *s)
 {
     static struct hd_learn learn;
@@ -1008,6 +1047,8 @@ static const struct grad_case cases[] = {
     {"xent", run_xent, ref_xent, .shape = {{6, 5}, {9, 5}}},
     {"xent, one token", run_xent, ref_xent, .shape = {{1, 8}, {3, 8}}},
     {"xent, in rounds", run_xent, ref_xent, .shape = {{70, 4}, {20000, 4}}},
+    {"xent, with a teacher", run_soft, ref_soft, .shape = {{6, 5}, {9, 5}}},
+    {"xent, with a teacher, in rounds", run_soft, ref_soft, .shape = {{70, 4}, {20000, 4}}},
     {"xent, z-loss", run_z, ref_z, .shape = {{6, 5}, {9, 5}}},
     {"xent, z-loss, in rounds", run_z, ref_z, .shape = {{70, 4}, {20000, 4}}},
     {"group_matmul", run_group, ref_group, .shape = {{5, 12}, {14, 4}}, .n = {3, 5, 1, 3}},

@@ -419,6 +419,17 @@ static void print_memory(const struct hd_engine *e, bool json)
                       hd_fmt_bytes(s, e->plan.step_bytes), hd_fmt_bytes(p, (int64_t)use.ru_maxrss * 1024));
 }
 
+/* What is asked for must fit into the model's context, before hours are spent on a part of it; what nobody asked for is made to. A depth leaves room for what is decoded there. */
+static int fit(struct hd_args *a, const char *option, int64_t n_ctx, int64_t *list, int n, int64_t room, struct hd_err *err)
+{
+    for (int i = 0; i < n; i++) {
+        if ((list[i] > n_ctx && hd_args_has(a, option)) || room >= n_ctx)
+            return hd_err_set(err, HD_ERR_USAGE, "--%s %lld: the model's context is %lld tokens", option, (long long)list[i], (long long)n_ctx);
+        list[i] = list[i] < n_ctx - room ? list[i] : n_ctx - room;
+    }
+    return HD_OK;
+}
+
 static int measure(struct hd_args *a, const char *model, struct hd_err *err)
 {
     int64_t tokens[MAX_LIST], depth[MAX_LIST], batch[MAX_LIST], need = 1, n_gen = hd_args_int(a, "n-predict", 32);
@@ -449,6 +460,9 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
     HD_TRY(hd_engine_open(&e, model, &o, err));
     e.profile = hd_args_has(a, "profile") ? &profile : NULL;
     b.n_thread = hd_pool_threads(e.pool);
+    if ((rc = fit(a, "prompt-tokens", e.model.hp.n_ctx, tokens, n_tok, 0, err)) < 0 ||
+        (rc = fit(a, "depth", e.model.hp.n_ctx, depth, n_depth, so.kind == HD_DRAFT_OFF ? n_gen : 4 * n_gen + 128, err)) < 0)
+        goto out;
     if ((rc = hd_roofline_measure(&b.r, e.pool, err)) < 0)
         goto out;
     if (e.experts) {

@@ -74,6 +74,8 @@ static int print_plan(const struct progress *p, bool preview, struct hd_err *err
         fprintf(stderr, "layers are computed again on the way back%s\n", r->c.again_if_needed ? ": what they make would not fit otherwise" : "");
     if (r->c.hp.bf16)
         fprintf(stderr, "products round their operands to bf16%s\n", hd_backend_cpu_bf16() ? "" : ", which is no faster here: this processor multiplies bf16 as f32 (AVX512_BF16 would be about twice as fast)");
+    if (r->c.teacher)
+        fprintf(stderr, "teacher %s: %.3g of the loss, against its %lld likeliest ids a token\n", r->c.teacher, r->c.teacher_share, (long long)r->teacher.top);
     if (p->peak_gflops > 0)
         fprintf(stderr, "%lld steps of %lld tokens, %.3g TFLOP each: %.0f minutes at half of the FMA probe's %.0f GF/s\n", (long long)r->c.schedule.n_step,
                 (long long)r->c.step_tokens, 3e-12 * plan->flops * (double)r->c.step_tokens / (double)r->c.hp.batch_tokens,

@@ -115,8 +115,9 @@ const struct hd_ragged *hd_ahead(struct hd_stream *s, const struct hd_ragged *b,
     return out;
 }
 
-/* x w^T, and x2 w2^T where there is one: then the head learns nothing from it. z: the z-loss, or NULL. */
-static void xent(struct hd_stream *s, struct hd_tensor *out, struct hd_tensor *z, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2, const int32_t *target)
+/* x w^T, and x2 w2^T where there is one: then the head learns nothing from it. z: the z-loss, or NULL; soft: what a teacher says, or NULL. */
+static void xent(struct hd_stream *s, struct hd_tensor *out, struct hd_tensor *z, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2,
+                 const int32_t *target, const struct hd_soft *soft)
 {
     int64_t n = hd_rows(x), V = hd_rows(w), at_once = LOGITS_AT_ONCE / (V > 0 ? V : 1);
     struct hd_stream_mark mark = hd_stream_mark(s);
@@ -124,8 +125,12 @@ static void xent(struct hd_stream *s, struct hd_tensor *out, struct hd_tensor *z
     at_once = at_once < 64 ? 64 : at_once;
     if (!hd_require(s, hd_rows(out) == n && hd_cols(out) == 1 && hd_cols(x) == hd_cols(w), HD_OP_XENT, x, w))
         return;
+    if (soft && !hd_require(s, hd_rows(&soft->id) >= n && hd_rows(&soft->p) >= n && hd_cols(&soft->id) == hd_cols(&soft->p), HD_OP_XENT, &soft->id, &soft->p))
+        return;
     s->cost.flops += 2.0 * (double)n * (double)(hd_elems(w) + (w2 ? hd_elems(w2) : 0));
-    hd_dispatch(s, &(struct hd_call){.op = HD_OP_XENT, .n_out = z ? 2 : 1, .out = {out, z}, .in = {x, w, hd_new(s, HD_F32, n < at_once ? n : at_once, V), x2, w2}, .rows = target, .i = {x2 != NULL}});
+    hd_dispatch(s, &(struct hd_call){.op = HD_OP_XENT, .n_out = z ? 2 : 1, .out = {out, z},
+                                     .in = {x, w, hd_new(s, HD_F32, n < at_once ? n : at_once, V), x2, w2, soft ? &soft->id : NULL, soft ? &soft->p : NULL},
+                                     .rows = target, .i = {x2 != NULL}, .f = {soft ? soft->share : 0}});
     hd_stream_rewind(s, mark);
 }
 
@@ -133,21 +138,21 @@ void hd_model_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
 {
     struct hd_tensor *z = hd_learns(s, HD_LEARN_Z) ? hd_new(s, HD_F32, hd_rows(x), 1) : NULL;
 
-    xent(s, out, z, x, w, NULL, NULL, s->target);
+    xent(s, out, z, x, w, NULL, NULL, s->target, s->soft);
     if (z)
         hd_learn_loss(s, HD_LEARN_Z, z, s->target);
 }
 
 void hd_token_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const int32_t *target)
 {
-    xent(s, out, NULL, x, w, NULL, NULL, target);
+    xent(s, out, NULL, x, w, NULL, NULL, target, NULL);
 }
 
 void hd_draft_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2,
                    const int32_t *target)
 {
     if (hd_require(s, hd_rows(x2) == hd_rows(x) && hd_cols(x2) == hd_cols(w2) && hd_rows(w2) == hd_rows(w), HD_OP_XENT, x2, w2))
-        xent(s, out, NULL, x, w, x2, w2, target);
+        xent(s, out, NULL, x, w, x2, w2, target, NULL);
 }
 
 void hd_confidence_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *z, const struct hd_tensor *loss, const int32_t *target)

@@ -67,7 +67,7 @@ void hd_attend_block(struct hd_stream *s, struct hd_tensor *out, const struct hd
  * batch that is returned lives as long as the step. */
 const struct hd_ragged *hd_ahead(struct hd_stream *s, const struct hd_ragged *b, int64_t ahead, const int32_t **target);
 
-/* What hd_logits() does while a model learns: losses against s->target; asked for HD_LEARN_Z also their z-loss, log(sum of exp(logits))^2 a row (Chowdhery et al.
+/* What hd_logits() does while a model learns: losses against s->target, mixed with those against s->soft where there is one; asked for HD_LEARN_Z also their z-loss, log(sum of exp(logits))^2 a row (Chowdhery et al.
  * 2022, 5: it keeps logits from drifting). */
 void hd_model_loss(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w);
 

@@ -47,6 +47,12 @@ struct hd_call {
     float f[4];
 };
 
+/* What another model says about each row's target: its likeliest ids and their chances, which sum to one. */
+struct hd_soft {
+    struct hd_tensor id, p;           /* i32 and f32 [n, k]; rows without a target are not looked at */
+    float share;                      /* of the loss, 0 .. 1; the rest is the target's */
+};
+
 struct hd_stream;
 typedef void (*hd_op_fn)(void *backend, struct hd_stream *s, const struct hd_call *c);
 /* Adds to the gradients of c's inputs (hd_grad(), tape.h). dout[k]: the gradient of output k, compact f32 rows; NULL where the output is
@@ -117,6 +123,7 @@ struct hd_stream {
     const struct hd_source *source;   /* of weights that are not all in memory; NULL: they are */
     struct hd_profile *profile;       /* where the time goes; NULL: nobody asks */
     struct hd_learn *learn;           /* learn.h: losses beside that of the logits; NULL: none */
+    const struct hd_soft *soft;       /* those losses are mixed with the cross-entropy against these; NULL: they are not. Lives as long as the step */
     const int32_t *target;            /* hd_logits() gives losses against these ids, one per row; NULL: logits. Lives as long as the step */
 };
 

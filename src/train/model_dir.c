@@ -46,7 +46,8 @@ int hd_write_json(const char *dir, const char *name, const json_t *j, struct hd_
 struct job {
     struct hd_st_writer w;
     struct hd_param_init init;
-    float *buf;
+    float *buf;                       /* a row */
+    int64_t widest;                   /* of the rows */
     bool no_memory;
 };
 
@@ -143,6 +144,70 @@ int hd_model_dir_create(const char *dir, const json_t *config, double init_std, 
     HD_TRY(write_generation(dir, config, err));
     HD_TRY(hd_model_open(&m, dir, HD_KV_F32, HD_STORE_PLAN | HD_MODEL_LEARN, err));
     rc = write_new(&m, dir, init_std, seed, err);
+    hd_model_close(&m);
+    return rc;
+}
+
+/* ---- another model's weights ---- */
+
+static void write_decoded(void *arg, const struct hd_tensor *t)
+{
+    struct job *j = arg;
+    int64_t n = hd_cols(t);
+
+    for (int64_t r = 0; r < hd_rows(t); r++) {
+        const char *row = (const char *)t->data + r * t->row_bytes;
+        int64_t *whole = (int64_t *)j->buf;
+
+        if (type_of(t) == HD_F32)
+            hd_decode_row(t->type, t->data, t->row_bytes, t->scale.data ? &t->scale : NULL, r, n, j->buf);
+        for (int64_t i = 0; i < n && type_of(t) == HD_I64; i++)
+            whole[i] = t->type == HD_I64 ? ((const int64_t *)row)[i] : ((const int32_t *)row)[i];
+        hd_st_writer_data(&j->w, j->buf, (size_t)n * (type_of(t) == HD_I64 ? 8 : 4));
+    }
+}
+
+static void widest(void *arg, const struct hd_tensor *t)
+{
+    struct job *j = arg;
+
+    j->widest = hd_cols(t) > j->widest ? hd_cols(t) : j->widest;
+}
+
+static int write_taken(const struct hd_model *m, const char *dir, struct hd_err *err)
+{
+    char *path = hd_path_join(dir, "model.safetensors");
+    struct job j = {.widest = 1};
+    int rc;
+
+    hd_params_each(m, widest, &j);
+    j.buf = hd_malloc((size_t)j.widest * sizeof(int64_t));
+    if (!path || !j.buf) {
+        hd_free(path);
+        hd_free(j.buf);
+        return hd_err_set(err, HD_ERR_MEMORY, "no memory for a row of weights");
+    }
+    hd_st_writer_init(&j.w);
+    hd_params_each(m, declare, &j);
+    rc = hd_st_writer_begin(&j.w, path, err);
+    if (rc == HD_OK) {
+        hd_params_each(m, write_decoded, &j);
+        rc = hd_st_writer_commit(&j.w, err);
+    }
+    hd_free(path);
+    hd_free(j.buf);
+    return rc;
+}
+
+int hd_model_dir_take(const char *dir, const char *from, struct hd_err *err)
+{
+    struct hd_model m;
+    int rc;
+
+    if (!hd_file_is_dir(from))
+        return hd_err_set(err, HD_ERR_USAGE, "%s: is no directory; weights to begin with are read from a directory with config.json and *.safetensors", from);
+    HD_TRY(hd_model_open(&m, from, HD_KV_F32, HD_MODEL_LEARN, err));
+    rc = write_taken(&m, dir, err);
     hd_model_close(&m);
     return rc;
 }

@@ -12,6 +12,10 @@
 /* DIR/config.json and DIR/model.safetensors in f32, initialised from the architecture's weight list. Overwrites. Errors: FORMAT, IO, MEMORY. */
 int hd_model_dir_create(const char *dir, const json_t *config, double init_std, uint64_t seed, struct hd_err *err);
 
+/* DIR/model.safetensors anew, in f32, with the weights of the model in directory `from`: any formats, any number of files. Errors: USAGE (no directory); those of
+ * hd_model_open(); IO, MEMORY. */
+int hd_model_dir_take(const char *dir, const char *from, struct hd_err *err);
+
 /* DIR (made if need be) gets the weights in type (F32 or BF16; vectors stay f32), and copies of `from`'s other files. */
 int hd_model_dir_write(const char *dir, const char *from, const struct hd_params *ps, enum hd_dtype type, struct hd_err *err);
 

@@ -8,11 +8,12 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "train/ngram_loss.h"
+#include "train/teacher.h"
 
 #define CONFIG_MAX ((size_t)1 << 24)
 
 static const char *const known[] = {"model", "out", "tokenizer", "bpe_vocab", "special_tokens", "init", "data", "context", "batch_tokens", "step_tokens", "steps", "optimizer", "schedule", "balance", "indexer", "draft", "task", "qat",
-                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample", "recompute", "z_loss", "precision"};
+                                    "init_std", "seed", "ngram", "eval_every", "save_every", "log_every", "sample", "recompute", "z_loss", "precision", "teacher"};
 static const char *const known_data[] = {"train", "val", "val_part", "targets", "stream"};
 static const char *const known_optim[] = {"name", "lr", "betas", "eps", "weight_decay", "momentum", "ns_steps", "table_lr", "clip", "muon_experts", "muon_heads", "ema"};
 static const char *const known_schedule[] = {"name", "warmup", "last", "decay", "minutes"};
@@ -21,6 +22,7 @@ static const char *const known_indexer[] = {"weight", "dense"};
 static const char *const known_draft[] = {"weight", "confidence"};
 static const char *const known_qat[] = {"from", "quantization"};
 static const char *const known_task[] = {"symbols", "fillers", "stages"};
+static const char *const known_teacher[] = {"model", "share", "top"};
 static const char *const known_sample[] = {"tokens", "prompt"};
 
 /* A misspelt field would be a default that nobody asked for. */
@@ -265,6 +267,17 @@ static int read_precision(struct hd_train_config *c, const char *file, struct hd
     return HD_OK;
 }
 
+static int read_teacher(struct hd_train_config *c, const char *file, struct hd_err *err)
+{
+    const json_t *t = json_object_get(c->json, "teacher");
+
+    HD_TRY(check_keys(t, known_teacher, HD_LEN(known_teacher), "teacher", file, err));
+    HD_TRY(hd_json_str_or(t, "model", NULL, &c->teacher, file, err));
+    HD_TRY(hd_json_real_or(t, "share", 0, 1, 0.5, &c->teacher_share, file, err));
+    HD_TRY(hd_json_int_or(t, "top", 1, HD_TEACHER_TOP_MAX, 32, &c->teacher_top, file, err));
+    return !t || c->teacher ? HD_OK : hd_err_set(err, HD_ERR_FORMAT, "%s: teacher.model: found nothing; expected a model's directory or .gguf file", file);
+}
+
 static int read_rest(struct hd_train_config *c, const char *file, struct hd_err *err)
 {
     const json_t *j = c->json, *s = json_object_get(j, "sample");
@@ -280,6 +293,7 @@ static int read_rest(struct hd_train_config *c, const char *file, struct hd_err 
     HD_TRY(read_balance(c, file, err));
     HD_TRY(read_recompute(c, file, err));
     HD_TRY(read_precision(c, file, err));
+    HD_TRY(read_teacher(c, file, err));
     HD_TRY(hd_json_int_or(s, "tokens", 0, 100000, 0, &c->sample_tokens, file, err));
     HD_TRY(hd_json_str_or(s, "prompt", "\n", &c->sample_prompt, file, err));
     HD_TRY(hd_json_str_or(j, "out", NULL, &c->out, file, err));

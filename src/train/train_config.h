@@ -20,6 +20,9 @@ struct hd_train_config {
     const char *special[HD_MAX_SPECIAL];              /* tokens with ids of their own in a tokenizer that is learned */
     int n_special;
     const char *init;                 /* a model's directory to begin with; NULL: random weights */
+    const char *teacher;              /* a model to learn from beside the text (teacher.h); NULL: none */
+    double teacher_share;             /* of the loss */
+    int64_t teacher_top;              /* ids of a token that it gives chances to */
     const char *train[HD_MAX_DATA], *val[HD_MAX_DATA];
     int n_train, n_val;
     struct hd_curriculum task;        /* instead of data and tokenizer; its n_symbol 0: none */

@@ -227,21 +227,6 @@ static int begin(struct hd_train_run *r, struct hd_err *err)
     return HD_OK;
 }
 
-/* The weights of an earlier run, or of any model of the same shape, instead of random ones. */
-static int take_init(const struct hd_train_run *r, struct hd_err *err)
-{
-    char *path = hd_path_join(r->c.init, "model.safetensors");
-    struct hd_file_map m;
-    int rc = path ? hd_file_map(&m, path, err) : hd_err_set(err, HD_ERR_MEMORY, "no memory for a path");
-
-    if (rc == HD_OK) {
-        rc = hd_write_file(r->c.out, "model.safetensors", m.data, m.n, err);
-        hd_file_unmap(&m);
-    }
-    hd_free(path);
-    return rc;
-}
-
 /* Again, with the model's config beside it: it says how conversations are written and which token ends them. */
 static int reopen_tokenizer(struct hd_train_run *r, struct hd_err *err)
 {
@@ -280,7 +265,7 @@ static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
             HD_TRY(reopen_tokenizer(r, err));
     }
     if (!resume && r->c.init)
-        HD_TRY(take_init(r, err));
+        HD_TRY(hd_model_dir_take(r->c.out, r->c.init, err));
     HD_TRY(hd_model_open(&r->m, r->c.out, HD_KV_F32, HD_MODEL_LEARN, err));
     r->opened = true;
     HD_TRY(take_classes(r, err));
@@ -291,6 +276,8 @@ static int prepare(struct hd_train_run *r, bool resume, struct hd_err *err)
     if (!r->c.task.n_stage)
         HD_TRY(hd_loader_init(&r->loader, &r->train, r->c.hp.context, r->c.hp.batch_tokens, r->c.seed, true, err));
     HD_TRY(hd_batch_init(&r->batch, &r->loader, err));
+    if (r->c.teacher)
+        HD_TRY(hd_teacher_open(&r->teacher, r->c.teacher, r->tok, r->m.hp.n_vocab, &r->loader, r->c.teacher_top, (float)r->c.teacher_share, hd_pool_threads(r->pool), err));
     return hd_train_run_plan(r, hd_mem_available(), err);
 }
 
@@ -420,6 +407,7 @@ static int plan_native(struct hd_train_run *r, struct hd_err *err)
 int hd_train_run_open(struct hd_train_run *r, bool resume, struct hd_err *err)
 {
     HD_TRY(hd_trainer_open(&r->trainer, &r->m, &r->c.hp, r->pool, &r->be, err));
+    r->trainer.soft = r->c.teacher ? &r->teacher.soft : NULL;
     HD_TRY(hd_average_init(&r->average, r->c.ema, &r->trainer.ps, err));
     r->since = hd_now();
     if (r->c.qat)
@@ -437,6 +425,7 @@ static int round_when_due(struct hd_train_run *r, struct hd_err *err)
 void hd_train_run_close(struct hd_train_run *r)
 {
     hd_average_release(&r->average);
+    hd_teacher_close(&r->teacher);
     if (r->trainer.m)
         hd_trainer_close(&r->trainer);
     hd_batch_release(&r->batch);
@@ -470,6 +459,8 @@ int hd_train_run_step(struct hd_train_run *r, struct hd_step_result *out, double
         } else {
             HD_TRY(hd_loader_next(&r->loader, &r->batch, false, err));
         }
+        if (r->c.teacher)
+            HD_TRY(hd_teacher_ask(&r->teacher, &r->batch, err));
         HD_TRY(hd_trainer_batch(&r->trainer, &r->batch, err));
         if (r->c.step_tokens - r->trainer.n_tok < (r->trainer.n_tok - before) / 2)
             break;                                    /* nearer to what was asked for than one batch more */

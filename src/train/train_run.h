@@ -13,6 +13,7 @@
 
 #include "train/curriculum.h"
 #include "train/average.h"
+#include "train/teacher.h"
 #include "train/train_config.h"
 
 struct hd_train_run {
@@ -25,6 +26,7 @@ struct hd_train_run {
     struct hd_loader loader;
     struct hd_batch batch;
     struct hd_trainer trainer;
+    struct hd_teacher teacher;        /* opened where the configuration names one */
     struct hd_average average;
     struct hd_trainer_plan plan;
     int64_t step;                     /* updates done */
@@ -36,7 +38,7 @@ struct hd_train_run {
     bool opened;
 };
 
-/* path: a configuration, or (resume) a run's directory. Reads data and makes the model, then the plan; nothing large is allocated yet.
+/* path: a configuration, or (resume) a run's directory. Reads data and makes the model, then the plan; nothing large is allocated yet, but a teacher is loaded.
  * Errors: IO, FORMAT, USAGE (a run is already there; changed data), MEMORY when the plan exceeds the machine. */
 int hd_train_run_prepare(struct hd_train_run *r, const char *path, bool resume, int n_thread, struct hd_err *err);
 /* r->plan, for `have` free bytes (0: not known). Where a step would not fit otherwise its layers are computed again, unless the configuration says. Part of

@@ -240,6 +240,7 @@ static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s
     hd_stream_init(s, t->be, &t->step, HD_EXACT_F32);
     s->target = b->target;
     s->learn = learn;
+    s->soft = learn ? t->soft : NULL;
     hd_tape_begin(&t->tape);
     t->tape.bf16 = t->hp.bf16 && learn;
     s->tape = &t->tape;

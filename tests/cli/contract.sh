@@ -124,6 +124,9 @@ fails 1 "weights are needed otherwise" "$HADAL" inspect "$T/plan"
 works "doctor" "$HADAL" doctor --json
 works "bench" "$HADAL" bench $L --json --prompt-tokens 16 --depth 8 --batch 1,2 -n 4
 for key in '"read_gbs"' '"fma_gflops"' '"int8_gops"' '"prefill"' '"decode"' '"share"' '"depth"' '"batch"' '"barrier_share"'; do says "bench has $key" "$key"; done
+fails 2 "bench beyond the context" "$HADAL" bench $L --prompt-tokens 16 --depth 1000000
+works "bench at the whole context" "$HADAL" bench $L --json --prompt-tokens 16 --depth 8,256 --batch 1 -n 4
+says "leaves room for what is decoded" '"depth": 252'
 works "bench --profile" "$HADAL" bench $L --json --profile --prompt-tokens 16 --depth 8 --batch 1 -n 4
 python3 - "$T/out" <<'END'
 import json, sys

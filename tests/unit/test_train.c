@@ -1059,6 +1059,94 @@ static void test_vio(void **state)
         fail_msg("MaxVio %.3f with biases, %.3f without", with, without);
 }
 
+/* ---- a teacher ---- */
+
+/* The gradient's norm of a run's first step. */
+static double first_norm(const char *name, const char *data, const char *more)
+{
+    struct hd_train_run *r = hd_malloc(sizeof *r);
+    struct hd_step_result s;
+    const char *config = write_config(name, llama, data, more);
+    double lr;
+
+    remove_state(config);
+    assert_ok(hd_train_run_prepare(r, config, false, 2, &test_err));
+    assert_ok(hd_train_run_open(r, false, &test_err));
+    assert_ok(hd_train_run_step(r, &s, &lr, &test_err));
+    hd_train_run_close(r);
+    hd_free(r);
+    return s.grad_norm;
+}
+
+/* What is the teacher already has nothing to learn from it; another family learns the text from a teacher alone, and to the same bits when it is cut. */
+static void test_teacher(void **state)
+{
+    char *data = tmp_path("sea.txt"), teacher[600], more[2000], out[600];
+    const char *config;
+    double loss, other, soft, hard;
+    uint64_t one, two;
+
+    write_text(data, 200);
+    config = write_config("teacher.json", llama, data, ", \"steps\": 60, \"schedule\": {\"name\": \"constant\"}");
+    remove_state(config);
+    steps(config, false, 2, 60, &loss);
+    snprintf(teacher, sizeof teacher, "%s.out", config);
+    snprintf(more, sizeof more, ", \"steps\": 60, \"init\": \"%s\", \"tokenizer\": \"%s\"", teacher, teacher);
+    hard = first_norm("pupil0.json", data, more);
+    snprintf(more, sizeof more, ", \"steps\": 60, \"init\": \"%s\", \"tokenizer\": \"%s\", \"teacher\": {\"model\": \"%s\", \"share\": 1, \"top\": 1024}", teacher, teacher, teacher);
+    soft = first_norm("pupil1.json", data, more);
+    if (!(soft < 0.02 * hard))
+        fail_msg("the teacher's own gradient %.3g; against the text %.3g", soft, hard);
+
+    snprintf(more, sizeof more, ", \"steps\": 40, \"schedule\": {\"name\": \"constant\"}, \"tokenizer\": \"%s\", \"teacher\": {\"model\": \"%s\", \"share\": 1, \"top\": 8}", teacher, teacher);
+    config = write_config("pupil2.json", v3, data, more);
+    remove_state(config);
+    one = steps(config, false, 1, 40, &loss);
+    if (!(loss < 2.0))
+        fail_msg("loss %.3f against the teacher after 40 steps", loss);
+    remove_state(config);
+    steps(config, false, 2, 17, &other);
+    snprintf(out, sizeof out, "%s.out", config);
+    two = steps(out, true, 2, 23, &other);
+    assert_true(one == two && loss == other);
+}
+
+/* ---- weights to begin with ---- */
+
+/* What a run takes of a published directory is what the directory holds, decoded: shards, fp8 and fp4 with scales, tables, whole numbers. */
+static void check_taken(const char *name)
+{
+    char from[128], dir[600], at[80];
+    struct hd_params a, b;
+    struct hd_model m, n;
+
+    snprintf(from, sizeof from, "tests/golden/%s", name);
+    snprintf(at, sizeof at, "taken-%s", name);
+    snprintf(dir, sizeof dir, "%s", tmp_path(at));
+    assert_ok(hd_model_dir_others(dir, from, true, &test_err));
+    assert_ok(hd_model_dir_take(dir, from, &test_err));
+    assert_ok(hd_model_open(&m, from, HD_KV_F32, HD_MODEL_LEARN, &test_err));
+    assert_ok(hd_model_open(&n, dir, HD_KV_F32, HD_MODEL_LEARN, &test_err));
+    assert_ok(hd_params_take(&a, &m, &test_err));
+    assert_ok(hd_params_take(&b, &n, &test_err));
+    assert_true(a.n == b.n && a.n_float == b.n_float);
+    if (memcmp(a.w, b.w, a.n_float * sizeof *a.w))
+        fail_msg("%s: other weights", name);
+    hd_params_release(&a);
+    hd_params_release(&b);
+    hd_model_close(&m);
+    hd_model_close(&n);
+}
+
+static void test_taken(void **state)
+{
+    static const char *const names[] = {"llama-b", "llama-fp8", "llama-nvfp4", "v3-fp8", "v32-b", "v4-f32-b", "v4-hf-b", "v4-official-a", "v41-f32-b", "v41-official-a", "hadal-f"};
+
+    for (int i = 0; i < HD_LEN(names); i++)
+        check_taken(names[i]);
+    assert_true(hd_model_dir_take(tmp_path("taken"), "tests/golden/v4-f32-b/config.json", &test_err) == HD_ERR_USAGE);
+}
+
 /* ---- refusals ---- */
 
 static void refuse(const char *name, const char *model, const char *data, const char *more, bool resume, const char *says)
@@ -1077,16 +1165,24 @@ static void refuse(const char *name, const char *model, const char *data, const 
 
 static void test_refusals(void **state)
 {
-    char *data = tmp_path("sea2.txt"), out[600];
+    char data[600], out[700];
     const char *config;
     double loss;
 
+    snprintf(data, sizeof data, "%s", tmp_path("sea2.txt"));
     write_text(data, 50);
     refuse("bad1.json", llama, data, ", \"steps\": 5, \"stepz\": 1", false, "stepz: no such field");
     refuse("bad2.json", llama, data, "", false, "steps: found");
     refuse("bad3.json", llama, "nowhere.txt", ", \"steps\": 5", false, "nowhere.txt");
     refuse("bad4.json", "{\"model_type\": \"gpt5\"}", data, ", \"steps\": 5", false, "gpt5");
     refuse("bad5.json", llama, data, ", \"steps\": 5, \"schedule\": {\"name\": \"linear\"}", false, "schedule.name");
+    refuse("bad6.json", llama, data, ", \"steps\": 5, \"teacher\": {\"share\": 0.5}", false, "teacher.model: found nothing");
+    refuse("bad7.json", llama, data, ", \"steps\": 5, \"teacher\": {\"model\": \"nowhere\"}", false, "nowhere");
+    config = write_config("letters.json", llama, data, ", \"steps\": 9, \"tokenizer\": \"used-bytes\"");
+    remove_state(config);
+    steps(config, false, 1, 1, &loss);
+    snprintf(out, sizeof out, ", \"steps\": 5, \"tokenizer\": \"bytes\", \"teacher\": {\"model\": \"%s.out\"}", config);
+    refuse("bad8.json", llama, data, out, false, "the model that learns has");
     config = write_config("changed.json", llama, data, ", \"steps\": 9");
     remove_state(config);
     steps(config, false, 1, 3, &loss);
@@ -1163,7 +1259,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_loader),   cmocka_unit_test(test_schedule), cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_heads), cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_bpe),       cmocka_unit_test(test_llama),    cmocka_unit_test(test_v3),       cmocka_unit_test(test_v41), cmocka_unit_test(test_again), cmocka_unit_test(test_vio), cmocka_unit_test(test_sum), cmocka_unit_test(test_plan),        cmocka_unit_test(test_native), cmocka_unit_test(test_v4), cmocka_unit_test(test_learnt), cmocka_unit_test(test_modules), cmocka_unit_test(test_export),
-        cmocka_unit_test(test_apart),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_apart),     cmocka_unit_test(test_teacher), cmocka_unit_test(test_taken),  cmocka_unit_test(test_refusals), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_balance), cmocka_unit_test(test_blocks),
     };
 
     hd_json_init();

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Assembles the corpus of hadal-nano: plain text and conversations in simple English.
 
-    tools/corpus/build.py OUT [--stories 18000] [--talks 45000] [--written FILE.jsonl ...]
+    tools/corpus/build.py OUT [--stories 18000] [--talks 45000] [--lookups 20000] [--written FILE.jsonl ...]
 
-Sources  debian.py (packages of free text, pinned and hashed), stories.py and skills.py (written by rules), and what write.py let a
-         small model write (--written; optional, it is not rebuilt here).
-Writes   OUT/text.jsonl {"text"}, OUT/chat.jsonl {"messages"}, OUT/val.jsonl (both kinds, not in the others), OUT/report.json:
-         documents, bytes and hashes of each source, licences, what was dropped and why.
+Sources  debian.py (packages of free text, pinned and hashed), stories.py, skills.py and lookup.py (written by rules), and what write.py
+         let a small model write (--written; optional, it is not rebuilt here).
+Writes   OUT/text.jsonl {"text"}, OUT/chat.jsonl {"messages"} and {"prompt", "completion"}, OUT/val.jsonl (all kinds, not in the others),
+         OUT/report.json: documents, bytes and hashes of each source, licences, what was dropped and why.
 The same arguments write the same bytes. Needs Debian's apt-get and dpkg-deb; Python 3.9 or later, nothing else.
 """
 import argparse
@@ -18,6 +18,7 @@ import random
 import re
 
 import debian
+import lookup
 import skills
 import stories
 
@@ -57,8 +58,14 @@ def definition(rng, text):
     return skills.turn(rng.choice(["What is {}?", "What does {} mean?", "Can you tell me what {} is?"]).format(f"{m.group(1).lower()} {m.group(2)}"), m.group(0))
 
 
+def lookups(a, told, found):
+    texts = [t for _, _, t in told[:4000]] + [t for source, t in found if isinstance(t, str) and source != "wordnet-base"]
+    hay = lookup.sentences(texts) if a.lookups else []
+    return [("lookups", "line", lookup.document(random.Random(f"lookup {a.seed} {i}"), hay, a.lookup_words)) for i in range(a.lookups)]
+
+
 def documents(a, dropped):
-    """[(source, kind, value)] in a fixed order."""
+    """[(source, kind, value)] in a fixed order: kind is the line's field, or "line" where value is the whole line."""
     rng = random.Random(a.seed)
     told = [("stories", "text", stories.tell(random.Random(f"story {a.seed} {i}")).text) for i in range(a.stories)]
     talks = [("talks", "messages", skills.talk(random.Random(f"talk {a.seed} {i}"))) for i in range(a.talks)]
@@ -69,7 +76,7 @@ def documents(a, dropped):
     for source, t in found:
         count.update(set(words(t if isinstance(t, str) else t["text"])))
     rank = {w: i for i, (w, _) in enumerate(sorted(count.items(), key=lambda x: (-x[1], x[0])))}
-    out = told + talks
+    out = told + talks + lookups(a, told, found)
     for source, t in found:
         text = t if isinstance(t, str) else t["text"]
         if rng.random() >= a.natural:
@@ -84,12 +91,18 @@ def documents(a, dropped):
     return out
 
 
+def texts_of(line):
+    return [m["content"] for m in line["messages"]] if "messages" in line else list(line.values())
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("out")
     p.add_argument("--cache", help="where packages are fetched to and unpacked (default: OUT/cache)")
     p.add_argument("--stories", type=int, default=18000)
     p.add_argument("--talks", type=int, default=45000)
+    p.add_argument("--lookups", type=int, default=0, help="documents that tell facts drawn at random and ask for them")
+    p.add_argument("--lookup-words", type=int, default=500, help="the longest of them, in words")
     p.add_argument("--thoughts", type=float, default=0.2, help="share of conversations in thinking mode")
     p.add_argument("--natural", type=float, default=1, help="share of the texts that no rule wrote")
     p.add_argument("--val", type=float, default=VAL, help="share of all documents that is held out")
@@ -98,6 +111,7 @@ def main():
     p.add_argument("--written", action="append", default=[], help="what write.py wrote")
     a = p.parse_args()
     a.cache = a.cache or os.path.join(a.out, "cache")
+    os.makedirs(a.out, exist_ok=True)
     os.makedirs(a.cache, exist_ok=True)
     dropped, seen, report = collections.Counter(), set(), collections.defaultdict(lambda: {"documents": 0, "bytes": 0, "hash": hashlib.sha256()})
     docs = documents(a, dropped)
@@ -106,14 +120,15 @@ def main():
     files = {k: open(os.path.join(a.out, k + ".jsonl"), "w") for k in ("text", "chat", "val")}
     held = set()
     for source, kind, value in docs:
-        line = json.dumps(skills.with_thought(random.Random(f"thought {len(seen)}"), value) if source == "talks" and rng.random() < a.thoughts else {kind: value})
+        value = value if kind == "line" else {kind: value}
+        line = json.dumps(skills.with_thought(random.Random(f"thought {len(seen)}"), value[kind]) if source == "talks" and rng.random() < a.thoughts else value)
         key = hashlib.sha256(line.encode()).digest()
         if key in held or (source != "talks" and key in seen):        # short turns of talk may come again, but nothing that is held out
             dropped["seen before"] += 1
             continue
         r = report[source]
         r["documents"] += 1
-        r["bytes"] += len(value if kind == "text" else "".join(m["content"] for m in value))
+        r["bytes"] += sum(len(t) for t in texts_of(value))
         r["hash"].update(key)
         to = "val" if key not in seen and int.from_bytes(key[:4], "big") < a.val * 2**32 else "text" if kind == "text" else "chat"
         (held if to == "val" else seen).add(key)

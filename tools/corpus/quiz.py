@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Asks a served model what skills.py and knowledge.py teach, in conversations that no corpus holds, and says what share of answers was right.
+"""Asks a served model what skills.py, knowledge.py and lookup.py teach, in conversations that no corpus holds, and says what share of answers was right.
 
     hadal serve models/nano --port 8080 &
     tools/corpus/quiz.py http://127.0.0.1:8080 [--each 50] [--json]
@@ -15,10 +15,21 @@ import random
 import urllib.parse
 
 import knowledge
+import lookup
 import skills
+import stories
+
+HAY = lookup.sentences(stories.tell(random.Random(f"quiz hay {i}")).text for i in range(200))
+
+
+def told(most):
+    """Facts drawn at random, hidden in up to so many words of stories."""
+    return lambda rng: lookup.conversation(rng, HAY, most)["messages"]
+
 
 ASKED = {"recall": skills.recall, "needle": skills.needle, "about a story": skills.about_story, "copy": skills.copy, "sums": skills.sums, "count": skills.count, "order": skills.order, "bigger": skills.bigger, "color": skills.color,
-         "capital": knowledge.capital, "science": knowledge.science, "letter": knowledge.letter, "compare": knowledge.compare, "thought": knowledge.thought, "yes or no": knowledge.yes_no}
+         "capital": knowledge.capital, "science": knowledge.science, "letter": knowledge.letter, "compare": knowledge.compare, "thought": knowledge.thought, "yes or no": knowledge.yes_no, "lookup": told(150),
+         "lookup, long": told(900)}
 
 
 def ask(url, messages):

@@ -1,6 +1,6 @@
 /* cpu_xent.c: cross-entropy fused with the head (drafts: and their Markov head): some rows of logits at a time, forward and (computed again) on the way back.
  *
- * With p = softmax(x w^T): loss = -log p[target], dlogits = (p - [target]) dloss; z = log(sum of exp(logits))^2, dlogits = 2 log(sum) p dz. The logits of one round stay in cache; those of all
+ * With p = softmax(x w^T): loss = -log p[target], dlogits = (p - [target]) dloss; with a teacher's chances q of some ids and its share a, (1 - a) [target] + a q stands for [target]; z = log(sum of exp(logits))^2, dlogits = 2 log(sum) p dz. The logits of one round stay in cache; those of all
  * tokens of a long batch would not even fit into memory beside a model with a large vocabulary. */
 #include <math.h>
 #include <string.h>
@@ -13,7 +13,25 @@ struct job {
     struct hd_tensor logits;          /* of the round */
     const struct hd_tensor *out, *z;  /* its losses, forward; NULL on the way back. z: where there is a z-loss */
     const struct hd_tensor *dout, *dz;                /* gradients of its losses; logits become gradients */
+    struct hd_tensor soft_id, soft_p; /* [tokens, n_soft] of the round */
+    int64_t n_soft;                   /* 0: there is no teacher */
+    float share;                      /* the teacher's */
 };
+
+/* The logits that the loss wants high, in their shares; or, d not 0, takes d times those shares off them. */
+static float wanted(const struct job *j, int64_t t, float *l, float d)
+{
+    const int32_t *id = j->n_soft ? (const int32_t *)((const char *)j->soft_id.data + t * j->soft_id.row_bytes) : NULL;
+    const float *p = j->n_soft ? hd_cpu_row(&j->soft_p, t) : NULL;
+    float own = j->n_soft ? 1 - j->share : 1, sum = own * l[j->target[t]];
+
+    l[j->target[t]] -= own * d;
+    for (int64_t i = 0; i < j->n_soft; i++) {
+        sum += j->share * p[i] * l[id[i]];
+        l[id[i]] -= j->share * p[i] * d;
+    }
+    return sum;
+}
 
 static void loss_range(void *arg, int64_t begin, int64_t end)
 {
@@ -23,7 +41,7 @@ static void loss_range(void *arg, int64_t begin, int64_t end)
     for (int64_t t = begin; t < end; t++) {
         float *l = hd_cpu_row(&j->logits, t), top = l[0], sum, d, p;
         int32_t target = j->target[t];
-        float own = target < 0 ? 0 : l[target];
+        float own = target < 0 ? 0 : wanted(j, t, l, 0);
 
         for (int64_t i = 1; i < n; i++)
             top = l[i] > top ? l[i] : top;
@@ -41,7 +59,7 @@ static void loss_range(void *arg, int64_t begin, int64_t end)
             p += (float)(2 * (log((double)sum) + (double)top) * (double)*hd_cpu_row(j->dz, t));
         hd_k.scale(n, p / sum, l);
         if (target >= 0)
-            l[target] -= d;
+            wanted(j, t, l, d);
     }
 }
 
@@ -60,6 +78,12 @@ static void round_of(void *self, struct hd_stream *s, const struct hd_call *c, i
 
     j->logits = hd_cpu_rows_of(c->in[2], 0, left < n ? left : n);
     j->target = c->rows + t0;
+    j->share = c->f[0];
+    if (c->in[5]) {
+        j->n_soft = hd_cols(c->in[5]);
+        j->soft_id = hd_cpu_rows_of(c->in[5], t0, hd_rows(&j->logits));
+        j->soft_p = hd_cpu_rows_of(c->in[6], t0, hd_rows(&j->logits));
+    }
     *x = hd_cpu_rows_of(c->in[0], t0, hd_rows(&j->logits));
     product(self, s, &j->logits, x, c->in[1]);
     if (c->in[3]) {
