@@ -160,6 +160,9 @@ struct hd_attend_sel_hp {
     bool block;                       /* every row of a span sees all of them, and the window before the first */
 };
 
+/* Entries that everybody sees have sums of their own for every so many of them. */
+#define HD_SUMS_RUN 64
+
 /* out[T, n_head value_dim]: one vector per token is key and value of all heads: kv[T, head_dim] of this step and the window
  * part for the last `window` positions, then entries of part_entry: those of sel, or all G < (pos + 1) / ratio when sel is
  * NULL. sink f32 [n_head] is one more logit without a value. */

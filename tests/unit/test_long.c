@@ -100,6 +100,15 @@ static const char config[] =
     "\"quantization_config\": {\"quant_method\": \"fp8\", \"fmt\": \"e4m3\", \"scale_fmt\": \"ue8m0\", \"weight_block_size\": [128, 128], \"activation_scheme\": \"dynamic\"}, "
     "\"bos_token_id\": 0, \"eos_token_id\": 1, \"tie_word_embeddings\": false, \"torch_dtype\": \"bfloat16\"}\n";
 
+/* Latents of every token, which all heads look at. */
+static const char latents[] =
+    "{\"architectures\": [\"DeepseekV2ForCausalLM\"], \"model_type\": \"deepseek_v2\", \"vocab_size\": 512, \"hidden_size\": 128, \"intermediate_size\": 256, "
+    "\"moe_intermediate_size\": 128, \"num_hidden_layers\": 2, \"num_attention_heads\": 6, \"num_key_value_heads\": 6, \"q_lora_rank\": null, \"kv_lora_rank\": 128, "
+    "\"qk_nope_head_dim\": 64, \"qk_rope_head_dim\": 32, \"v_head_dim\": 64, \"n_routed_experts\": 4, \"n_shared_experts\": 1, \"num_experts_per_tok\": 2, "
+    "\"first_k_dense_replace\": 1, \"topk_method\": \"greedy\", \"scoring_func\": \"softmax\", \"norm_topk_prob\": false, \"routed_scaling_factor\": 1.0, \"moe_layer_freq\": 1, "
+    "\"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-06, \"rope_theta\": 10000, \"max_position_embeddings\": 65536, \"bos_token_id\": 0, \"eos_token_id\": 1, "
+    "\"tie_word_embeddings\": false, \"torch_dtype\": \"bfloat16\"}\n";
+
 static int32_t ids[N_TOKEN];
 
 static void open_long(struct hd_engine *e, const char *dir, enum hd_exact exact, enum hd_kv kv, int n_thread, int64_t chunk)
@@ -143,10 +152,10 @@ static void same(const float *a, float *b, const char *what)
     free(b);
 }
 
-static void make(const char *dir)
+static void make(const char *dir, const char *shape)
 {
     mkdir(dir, 0755);
-    assert_ok(hd_synthetic_write(config, dir, &test_err));
+    assert_ok(hd_synthetic_write(shape, dir, &test_err));
     for (int64_t i = 0; i < N_TOKEN; i++)
         ids[i] = (int32_t)((i * 7919 + i / 512 * 31 + 13) % 512);
 }
@@ -160,7 +169,7 @@ static void test_cuts(void **state)
     } mode[] = {{HD_EXACT_NONE, HD_KV_NATIVE, "packed"}, {HD_EXACT_NONE, HD_KV_F32, "float rows"}, {HD_EXACT_F32, HD_KV_F32, "exact"}};
     char *dir = tmp_path("long"), what[64];
 
-    make(dir);
+    make(dir, config);
     for (int i = 0; i < HD_LEN(mode); i++) {
         float *whole = fresh(dir, mode[i].exact, mode[i].kv, 1, 4096, 0);
 
@@ -173,6 +182,22 @@ static void test_cuts(void **state)
     hd_synthetic_remove(dir);
 }
 
+/* A single token's entries are shared out in segments, its heads go through all of them together; many tokens go through them one after the other. */
+static void test_segments(void **state)
+{
+    char *dir = tmp_path("segments"), what[64];
+    float *whole;
+
+    make(dir, latents);
+    whole = fresh(dir, HD_EXACT_NONE, HD_KV_NATIVE, 1, 4096, 0);
+    for (int n_thread = 1; n_thread <= 5; n_thread++) {
+        snprintf(what, sizeof what, "%d threads, the end token by token", n_thread);
+        same(whole, fresh(dir, HD_EXACT_NONE, HD_KV_NATIVE, n_thread, 300 + n_thread, 5), what);
+    }
+    free(whole);
+    hd_synthetic_remove(dir);
+}
+
 /* Back within what rings keep, and far beyond it, where tokens are computed again. */
 static void test_back(void **state)
 {
@@ -181,7 +206,7 @@ static void test_back(void **state)
     struct hd_engine e;
     float *a, *b;
 
-    make(dir);
+    make(dir, config);
     open_long(&e, dir, HD_EXACT_NONE, HD_KV_NATIVE, 2, 512);
     assert_ok(hd_session_open(&ss, &e, &test_err));
     b = feed(&ss, 1500, 0);
@@ -214,7 +239,7 @@ static void test_called_off(void **state)
     struct hd_engine e;
     float *whole;
 
-    make(dir);
+    make(dir, config);
     whole = fresh(dir, HD_EXACT_NONE, HD_KV_NATIVE, 2, 512, 0);
     open_long(&e, dir, HD_EXACT_NONE, HD_KV_NATIVE, 2, 256);
     assert_ok(hd_session_open(&ss, &e, &test_err));
@@ -241,7 +266,7 @@ static void test_bytes(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_best), cmocka_unit_test(test_cuts), cmocka_unit_test(test_back), cmocka_unit_test(test_called_off),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_best), cmocka_unit_test(test_cuts), cmocka_unit_test(test_segments), cmocka_unit_test(test_back), cmocka_unit_test(test_called_off),
                                        cmocka_unit_test(test_bytes)};
 
     return cmocka_run_group_tests_name("long", tests, NULL, NULL);

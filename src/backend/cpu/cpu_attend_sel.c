@@ -16,6 +16,9 @@
 #define TOKENS 16                     /* that go through the same entries together */
 #define MAX_GROUP 16                  /* query heads that go through rows together */
 #define MAX_HEAD 256                  /* of a task */
+#define FETCH BLOCK                   /* entries that are brought nearer while others are unpacked */
+
+_Static_assert(BLOCK == HD_SUMS_RUN, "what scratch is made for");
 
 /* What a token looks at: places 0 .. n of a list, the window's first. */
 struct view {
@@ -26,16 +29,15 @@ struct view {
     int64_t lo, n_window, pad, n;
 };
 
-/* A token's heads so far. */
+/* Some heads of a token so far: unscaled outputs, the largest logits and the sums of exponentials below them. */
 struct sums {
     const float *q;
-    float *out;
-    float m[MAX_HEAD], den[MAX_HEAD];
+    float *out, *m, *den;
 };
 
 struct rows {
     int64_t n;
-    const void *row[BLOCK];
+    const void *row[BLOCK + FETCH];
     _Alignas(64) float unpacked[BLOCK * (HD_KV_ROW_MAX + 16)];            /* rows of 2^n bytes would evict one another */
     _Alignas(64) float turned[BLOCK * HD_KV_ROW_MAX];                      /* the same, sixteen side by side */
 };
@@ -107,36 +109,44 @@ static void turn(struct rows *r, int64_t dim)
     }
 }
 
-/* n rows for n_head heads from h on. */
-static void attend_block(const struct hd_call *c, const struct rows *r, int64_t n, struct sums *s, int64_t h0, int64_t n_head)
+/* Heads h0 .. h0 + n_head of a token from the beginning. */
+static void clear(const struct hd_call *c, const struct sums *s, int64_t n_head)
+{
+    memset(s->out, 0, (size_t)(n_head * c->i[8]) * sizeof *s->out);
+    for (int64_t h = 0; h < n_head; h++) {
+        s->m[h] = -INFINITY;
+        s->den[h] = 0;
+    }
+}
+
+static struct sums from_head(const struct hd_call *c, const struct sums *s, int64_t h)
+{
+    return (struct sums){s->q + h * c->i[3], s->out + h * c->i[8], s->m + h, s->den + h};
+}
+
+/* The first n rows for n_head heads. */
+static void attend_block(const struct hd_call *c, const struct rows *r, int64_t n, const struct sums *s, int64_t n_head)
 {
     int64_t dim = c->i[3], vdim = c->i[8];
-    float p[MAX_GROUP][BLOCK], *out = s->out + h0 * vdim;
+    float p[MAX_GROUP][BLOCK];
 
-    hd_k.rows16_dot(dim, n, r->turned, c->f[0], s->q + h0 * dim, n_head, p);
+    hd_k.rows16_dot(dim, n, r->turned, c->f[0], s->q, n_head, p);
     for (int64_t h = 0; h < n_head; h++) {
-        float *m = &s->m[h0 + h], *den = &s->den[h0 + h], top = hd_cpu_max(n, p[h], *m), corr;
+        float top = hd_cpu_max(n, p[h], s->m[h]), corr = s->m[h] == top ? 1 : expf(s->m[h] - top);
 
-        corr = *m == top ? 1 : expf(*m - top);
-        *den = *den * corr + hd_k.exp_sum(n, p[h], top);
-        *m = top;
+        s->den[h] = s->den[h] * corr + hd_k.exp_sum(n, p[h], top);
+        s->m[h] = top;
         if (corr != 1)
-            hd_k.scale(vdim, corr, out + h * vdim);
+            hd_k.scale(vdim, corr, s->out + h * vdim);
         if (c->i[6])
             for (int64_t i = 0; i < n; i++)
                 p[h][i] = hd_round_bf16(p[h][i]);
     }
-    hd_k.rows_mix(vdim, n, r->row, false, (const float(*)[BLOCK])p, n_head, out);
-}
-
-static void attend_heads(const struct hd_call *c, const struct rows *r, int64_t n, struct sums *s, int64_t n_head)
-{
-    for (int64_t h = 0; h < n_head; h += MAX_GROUP)
-        attend_block(c, r, n, s, h, n_head - h < MAX_GROUP ? n_head - h : MAX_GROUP);
+    hd_k.rows_mix(vdim, n, r->row, false, (const float(*)[BLOCK])p, n_head, s->out);
 }
 
 /* Places a .. end of one token's list. */
-static void walk(const struct hd_call *c, const struct view *v, int64_t a, int64_t end, struct sums *s, int64_t n_head, struct rows *r)
+static void walk(const struct hd_call *c, const struct view *v, int64_t a, int64_t end, const struct sums *s, int64_t n_head, struct rows *r)
 {
     int64_t dim = c->i[3];
 
@@ -150,59 +160,100 @@ static void walk(const struct hd_call *c, const struct view *v, int64_t a, int64
         if (!r->n)
             continue;
         turn(r, dim);
-        attend_heads(c, r, r->n, s, n_head);
+        for (int64_t h = 0; h < n_head; h += MAX_GROUP) {
+            struct sums some = from_head(c, s, h);
+
+            attend_block(c, r, r->n, &some, n_head - h < MAX_GROUP ? n_head - h : MAX_GROUP);
+        }
+    }
+}
+
+/* ---- entries that everybody sees ---- */
+
+/* A block from entry e on, as many as there are below end. */
+static void unpack_block(const struct hd_paged *p, int64_t e, int64_t end, int64_t dim, struct rows *r)
+{
+    int64_t n = end - e < BLOCK + FETCH ? end - e : BLOCK + FETCH;           /* where those behind it lie, too */
+
+    r->n = n < BLOCK ? n : BLOCK;
+    hd_paged_rows(p, e, n, r->row);
+    for (int64_t i = 0; i < r->n && p->pack; i++) {
+        for (int64_t at = 0; i + FETCH < n && at < p->row_bytes; at += 64)
+            __builtin_prefetch((const char *)r->row[i + FETCH] + at, 0, 2);
+        hd_k.kv_decode(p->pack, r->row[i], r->unpacked + i * (dim + 16));
+        r->row[i] = r->unpacked + i * (dim + 16);
+    }
+    turn(r, dim);
+}
+
+/* Adds a block's sums to those of what lies before it. */
+static void merge(const struct hd_call *c, const struct sums *s, const struct sums *part, int64_t n_head)
+{
+    int64_t vdim = c->i[8];
+
+    for (int64_t h = 0; h < n_head; h++) {
+        float top = part->m[h] > s->m[h] ? part->m[h] : s->m[h], old = s->m[h] == top ? 1 : expf(s->m[h] - top), new = part->m[h] == top ? 1 : expf(part->m[h] - top);
+
+        s->m[h] = top;
+        s->den[h] = s->den[h] * old + part->den[h] * new;
+        if (old != 1)
+            hd_k.scale(vdim, old, s->out + h * vdim);
+        hd_k.axpy_f32(vdim, new, part->out + h * vdim, s->out + h * vdim);
     }
 }
 
 /* Entries of a sequence for its tokens v[0 .. n_tok), each as many as it sees. */
-static void walk_entries(const struct hd_call *c, const struct view *v, int64_t n_tok, struct sums *s, int64_t n_head, struct rows *r)
+static void walk_entries(const struct hd_call *c, const struct view *v, int64_t n_tok, const struct sums *s, int64_t n_head, struct rows *r)
 {
-    int64_t dim = c->i[3], len = v[n_tok - 1].n - v[n_tok - 1].pad;
-    const struct hd_paged *p = v->entry;
-    const void *next[BLOCK];          /* rows of the next block, which are fetched meanwhile */
+    int64_t len = v[n_tok - 1].n - v[n_tok - 1].pad;
+    float out[MAX_GROUP * HD_KV_ROW_MAX], m[MAX_GROUP], den[MAX_GROUP];
 
-    hd_paged_rows(p, 0, len < BLOCK ? len : BLOCK, next);
     for (int64_t e = 0; e < len; e += BLOCK) {
-        int64_t n_next = len - e - BLOCK < BLOCK ? len - e - BLOCK : BLOCK;
-
-        r->n = len - e < BLOCK ? len - e : BLOCK;
-        memcpy(r->row, next, (size_t)r->n * sizeof *next);
-        if (n_next > 0)
-            hd_paged_rows(p, e + BLOCK, n_next, next);
-        for (int64_t i = 0; i < r->n && p->pack; i++) {
-            for (int64_t at = 0; i < n_next && at < p->row_bytes; at += 64)
-                __builtin_prefetch((const char *)next[i] + at, 0, 2);
-            hd_k.kv_decode(p->pack, r->row[i], r->unpacked + i * (dim + 16));
-            r->row[i] = r->unpacked + i * (dim + 16);
-        }
-        turn(r, dim);
+        unpack_block(v->entry, e, len, c->i[3], r);
         for (int64_t k = 0; k < n_tok; k++) {
             int64_t n = v[k].n - v[k].pad - e;
 
-            if (n > 0)
-                attend_heads(c, r, n < r->n ? n : r->n, &s[k], n_head);
+            for (int64_t h = 0; h < n_head && n > 0; h += MAX_GROUP) {
+                int64_t heads = n_head - h < MAX_GROUP ? n_head - h : MAX_GROUP;
+                struct sums some = from_head(c, &s[k], h), part = {some.q, out, m, den};
+
+                clear(c, &part, heads);
+                attend_block(c, r, n < r->n ? n : r->n, &part, heads);
+                merge(c, &some, &part, heads);
+            }
         }
     }
+}
+
+/* ---- tokens and heads ---- */
+
+/* Sums become means; sink: of the first head, or NULL. */
+static void divide(const struct hd_call *c, const struct sums *s, const float *sink, int64_t n_head)
+{
+    int64_t vdim = c->i[8];
+
+    for (int64_t h = 0; h < n_head; h++)
+        if (s->den[h] > 0)
+            hd_k.scale(vdim, 1 / (s->den[h] + (sink ? expf(sink[h] - s->m[h]) : 0)), s->out + h * vdim);
+}
+
+static const float *sink_of(const struct hd_call *c, int64_t h)
+{
+    return c->in[3] ? (const float *)c->in[3]->data + h : NULL;
 }
 
 /* Heads h0 .. of tokens t .. t + n_tok of one sequence. */
 static void attend_tokens(const struct hd_call *c, int64_t seq, int64_t t, int64_t n_tok, int64_t h0, int64_t n_head, struct rows *r)
 {
-    int64_t dim = c->i[3], vdim = c->i[8];
-    const float *sink = c->in[3] ? (const float *)c->in[3]->data + h0 : NULL;
+    float m[TOKENS][MAX_HEAD], den[TOKENS][MAX_HEAD];
     struct sums s[TOKENS];
     struct view v[TOKENS];
 
     HD_ASSERT(n_tok > 0 && n_tok <= TOKENS);
     for (int64_t k = 0; k < n_tok; k++) {
         look(c, t + k, seq, &v[k]);
-        s[k].q = hd_cpu_row(c->in[0], t + k) + h0 * dim;
-        s[k].out = hd_cpu_row(c->out[0], t + k) + h0 * vdim;
-        memset(s[k].out, 0, (size_t)(n_head * vdim) * sizeof *s[k].out);
-        for (int64_t h = 0; h < n_head; h++) {
-            s[k].m[h] = -INFINITY;
-            s[k].den[h] = 0;
-        }
+        s[k] = (struct sums){hd_cpu_row(c->in[0], t + k) + h0 * c->i[3], hd_cpu_row(c->out[0], t + k) + h0 * c->i[8], m[k], den[k]};
+        clear(c, &s[k], n_head);
         walk(c, &v[k], 0, c->i[6] ? v[k].n : v[k].n_window, &s[k], n_head, r);
         if (!c->i[6] && v[k].sel)
             walk(c, &v[k], v[k].pad, v[k].n, &s[k], n_head, r);
@@ -210,9 +261,7 @@ static void attend_tokens(const struct hd_call *c, int64_t seq, int64_t t, int64
     if (!c->i[6] && c->i[1] >= 0 && !c->in[2])
         walk_entries(c, v, n_tok, s, n_head, r);
     for (int64_t k = 0; k < n_tok; k++)
-        for (int64_t h = 0; h < n_head; h++)
-            if (s[k].den[h] > 0)
-                hd_k.scale(vdim, 1 / (s[k].den[h] + (sink ? expf(sink[h] - s[k].m[h]) : 0)), s[k].out + h * vdim);
+        divide(c, &s[k], sink_of(c, h0), n_head);
 }
 
 struct job {
@@ -243,7 +292,114 @@ static void attend_range(void *arg, int64_t begin, int64_t end)
     }
 }
 
-/* Several tokens share entries where there are enough for everybody; where there are not even tokens enough, heads are shared out. */
+/* ---- a token whose blocks of entries are shared out ---- */
+
+/* Piece 0 is the window, piece 1 + i block i. A round is as many pieces as there is room for sums. */
+struct pieces {
+    const struct hd_call *c;
+    struct view v;
+    struct sums s;
+    float m[MAX_HEAD], den[MAX_HEAD];
+    int64_t first, n;                 /* of the round */
+};
+
+static struct sums piece_sums(const struct pieces *p, int64_t i)
+{
+    float *out = hd_cpu_row(p->c->in[4], i), *m = out + p->c->i[2] * p->c->i[8];
+
+    return (struct sums){p->s.q, out, m, m + p->c->i[2]};
+}
+
+static void piece_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct pieces *p = arg;
+    const struct hd_call *c = p->c;
+    int64_t n_head = c->i[2];
+    struct rows r;
+
+    for (int64_t i = begin; i < end; i++) {
+        struct sums part = piece_sums(p, i);
+
+        if (p->first + i == 0) {
+            clear(c, &p->s, n_head);
+            walk(c, &p->v, 0, p->v.n_window, &p->s, n_head, &r);
+            continue;
+        }
+        unpack_block(p->v.entry, (p->first + i - 1) * BLOCK, p->v.n - p->v.pad, c->i[3], &r);
+        clear(c, &part, n_head);
+        for (int64_t h = 0; h < n_head; h += MAX_GROUP) {
+            struct sums some = from_head(c, &part, h);
+
+            attend_block(c, &r, r.n, &some, n_head - h < MAX_GROUP ? n_head - h : MAX_GROUP);
+        }
+    }
+}
+
+static void merge_range(void *arg, int64_t begin, int64_t end)
+{
+    const struct pieces *p = arg;
+    struct sums to = from_head(p->c, &p->s, begin);
+
+    for (int64_t i = p->first ? 0 : 1; i < p->n; i++) {
+        struct sums part = piece_sums(p, i);
+
+        part = from_head(p->c, &part, begin);
+        merge(p->c, &to, &part, end - begin);
+    }
+}
+
+static int64_t n_block(const struct view *v)
+{
+    return (v->n - v->pad + BLOCK - 1) / BLOCK;
+}
+
+static void attend_pieces(struct hd_cpu *cpu, const struct hd_call *c, int64_t seq, int64_t t)
+{
+    struct pieces p = {.c = c, .s = {hd_cpu_row(c->in[0], t), hd_cpu_row(c->out[0], t), NULL, NULL}};
+    int64_t n, room = hd_rows(c->in[4]);
+
+    look(c, t, seq, &p.v);
+    n = 1 + n_block(&p.v);
+    p.s.m = p.m;
+    p.s.den = p.den;
+    for (; p.first < n; p.first += p.n) {
+        p.n = n - p.first < room ? n - p.first : room;
+        hd_pool_for(cpu->pool, p.n, 1, piece_range, &p);
+        hd_cpu_rows(cpu, c->i[2], p.n * c->i[8], merge_range, &p);
+    }
+    divide(c, &p.s, sink_of(c, 0), c->i[2]);
+}
+
+/* Where a few heads go through many entries, whoever takes a part of the heads would unpack all of the entries for them. */
+static bool by_blocks(const struct hd_call *c, int64_t n_thread, int64_t n_part)
+{
+    int64_t seq = 0, n_head = c->i[2];
+    struct view v;
+
+    if (!c->in[4] || c->i[6] || n_thread < 2 || n_head > MAX_HEAD || n_head >= MAX_GROUP * n_thread)
+        return false;
+    for (int64_t t = 0; t < c->batch->n_tok; t++) {
+        hd_cpu_span(c->batch, t, &seq);
+        look(c, t, seq, &v);
+        if (n_block(&v) <= n_part)
+            return false;
+    }
+    return true;
+}
+
+/* ---- the op ---- */
+
+static void attend_each(struct hd_cpu *cpu, const struct hd_call *c)
+{
+    int64_t seq = 0;
+
+    for (int64_t t = 0; t < c->batch->n_tok; t++) {
+        hd_cpu_span(c->batch, t, &seq);
+        attend_pieces(cpu, c, seq, t);
+    }
+}
+
+/* Several tokens share entries where there are enough for everybody; where there are not even tokens enough, blocks or heads are shared out. */
 void hd_cpu_attend_sel(void *self, struct hd_stream *s, const struct hd_call *c)
 {
     struct hd_cpu *cpu = self;
@@ -258,9 +414,10 @@ void hd_cpu_attend_sel(void *self, struct hd_stream *s, const struct hd_call *c)
     parts = n >= 2 * n_thread ? 1 : n_thread;
     j.heads = ((n_head + parts - 1) / parts + 3) / 4 * 4;
     j.heads = j.heads < MAX_HEAD ? j.heads : MAX_HEAD;
-    n *= head_parts(&j);
     if (b->n_tok * hd_cols(c->in[0]) * seen <= 4 * HD_CPU_SMALL)
-        attend_range(&j, 0, n);
+        attend_range(&j, 0, n * head_parts(&j));
+    else if (parts > 1 && by_blocks(c, n_thread, head_parts(&j)))
+        attend_each(cpu, c);
     else
-        hd_pool_for(cpu->pool, n, 1, attend_range, &j);
+        hd_pool_for(cpu->pool, n * head_parts(&j), 1, attend_range, &j);
 }
