@@ -19,7 +19,8 @@
 
 #define HALVES (HD_PANEL_ROWS / L)
 #define AHEAD 512                     /* bytes between a load and its prefetch */
-#define CODES_AHEAD(t) ((t) == HD_Q8_0 ? 1024 : 2048)       /* the same of one of several streams: codes, and what lies behind them */
+#define CODES_AHEAD 2048              /* the same of one of several streams: codes; bytes of rows that are not short; what lies behind codes */
+#define BYTES_AHEAD 1024
 #define REST_AHEAD 512
 #define TOK_INT 48                    /* tokens that share a block of integers */
 #define I_PANELS 16                   /* panels whose sums are kept meanwhile */
@@ -70,7 +71,7 @@ INLINE V int_block(enum hd_dtype t, const struct block *k, const struct hd_q8 *r
 INLINE void fetch_stream(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int64_t b)
 {
     int64_t block = hd_panel_block_bytes(t), codes = nb * block, all = codes + (w->bytes - codes) / nb * nb;
-    int64_t at = b * block + CODES_AHEAD(t), rest = codes + (w->bytes - codes) / nb * b + REST_AHEAD;
+    int64_t at = b * block + (t == HD_Q8_0 && nb > 32 ? BYTES_AHEAD : CODES_AHEAD), rest = codes + (w->bytes - codes) / nb * b + REST_AHEAD;
 
     at += at < codes ? 0 : P * w->bytes - codes;
     for (int64_t i = 0; i < block; i += 64)
