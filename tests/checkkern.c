@@ -568,7 +568,7 @@ static void check_gemm(enum hd_gemm_kind kind, int64_t k)
                 for (int r = 0; r < m; r++)
                     for (int e = 0; e < n; e++)
                         want[r * ld + e] = gemm_sum(kind, k, a + r, mr, b + e, nr, add, want[r * ld + e]);
-                g->tile(rows, pa, pb, c, ld, m, n, add);
+                g->tile(rows, pa, pb, c, ld, m, n, add ? HD_GEMM_ADD : HD_GEMM_PUT, &(struct hd_gemm_next){b, 32, k * nr / 32});
                 ok = kind == HD_GEMM_F32 ? distance(c, want, mr * ld) <= 2e-6 : !memcmp(c, want, (size_t)(mr * ld) * 4);
                 snprintf(what, sizeof what, "%s gemm tile %s k=%lld %d x %d", hd_isa_name(hd_k.isa), kind ? "bf16" : "f32", (long long)k, m, n);
                 report(ok, what, distance(c, want, mr * ld), kind ? 0 : 2e-6);
@@ -577,7 +577,7 @@ static void check_gemm(enum hd_gemm_kind kind, int64_t k)
         double t0 = now();
 
         for (int rep = 0; rep < 2000; rep++)
-            g->tile(rows, pa, pb, c, ld, mr, nr, false);
+            g->tile(rows, pa, pb, c, ld, mr, nr, HD_GEMM_PUT, &(struct hd_gemm_next){0});
         printf("%-56s %9.2f us %8.2f GF/s\n", what, (now() - t0) / 2000 * 1e6, 2e-9 * 2000 * (double)(k * mr * nr) / (now() - t0));
     }
     free(a);

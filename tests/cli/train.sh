@@ -26,6 +26,11 @@ fails 2 "not over another run" "$HADAL" train "$T/a.json" -q
 complains "says how to go on" "--resume"
 works "a finished run resumed does nothing" "$HADAL" train --resume "$T/a" -q
 
+config profile profile ', "steps": 20'
+works "where the time of steps went" "$HADAL" train "$T/profile.json" -q --steps 3 --profile
+says "names products" "products dW"
+says "names the update" "cpu ms a step"
+
 config b b ', "steps": 20'
 works "the same run, 7 steps" "$HADAL" train "$T/b.json" -q --steps 7 -t 2
 works "and the rest" "$HADAL" train --resume "$T/b" -q -t 1

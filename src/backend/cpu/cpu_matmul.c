@@ -85,15 +85,6 @@ static void matmul_range(void *arg, int64_t begin, int64_t end)
         matmul_tile(arg, i);
 }
 
-/* At least rows of n_out a tile, in steps, so that all workers get as many where that goes. */
-static int64_t even_rows(int64_t n_out, int64_t rows, int64_t step, int n_thread)
-{
-    for (int64_t r = rows; r < 2 * rows; r += step)
-        if (n_out % (r * n_thread) == 0)
-            return r;
-    return rows;
-}
-
 /* Rows of a tile of w: a multiple of 16 (8 where there are no panels; 64 of one token's, which kernels take four panels at a time). total: bytes of all weights of the call. */
 static int64_t tile_rows(const struct hd_tensor *w, int64_t n_out, int64_t n_tok, int n_thread, int64_t total)
 {
@@ -109,8 +100,7 @@ static int64_t tile_rows(const struct hd_tensor *w, int64_t n_out, int64_t n_tok
         bytes = clamp(bytes / (2 * n_thread), 8 * w->row_bytes, w->row_bytes * 32 > TILE_BYTES ? w->row_bytes * 32 : TILE_BYTES);
     else
         bytes = TILE_BYTES;
-    bytes = clamp(bytes / w->row_bytes / step * step, min, n_tok > 1 ? TILE_ROWS : (n_out + step - 1) / step * step);
-    return n_tok == 1 && w->panels ? even_rows(n_out, bytes, 2 * HD_PANEL_ROWS, n_thread) : bytes;
+    return clamp(bytes / w->row_bytes / step * step, min, n_tok > 1 ? TILE_ROWS : (n_out + step - 1) / step * step);
 }
 
 void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
