@@ -217,14 +217,19 @@ INLINE void int_many(enum hd_dtype t, const struct hd_panels *w, const uint8_t *
             }
 }
 
-INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
+/* What is less than P_INT panels, a function of its own: inside the other one it made that slower. */
+typedef void (*int_rest_fn)(const struct hd_panels *w, int64_t row0, int64_t r, int64_t n_row, const char *x, float *out);
+
+INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out, int_rest_fn rest)
 {
     int64_t r = 0;
 
     if (n_tok == 1) {
-        r = int_vecs(t, P_INT, w, row0, r, n_row, x, out);
-        r = int_vecs(t, 2, w, row0, r, n_row, x, out);
-        int_vecs(t, 1, w, row0, r, n_row, x, out);
+        for (; r + P_INT * HD_PANEL_ROWS <= n_row; r += P_INT * HD_PANEL_ROWS)
+            for (int half = 0; half < HALVES; half++)
+                int_vec(t, P_INT, w->n / 32, w, w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes, half, n_row - r, (const struct hd_q8 *)x, out + r);
+        if (r < n_row)
+            rest(w, row0, r, n_row, x, out);
         return;
     }
     for (; r < n_row; r += I_PANELS * HD_PANEL_ROWS)
@@ -234,9 +239,14 @@ INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0,
 }
 
 #define DEFINE_INT(t)                                                                                                                                  \
+    static __attribute__((noinline)) void rest_##t(const struct hd_panels *w, int64_t row0, int64_t r, int64_t n_row, const char *x, float *out)       \
+    {                                                                                                                                                  \
+        r = int_vecs(HD_##t, 2, w, row0, r, n_row, x, out);                                                                                            \
+        int_vecs(HD_##t, 1, w, row0, r, n_row, x, out);                                                                                                \
+    }                                                                                                                                                  \
     static void panel_##t(const struct hd_panels *w, int64_t row0, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out) \
     {                                                                                                                                                  \
-        int_panels(HD_##t, w, row0, n_row, x, x_bytes, n_tok, out, ld_out);                                                                            \
+        int_panels(HD_##t, w, row0, n_row, x, x_bytes, n_tok, out, ld_out, rest_##t);                                                                            \
     }
 DEFINE_INT(Q4_0)
 DEFINE_INT(Q4_1)
