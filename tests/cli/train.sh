@@ -41,6 +41,30 @@ report $? "and the same model"
 [ "$(grep -c val_loss "$T/b/metrics.jsonl")" -eq 2 ] && [ "$(grep -c grad_norm "$T/b/metrics.jsonl")" -eq 20 ]
 report $? "its metrics are whole"
 
+# a state that is not as it was written
+config s s ', "steps": 20'
+works "7 steps" "$HADAL" train "$T/s.json" -q --steps 7
+cp "$T/s/state.safetensors" "$T/state"
+head -c "$(($(wc -c <"$T/state") / 2))" "$T/state" >"$T/s/state.safetensors"
+fails 1 "half a state" "$HADAL" train --resume "$T/s" -q
+complains "says so" "it is cut short"
+head -c 50 "$T/state" >"$T/s/state.safetensors"
+fails 1 "less than a head" "$HADAL" train --resume "$T/s" -q
+python3 - "$T/state" "$T/s/state.safetensors" <<'EOF'
+import struct, sys
+b = bytearray(open(sys.argv[1], "rb").read())
+head = 8 + struct.unpack_from("<Q", b)[0]
+assert struct.unpack_from("<q", b, head + 24)[0] == 7                   # the step
+struct.pack_into("<q", b, head + 24 + 4 * 8, 1 << 40)                   # pieces of the epoch that were taken
+open(sys.argv[2], "wb").write(b)
+struct.pack_into("<q", b, head + 24 + 4 * 8, -5)
+open(sys.argv[2] + ".2", "wb").write(b)
+EOF
+works "more pieces taken than there are: the next epoch" "$HADAL" train --resume "$T/s" -q --steps 1
+mv "$T/s/state.safetensors.2" "$T/s/state.safetensors"
+fails 1 "less than none" "$HADAL" train --resume "$T/s" -q
+complains "says so" "it is damaged"
+
 # layers computed again
 config r r ', "steps": 20, "recompute": true'
 works "layers computed again" "$HADAL" train "$T/r.json" -t 2
