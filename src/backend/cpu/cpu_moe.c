@@ -168,7 +168,8 @@ static void product(struct hd_cpu *cpu, struct hd_stream *s, struct job *j, cons
                     const struct hd_tensor *out0, const struct hd_tensor *out1)
 {
     const struct hd_tensor *any = &w0[j->pick[0]];
-    int64_t step = any->panels ? 2 * HD_PANEL_ROWS : 8, tile = (any->panels ? TILE_PANEL : TILE_BYTES) / (any->row_bytes > 0 ? any->row_bytes : 1) / step * step;
+    bool one = j->first[j->c->i[0]] == j->n_pick;     /* token an expert: see cpu_matmul.c */
+    int64_t step = !any->panels ? 8 : one ? 4 * HD_PANEL_ROWS : 2 * HD_PANEL_ROWS, tile = (any->panels ? TILE_PANEL : TILE_BYTES) / (any->row_bytes > 0 ? any->row_bytes : 1) / step * step;
 
     j->n_out = hd_rows(any);
     j->tile = any->panels && j->first[j->c->i[0]] > 2 * j->n_pick ? TILE_ROWS : tile < step ? step : tile;

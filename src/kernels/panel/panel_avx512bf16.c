@@ -131,11 +131,13 @@ INLINE void few(enum hd_panel_kind kind, int P, int T, const struct hd_panels *w
 
 INLINE void few_panels(enum hd_panel_kind kind, int T, const struct hd_panels *w, const uint8_t *panel, int64_t n_row, const char *x, int64_t x_bytes, float *out, int64_t ld_out)
 {
-    int P = FEW / T;
+    int P = FEW / T, half = kind == HD_PANEL_FP8 ? (P + 1) / 2 : P;       /* decoding one panel of fp8 alone waits for itself */
     int64_t r = 0;
 
     for (; r + P * HD_PANEL_ROWS <= n_row; r += P * HD_PANEL_ROWS, panel += P * w->bytes)
         few(kind, P, T, w, panel, n_row - r, x, x_bytes, out + r, ld_out);
+    for (; r + half * HD_PANEL_ROWS <= n_row; r += half * HD_PANEL_ROWS, panel += half * w->bytes)
+        few(kind, half, T, w, panel, n_row - r, x, x_bytes, out + r, ld_out);
     for (; r < n_row; r += HD_PANEL_ROWS, panel += w->bytes)
         few(kind, 1, T, w, panel, n_row - r, x, x_bytes, out + r, ld_out);
 }

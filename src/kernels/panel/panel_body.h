@@ -19,7 +19,8 @@
 
 #define HALVES (HD_PANEL_ROWS / L)
 #define AHEAD 512                     /* bytes between a load and its prefetch */
-#define CODES_AHEAD 2048              /* the same of one of several streams: codes, and what lies behind them */
+#define CODES_AHEAD 2048              /* the same of one of several streams: codes; bytes of rows that are not short; what lies behind codes */
+#define BYTES_AHEAD 1024
 #define REST_AHEAD 512
 #define TOK_INT 48                    /* tokens that share a block of integers */
 #define I_PANELS 16                   /* panels whose sums are kept meanwhile */
@@ -70,7 +71,7 @@ INLINE V int_block(enum hd_dtype t, const struct block *k, const struct hd_q8 *r
 INLINE void fetch_stream(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *w, const uint8_t *panel, int64_t b)
 {
     int64_t block = hd_panel_block_bytes(t), codes = nb * block, all = codes + (w->bytes - codes) / nb * nb;
-    int64_t at = b * block + CODES_AHEAD, rest = codes + (w->bytes - codes) / nb * b + REST_AHEAD;
+    int64_t at = b * block + (t == HD_Q8_0 && nb > 32 ? BYTES_AHEAD : CODES_AHEAD), rest = codes + (w->bytes - codes) / nb * b + REST_AHEAD;
 
     at += at < codes ? 0 : P * w->bytes - codes;
     for (int64_t i = 0; i < block; i += 64)
@@ -97,6 +98,15 @@ INLINE void int_vec(enum hd_dtype t, int P, int64_t nb, const struct hd_panels *
         }
     for (int p = 0; p < P; p++)
         put(out + p * HD_PANEL_ROWS, t == HD_MXFP4 ? v_mul(acc[p], v_set1(hd_panel_factor(w))) : acc[p], half, n_row - p * HD_PANEL_ROWS);
+}
+
+/* The same for rows r .. as long as there are P panels of them; where they end. */
+INLINE int64_t int_vecs(enum hd_dtype t, int P, const struct hd_panels *w, int64_t row0, int64_t r, int64_t n_row, const char *x, float *out)
+{
+    for (; n_row - r > (P - 1) * HD_PANEL_ROWS; r += P * HD_PANEL_ROWS)
+        for (int half = 0; half < HALVES; half++)
+            int_vec(t, P, w->n / 32, w, w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes, half, n_row - r, (const struct hd_q8 *)x, out + r);
+    return r;
 }
 
 /* Activations of several tokens in the order in which a tile meets them: a block of each token, then the next blocks; fine parts likewise, only
@@ -207,14 +217,21 @@ INLINE void int_many(enum hd_dtype t, const struct hd_panels *w, const uint8_t *
             }
 }
 
-INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out)
-{
-    int64_t nb = w->n / 32, r = 0;
+/* What is less than P_INT panels, a function of its own: inside the other one it made that slower. */
+typedef void (*int_rest_fn)(const struct hd_panels *w, int64_t row0, int64_t r, int64_t n_row, const char *x, float *out);
 
-    if (n_tok == 1)
+INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0, int64_t n_row, const char *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out, int_rest_fn rest)
+{
+    int64_t r = 0;
+
+    if (n_tok == 1) {
         for (; r + P_INT * HD_PANEL_ROWS <= n_row; r += P_INT * HD_PANEL_ROWS)
             for (int half = 0; half < HALVES; half++)
-                int_vec(t, P_INT, nb, w, w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes, half, n_row - r, (const struct hd_q8 *)x, out + r);
+                int_vec(t, P_INT, w->n / 32, w, w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes, half, n_row - r, (const struct hd_q8 *)x, out + r);
+        if (r < n_row)
+            rest(w, row0, r, n_row, x, out);
+        return;
+    }
     for (; r < n_row; r += I_PANELS * HD_PANEL_ROWS)
         for (int64_t k = 0; k < n_tok; k += TOK_INT)
             int_many(t, w, w->data + (row0 + r) / HD_PANEL_ROWS * w->bytes, n_row - r, x + k * x_bytes, x_bytes, n_tok - k < TOK_INT ? (int)(n_tok - k) : TOK_INT,
@@ -222,9 +239,14 @@ INLINE void int_panels(enum hd_dtype t, const struct hd_panels *w, int64_t row0,
 }
 
 #define DEFINE_INT(t)                                                                                                                                  \
+    static __attribute__((noinline)) void rest_##t(const struct hd_panels *w, int64_t row0, int64_t r, int64_t n_row, const char *x, float *out)       \
+    {                                                                                                                                                  \
+        r = int_vecs(HD_##t, 2, w, row0, r, n_row, x, out);                                                                                            \
+        int_vecs(HD_##t, 1, w, row0, r, n_row, x, out);                                                                                                \
+    }                                                                                                                                                  \
     static void panel_##t(const struct hd_panels *w, int64_t row0, int64_t n_row, const void *x, int64_t x_bytes, int64_t n_tok, float *out, int64_t ld_out) \
     {                                                                                                                                                  \
-        int_panels(HD_##t, w, row0, n_row, x, x_bytes, n_tok, out, ld_out);                                                                            \
+        int_panels(HD_##t, w, row0, n_row, x, x_bytes, n_tok, out, ld_out, rest_##t);                                                                            \
     }
 DEFINE_INT(Q4_0)
 DEFINE_INT(Q4_1)
