@@ -131,7 +131,7 @@ help:
 
 # ---- install ----
 PREFIX ?= /usr/local
-CMDS   := run serve usage logits tokenize inspect bench train eval doctor
+CMDS   := run serve usage logits tokenize inspect pack bench train eval doctor
 man: $(BIN)
 	@mkdir -p $(OUT)/man
 	@$(BIN) man > $(OUT)/man/hadal.1

@@ -10,6 +10,7 @@ tally() { # name, log
     f=${f%% failed*}
     if [ -z "$line" ]; then p=0 f=1; fi
     [ "$f" -eq 0 ] || grep -v '^ok' "$2" | tail -n 60
+    grep -E '^ +skipped: ' "$2"
     echo "== $1: $p passed, $f failed"
     total=$((total + p)) bad=$((bad + f))
 }

@@ -11,17 +11,8 @@ void hd_fill_panel_amx_emulated(struct hd_kernels *k);
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "draw.h"
 #include "report.h"
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t draw(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed;
-}
 
 /* Numbers of f16 between 1/2 and 2, either sign. */
 static void sane_f16(void *p, int64_t n)
@@ -36,7 +27,7 @@ static void fill_panel(const struct hd_panels *w, uint8_t *panel)
     int64_t nb = w->n / 32;
 
     for (int64_t i = 0; i < w->bytes; i++)
-        panel[i] = (uint8_t)(draw() >> 20);
+        panel[i] = (uint8_t)(draw_bits() >> 20);
     if (w->type == HD_MXFP4)
         for (int64_t i = 0; i < nb * 16; i++)
             panel[w->scale_at + i] = (uint8_t)(120 + panel[w->scale_at + i] % 12);
@@ -78,7 +69,7 @@ static void check(enum hd_dtype type, int64_t n, int64_t n_row, int64_t n_tok, c
         struct hd_q8 *row = (struct hd_q8 *)(x + k * x_bytes);
 
         for (int64_t i = 0; i < n; i++)
-            in[i] = ((float)(draw() >> 40) / 0x1p23f - 1) * (draw() % 40 ? 1 : 30);
+            in[i] = ((float)(draw_bits() >> 40) / 0x1p23f - 1) * (draw_bits() % 40 ? 1 : 30);
         def->q8_encode(in, n, row);
         for (int64_t b = 0; b < n / 32; b++)
             n_fine += row[b].has_fine;
@@ -104,6 +95,7 @@ int main(void)
         printf("ok 1 - tiles # SKIP this CPU has no AVX-512 VNNI\n");
         return 0;
     }
+    draw_seed(1);
     hd_kernels_init("scalar");
     def = hd_k;
     hd_kernels_init("avx512vnni");

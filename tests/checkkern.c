@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "draw.h"
 #include "kernels/kernels.h"
 #include "tensor/blocks.h"
 
@@ -24,21 +25,6 @@ static void report(bool ok, const char *what, double d, double bound)
     }
     n_fail++;
     printf("not ok: %s: distance %.3g, at most %.3g\n", what, d, bound);
-}
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t bits(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed;
-}
-
-static float rnd(void)
-{
-    return (float)((double)(bits() >> 11) / 4503599627370496.0 - 1.0);
 }
 
 static double now(void)
@@ -90,10 +76,10 @@ static void make_weights(struct weights *w, enum hd_dtype t, int64_t n_row, int6
     memset(w, 0, sizeof *w);
     w->data = malloc((size_t)(n_row * row_bytes) + 64);
     for (int64_t i = 0; i < n_row * row_bytes; i++)
-        w->data[i] = (uint8_t)(bits() >> 24);
+        w->data[i] = (uint8_t)(draw_bits() >> 24);
     for (int64_t b = 0; b < n_block; b++) {
         uint8_t *p = w->data + b * block;
-        float v = rnd();
+        float v = draw();
         uint32_t u;
 
         memcpy(&u, &v, 4);
@@ -108,7 +94,7 @@ static void make_weights(struct weights *w, enum hd_dtype t, int64_t n_row, int6
             for (size_t i = 0; i < sizeof f16_at / sizeof f16_at[0]; i++)
                 for (int k = 0; k < 2 && f16_at[i].t == t; k++)
                     if (f16_at[i].at[k] >= 0)
-                        put16(p + f16_at[i].at[k], 0.05f * (b % 37 == 3 ? 1e-5f : 1) * rnd());      /* subnormal ones among them */
+                        put16(p + f16_at[i].at[k], 0.05f * (b % 37 == 3 ? 1e-5f : 1) * draw());      /* subnormal ones among them */
         }
     }
     w->rows = (struct hd_wrows){w->data, row_bytes, NULL, 0};
@@ -117,7 +103,7 @@ static void make_weights(struct weights *w, enum hd_dtype t, int64_t n_row, int6
         uint8_t *s = malloc((size_t)(sr * sc * sb));
 
         for (int64_t i = 0; i < sr * sc; i++) {
-            float v = 0.5f + 0.4f * rnd();
+            float v = 0.5f + 0.4f * draw();
             uint32_t u;
 
             memcpy(&u, &v, 4);
@@ -126,7 +112,7 @@ static void make_weights(struct weights *w, enum hd_dtype t, int64_t n_row, int6
             else if (scale == HD_BF16)
                 memcpy(s + 2 * i, (uint8_t *)&u + 2, 2);
             else
-                s[i] = scale == HD_F8_E8M0 ? (uint8_t)(120 + bits() % 10) : (uint8_t)(0x28 + bits() % 20);
+                s[i] = scale == HD_F8_E8M0 ? (uint8_t)(120 + draw_bits() % 10) : (uint8_t)(0x28 + draw_bits() % 20);
         }
         w->scale = (struct hd_scale){scale, s, sr, sc, block_rows, block_cols, 1.5f};
         if (scale != HD_F8_E4M3)
@@ -220,7 +206,7 @@ static void check_index(const struct product *c, const struct hd_kernels *def, c
         memcpy(row, q + k * x_bytes, (size_t)bytes);
         for (int64_t b = 0; b < c->n / 32; b++)
             row[b].has_fine = 0;
-        w[k] = rnd();
+        w[k] = draw();
     }
     def->matmul_panel[c->type](p, 0, rows, in, bytes, c->n_tok, prod[0], HD_ROWS_MAX);
     def->relu_mix(c->n_tok, rows, (const float(*)[HD_ROWS_MAX])prod, w, want);
@@ -315,7 +301,7 @@ static void check_product(const struct product *c, const struct hd_kernels *def)
 
     make_weights(&w, c->type, c->n_row, c->n, c->block_rows, c->block_cols, c->scale);
     for (int64_t i = 0; i < c->n * c->n_tok; i++)
-        x[i] = rnd() * (i % 11 == 0 ? 20 : 1);
+        x[i] = draw() * (i % 11 == 0 ? 20 : 1);
     /* sums of n products in different orders: n rounding errors at most, far fewer in fact */
     check_fn(c, "f32", hd_k.matmul_f32[c->type], def->matmul_f32[c->type], &w, x, c->n * 4, 3e-6);
     if (hd_k.matmul_q16[c->type] && c->n % 32 == 0) {
@@ -359,7 +345,7 @@ static void check_kv(void)
         bool same = true;
 
         for (int64_t k = 0; k < n; k++)
-            x[k] = rnd() * (k % 9 == 0 ? 30 : 0.02f);
+            x[k] = draw() * (k % 9 == 0 ? 30 : 0.02f);
         hd_kv_encode(&r, x, row);
         hd_kv_decode(&r, row, a);
         hd_k.kv_decode(&r, row, b);
@@ -379,9 +365,9 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
     char what[96];
 
     for (int64_t i = 0; i < n; i++) {
-        a[i] = 8 * rnd();
-        b[i] = rnd();
-        h[i] = hd_f32_f16(rnd());
+        a[i] = 8 * draw();
+        b[i] = draw();
+        h[i] = hd_f32_f16(draw());
         c[i] = b[i] - 0.1f * a[i];
     }
 #if defined(HD_EMULATE)
@@ -438,7 +424,7 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
 
         for (int j = 0; j < 5; j++)
             for (int i = 0; i < HD_ROWS_MAX; i++)
-                p[j][i] = rnd();
+                p[j][i] = draw();
         if (n % 4 == 0)
             CASE("mix_streams", 0, k->mix_streams(n / 4, 4, b, w, p[0], o))
         CASE("relu_mix", fused, k->relu_mix(5, m, (const float(*)[HD_ROWS_MAX])p, w, o))
@@ -549,13 +535,13 @@ static void check_gemm(enum hd_gemm_kind kind, int64_t k)
     int64_t rows = hd_gemm_rows(kind, k);
     float *a = malloc((size_t)(k * mr) * 4), *b = malloc((size_t)(k * nr) * 4), *c = malloc((size_t)(mr * ld) * 4), *want = malloc((size_t)(mr * ld) * 4);
     float *pa = malloc((size_t)(rows * mr + HD_GEMM_SLACK) * 4), *pb = malloc((size_t)(rows * nr + HD_GEMM_SLACK) * 4);
-    uint64_t keep = seed;             /* the other cases' numbers stay what they are */
+    struct hd_rng keep = draws;       /* the other cases' numbers stay what they are */
     char what[96];
 
     for (int64_t i = 0; i < k * mr; i++)
-        a[i] = rnd() * (i % 11 ? 1 : i % 2 ? 0x1p-55f : 0x1p-57f);
+        a[i] = draw() * (i % 11 ? 1 : i % 2 ? 0x1p-55f : 0x1p-57f);
     for (int64_t i = 0; i < k * nr; i++)
-        b[i] = rnd() * (i % 13 ? 1 : i % 2 ? 0x1p-55f : 0x1p-130f);
+        b[i] = draw() * (i % 13 ? 1 : i % 2 ? 0x1p-55f : 0x1p-130f);
     g->pack_plain(k, mr, mr, a, mr, pa);
     g->pack_plain(k, nr, nr, b, nr, pb);
     for (int m = 1; m <= mr; m++)
@@ -568,7 +554,7 @@ static void check_gemm(enum hd_gemm_kind kind, int64_t k)
                 for (int r = 0; r < m; r++)
                     for (int e = 0; e < n; e++)
                         want[r * ld + e] = gemm_sum(kind, k, a + r, mr, b + e, nr, add, want[r * ld + e]);
-                g->tile(rows, pa, pb, c, ld, m, n, add);
+                g->tile(rows, pa, pb, c, ld, m, n, add ? HD_GEMM_ADD : HD_GEMM_PUT, &(struct hd_gemm_next){b, 32, k * nr / 32});
                 ok = kind == HD_GEMM_F32 ? distance(c, want, mr * ld) <= 2e-6 : !memcmp(c, want, (size_t)(mr * ld) * 4);
                 snprintf(what, sizeof what, "%s gemm tile %s k=%lld %d x %d", hd_isa_name(hd_k.isa), kind ? "bf16" : "f32", (long long)k, m, n);
                 report(ok, what, distance(c, want, mr * ld), kind ? 0 : 2e-6);
@@ -577,7 +563,7 @@ static void check_gemm(enum hd_gemm_kind kind, int64_t k)
         double t0 = now();
 
         for (int rep = 0; rep < 2000; rep++)
-            g->tile(rows, pa, pb, c, ld, mr, nr, false);
+            g->tile(rows, pa, pb, c, ld, mr, nr, HD_GEMM_PUT, &(struct hd_gemm_next){0});
         printf("%-56s %9.2f us %8.2f GF/s\n", what, (now() - t0) / 2000 * 1e6, 2e-9 * 2000 * (double)(k * mr * nr) / (now() - t0));
     }
     free(a);
@@ -586,7 +572,7 @@ static void check_gemm(enum hd_gemm_kind kind, int64_t k)
     free(want);
     free(pa);
     free(pb);
-    seed = keep;
+    draws = keep;
 }
 
 /* Whether row i, column e of a panel is x; NaN: any. */
@@ -666,6 +652,7 @@ int main(int argc, char **argv)
     struct hd_kernels def;
 
     bench = argc > 1 && !strcmp(argv[1], "--bench");
+    draw_seed(1);
     hd_kernels_init("scalar");
     def = hd_k;
     for (int isa = 0; isa < HD_N_ISA; isa++) {

@@ -12,26 +12,17 @@
 #include "backend/backend.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"
+#include "draw.h"
 #include "report.h"
 
 static bool bench;
-
-static uint64_t seed = 88172645463325252u;
-
-static float rnd(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (float)((double)(seed >> 11) / 4503599627370496.0 - 1.0);
-}
 
 static float *random_f32(int64_t n, float scale)
 {
     float *p = malloc((size_t)n * sizeof *p);
 
     for (int64_t i = 0; i < n; i++)
-        p[i] = rnd() * scale;
+        p[i] = draw() * scale;
     return p;
 }
 
@@ -437,7 +428,7 @@ static void fill_keys(const struct index_case *k, const struct hd_kv_row *row, s
         unsigned char back[HD_KV_ROW_MAX];
 
         for (int64_t i = 0; i < k->dim; i++)
-            x[i] = rnd() * (r % 3 ? 1 : 0.01f);
+            x[i] = draw() * (r % 3 ? 1 : 0.01f);
         hd_kv_encode(row, x, hd_paged_row(&out[0], r));
         hd_kv_panel_put(row, hd_paged_row(&out[0], r), (int)(r % 16), hd_paged_panel(&out[1], r));
         hd_kv_panel_get(row, hd_paged_panel(&out[1], r), (int)(r % 16), back);
@@ -515,6 +506,7 @@ int main(int argc, char **argv)
                                            {160, 100, 4, 16, 1200, 2, 30, 5, 64}, {128, 4, 4, 48, 900, 5, 64, 16, 7}};
 
     bench = argc > 1 && !strcmp(argv[1], "--bench");
+    draw_seed(1);
     if (!hd_kernels_init(getenv("HD_CPU"))) {
         printf("HD_CPU=%s: not available here\n", getenv("HD_CPU"));
         return 1;

@@ -40,6 +40,28 @@ static inline void copy_file(const char *from, const char *to)
     hd_file_unmap(&m);
 }
 
+/* Every golden checkpoint, loaded: how many take() took. */
+static inline int each_golden(bool (*take)(const struct golden *g))
+{
+    DIR *d = opendir("tests/golden");
+    struct dirent *de;
+    int n = 0;
+
+    assert_non_null(d);
+    while ((de = readdir(d))) {
+        struct golden g = {0};
+
+        if (!golden_numbers(de->d_name, g.numbers))
+            continue;
+        snprintf(g.path, sizeof g.path, "tests/golden/%.200s", de->d_name);
+        golden_load(&g);
+        n += take(&g);
+        golden_unload(&g);
+    }
+    closedir(d);
+    return n;
+}
+
 /* A golden checkpoint whose files may be harmed. */
 static inline void load_copy(struct golden *g, char file[600])
 {

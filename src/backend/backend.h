@@ -19,6 +19,7 @@ extern const char *const hd_backend_cpu_levels[];          /* all names, slowest
 /* What the machine can do, by probes that do nothing else, on the pool's whole team. */
 struct hd_roofline {
     double read_gbs, fma_gflops, int8_gops;
+    double bf16_gflops;               /* 0: the level in use has no instruction for it */
 };
 
 /* About 0.3 s. Errors: MEMORY. */

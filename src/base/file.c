@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "base/hash.h"
 #include "base/mem.h"
 
 static const char *kind_of(mode_t m)
@@ -185,6 +186,49 @@ void hd_out_abort_all(void)
             unlink(live[i]);
 }
 
+/* A file without a name in path's directory, which name_it() can give one; -1 where there is no such thing. */
+static int open_nameless(const char *path)
+{
+    size_t n_dir = (size_t)(hd_path_base(path) - path);
+    char self[32], *dir = hd_malloc(n_dir + 2);
+    int fd = -1;
+
+    if (dir) {
+        memcpy(dir, n_dir ? path : ".", n_dir ? n_dir : 1);
+        dir[n_dir ? n_dir : 1] = 0;
+        fd = open(dir, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+        hd_free(dir);
+    }
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    if (fd >= 0 && access(self, F_OK)) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* The temporary name of a file that had none: free until now, whoever else looks for one. */
+static bool name_it(struct hd_out *o)
+{
+    static unsigned count;
+    char self[32], *end = o->tmp + strlen(o->tmp) - 6;
+
+    snprintf(self, sizeof self, "/proc/self/fd/%d", o->fd);
+    for (int i = 0; i < 100 && !o->named; i++) {
+        unsigned parts[] = {(unsigned)getpid(), __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED)};
+
+        snprintf(end, 7, "%06x", (unsigned)(hd_hash(HD_HASH_INIT, parts, sizeof parts) & 0xFFFFFF));
+        live_add(o->tmp);
+        o->named = !linkat(AT_FDCWD, self, AT_FDCWD, o->tmp, AT_SYMLINK_FOLLOW);
+        if (!o->named) {
+            live_remove(o->tmp);
+            if (errno != EEXIST)
+                break;
+        }
+    }
+    return o->named;
+}
+
 int hd_out_open(struct hd_out *o, const char *path, struct hd_err *err)
 {
     struct stat st;
@@ -202,13 +246,17 @@ int hd_out_open(struct hd_out *o, const char *path, struct hd_err *err)
         return hd_err_set(err, HD_ERR_MEMORY, "%s: no memory for an output buffer", path);
     }
     snprintf(o->tmp, n + 16, "%s.tmpXXXXXX", path);
-    o->fd = hd_fault_hit(HD_FAULT_WRITE) ? (errno = EIO, -1) : mkostemp(o->tmp, O_CLOEXEC);
+    if (hd_fault_hit(HD_FAULT_WRITE)) {
+        errno = EIO;
+    } else if ((o->fd = open_nameless(path)) < 0 && (o->fd = mkostemp(o->tmp, O_CLOEXEC)) >= 0) {
+        o->named = true;
+        live_add(o->tmp);
+    }
     if (o->fd < 0) {
         hd_err_errno(err, HD_ERR_IO, "%s: cannot create", path);
         hd_out_abort(o);
         return HD_ERR_IO;
     }
-    live_add(o->tmp);
     return HD_OK;
 }
 
@@ -249,8 +297,9 @@ void hd_out_write(struct hd_out *o, const void *p, size_t n)
 
 void hd_out_abort(struct hd_out *o)
 {
-    if (o->fd >= 0) {
+    if (o->fd >= 0)
         close(o->fd);
+    if (o->named) {
         unlink(o->tmp);
         live_remove(o->tmp);
     }
@@ -271,6 +320,10 @@ int hd_out_commit(struct hd_out *o, struct hd_err *err)
         hd_err_errno(&o->err, HD_ERR_IO, "%s: cannot write", o->path);
         o->failed = true;
     }
+    if (!o->failed && !o->named && !name_it(o)) {
+        hd_err_errno(&o->err, HD_ERR_IO, "%s: cannot create", o->path);
+        o->failed = true;
+    }
     if (!o->failed && rename(o->tmp, o->path)) {
         hd_err_errno(&o->err, HD_ERR_IO, "%s: cannot rename", o->path);
         o->failed = true;
@@ -281,8 +334,7 @@ int hd_out_commit(struct hd_out *o, struct hd_err *err)
         rc = o->err.code;
     } else {
         live_remove(o->tmp);
-        close(o->fd);
-        o->fd = -1;
+        o->named = false;
     }
     hd_out_abort(o);
     return rc;

@@ -37,6 +37,7 @@ const char *hd_path_base(const char *path);
 struct hd_out {
     char *path, *tmp;
     int fd;
+    bool named;                   /* tmp exists; otherwise the file has no name yet (where the file system allows it), and nothing is left of a killed process */
     bool failed, secret;          /* secret: set by the caller: for nobody's eyes but the user's */
     struct hd_err err;
     unsigned char *buf;

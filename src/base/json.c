@@ -165,7 +165,7 @@ int hd_jsonl_each(const char *p, size_t n, const char *file, int (*fn)(void *arg
             json_decref(j);
             HD_TRY(rc);
         }
-        p += k + 1;
+        p += stop ? k + 1 : k;
     }
     return HD_OK;
 }

@@ -43,6 +43,13 @@ static inline bool hd_view_is(struct hd_view v, const char *s)
     return v.n == n && !__builtin_memcmp(v.p, s, n);
 }
 
+static inline bool hd_ends_with(const char *s, const char *end)
+{
+    size_t n = __builtin_strlen(s), k = __builtin_strlen(end);
+
+    return n >= k && !__builtin_memcmp(s + n - k, end, k);
+}
+
 /* "1.5 GB", "512 B": for people. Returns buf. */
 const char *hd_fmt_bytes(char buf[32], int64_t n);
 const char *hd_fmt_count(char buf[32], int64_t n);      /* "135M", "284.3B" */

@@ -98,7 +98,7 @@ int hd_cli_ids(const char *text, struct hd_ids *out, struct hd_err *err);
 double hd_now(void);
 
 #define HD_OPT_DRAFT                                                                                                       \
-    {"draft", 0, HD_OPT_TEXT, "HOW", 0, 0, "guess tokens and check several at once, which changes no answer: auto (default: with the checkpoint's draft module, if it has one, as many as pay), N of them, ngram (from earlier text, any model), ngram:N, or off"}
+    {"draft", 0, HD_OPT_TEXT, "HOW", 0, 0, "guess tokens and check several at once, which changes no answer: auto (default: with the checkpoint's draft module, if it has a whole one, as many as pay), N of them, ngram (from earlier text, any model), ngram:N, or off"}
 
 #define HD_OPT_MODEL_COMMON                                                                                               \
     {"exact", 0, HD_OPT_TEXT, "MODE", 0, 0, "f32: weights dequantised, all arithmetic float32 or wider; official: the reference's rounding points"},           \

@@ -12,6 +12,7 @@
 #include "base/plot.h"
 #include "cli/bench_grammar.h"
 #include "cli/cli.h"
+#include "cli/print_profile.h"
 #include "engine/synthetic.h"
 
 #define REPEAT 3
@@ -269,25 +270,6 @@ static void print_probes(const struct bench *b, const struct hd_engine *e, bool 
 }
 
 /* p is sorted. Text leaves out what took less than a thousandth. */
-static void print_profile(const struct hd_profile *p, double n_tok, bool json)
-{
-    double all = 0;
-
-    for (int i = 0; i < p->n; i++)
-        all += p->row[i].wall_s;
-    for (int i = 0; i < p->n; i++) {
-        const struct hd_profile_row *r = &p->row[i];
-
-        if (!json && r->wall_s < 1e-3 * all)
-            break;
-        hd_out_printf(json ? "%s{\"name\": \"%s\", \"share\": %.4f, \"ms\": %.5f, \"cpu_ms\": %.5f, \"gops\": %.1f}"
-                           : "%s  %-36s %5.1f %%  %9.4f ms, %9.4f cpu ms a token",
-                      json && i ? ", " : "", r->name, (json ? 1 : 100) * r->wall_s / all, 1e3 * r->wall_s / n_tok, 1e3 * r->cpu_s / n_tok, 1e-9 * r->ops / (r->cpu_s + 1e-12));
-        if (!json)
-            hd_out_printf(r->ops > 0 ? "  %7.1f GOP/s and core\n" : "\n", 1e-9 * r->ops / r->cpu_s);
-    }
-}
-
 static void print_result(const struct result *x, const struct hd_profile *profile, bool json, bool first)
 {
     if (x->decode)
@@ -308,7 +290,7 @@ static void print_result(const struct result *x, const struct hd_profile *profil
     else if (!json)
         hd_out_printf("\n");
     if (profile)
-        print_profile(profile, x->profile_tok, json);
+        hd_print_profile(profile, "token", x->profile_tok, json);
     if (json)
         hd_out_printf(profile ? "]}" : "}");
     fflush(stdout);

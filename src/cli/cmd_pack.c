@@ -100,8 +100,7 @@ static int run(struct hd_args *a, struct hd_err *err)
     int rc;
 
     p.tty = !p.quiet && isatty(2);
-    if (hd_model_open(&p.m, a->positional[0], HD_KV_AUTO, HD_MODEL_DRAFT, err) < 0)         /* its draft module's experts too, unless that one is incomplete */
-        HD_TRY(hd_model_open(&p.m, a->positional[0], HD_KV_AUTO, 0, err));
+    HD_TRY(hd_model_open(&p.m, a->positional[0], HD_KV_AUTO, HD_MODEL_DRAFT_IF_WHOLE, err));         /* its draft module's experts too */
     rc = run_on(&p, err);
     if (rc < 0 && p.tty && p.said > 0)
         fprintf(stderr, "\r\033[K");

@@ -209,9 +209,9 @@ static void print_json(const struct job *j, const struct hd_generate *g)
 
         hd_experts_stats(j->engine.experts, &d);
         hd_str_printf(&s, ", \"disk\": {\"hits\": %lld, \"misses\": %lld, \"late\": %lld, \"ahead\": %lld, \"ahead_used\": %lld, \"experts_read\": %lld, \"bytes\": %lld, \"rows\": %lld, "
-                          "\"row_bytes\": %lld, \"wait_s\": %.3f, \"read_s\": %.3f, \"pack_s\": %.3f}",
+                          "\"row_bytes\": %lld, \"damaged\": %lld, \"wait_s\": %.3f, \"read_s\": %.3f, \"pack_s\": %.3f}",
                       (long long)d.hit, (long long)d.miss, (long long)d.late, (long long)d.ahead, (long long)d.ahead_used, (long long)d.n_read, (long long)d.bytes,
-                      (long long)d.n_row, (long long)d.row_bytes, d.wait_s, d.read_s, d.pack_s);
+                      (long long)d.n_row, (long long)d.row_bytes, (long long)d.n_damaged, d.wait_s, d.read_s, d.pack_s);
     }
     hd_str_puts(&s, "}\n");
     hd_out_text(hd_str_get(&s), s.n);
@@ -325,7 +325,11 @@ static int chat(struct job *j, struct hd_err *err)
         }
         add_message(doc, "user", line, (size_t)n);
         rc = turn(j, doc, err);
-        if (rc == HD_ERR_CANCELLED)
+        if (rc == HD_ERR_LIMIT) {     /* no room for it: what was said before stays */
+            fprintf(stderr, "%s; /new starts over\n", err->msg);
+            json_array_remove(json_object_get(doc, "messages"), json_array_size(json_object_get(doc, "messages")) - 1);
+        }
+        if (rc == HD_ERR_CANCELLED || rc == HD_ERR_LIMIT)
             rc = HD_OK;
     }
 out:

@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/print_profile.h"
 #include "engine/generate.h"
 #include "train/ngram_loss.h"
 #include "train/train_log.h"
@@ -197,7 +198,7 @@ static bool every(int64_t step, int64_t n)
     return n > 0 && step % n == 0;
 }
 
-static int one_step(struct progress *p, struct hd_err *err)
+static int one_step(struct progress *p, int64_t n_step, struct hd_err *err)
 {
     const struct hd_train_config *c = &p->r.c;
     struct hd_step_result s;
@@ -205,6 +206,8 @@ static int one_step(struct progress *p, struct hd_err *err)
     bool last, best = false, do_eval;
 
     HD_TRY(hd_train_run_step(&p->r, &s, &lr, err));
+    if (p->r.trainer.profile && p->r.step == p->first_step + 1 && n_step != 1)
+        hd_profile_reset(p->r.trainer.profile);
     seconds = hd_now() - t0;
     p->took += seconds;
     last = hd_train_run_done(&p->r) >= 1;
@@ -227,8 +230,10 @@ static int train(struct progress *p, int64_t n_step, struct hd_err *err)
     int rc = HD_OK;
 
     p->first_step = p->r.step;
+    if (p->r.trainer.profile)
+        hd_profile_reset(p->r.trainer.profile);
     while (rc == HD_OK && !p->ended && hd_train_run_done(&p->r) < 1 && !hd_interrupted && (n_step < 0 || p->r.step - p->first_step < n_step))
-        rc = one_step(p, err);
+        rc = one_step(p, n_step, err);
     if (p->tty && !p->quiet)
         fprintf(stderr, "\n");
     if (rc == HD_OK && !hd_interrupted && p->r.step > p->first_step && !p->ended)      /* asked to stop here, or time ran out between two steps */
@@ -238,10 +243,21 @@ static int train(struct progress *p, int64_t n_step, struct hd_err *err)
     return rc;
 }
 
+/* The first step, in which memory is touched for the first time, does not count where there are more. */
+static void print_profile(struct progress *p)
+{
+    struct hd_profile *all = p->r.trainer.profile;
+    int64_t n = p->r.step - p->first_step;
+
+    hd_profile_sort(all);
+    hd_print_profile(all, "step", n > 1 ? (double)(n - 1) : 1, false);
+}
+
 static int run(struct hd_args *a, struct hd_err *err)
 {
     struct progress p = {.tty = isatty(2), .quiet = hd_args_has(a, "quiet")};
     bool resume = hd_args_has(a, "resume");
+    struct hd_profile profile;
     const char *path = resume ? hd_args_text(a, "resume", "") : a->n_positional ? a->positional[0] : "";
     struct hd_roofline roof;
     int rc;
@@ -261,8 +277,12 @@ static int run(struct hd_args *a, struct hd_err *err)
             rc = hd_train_log_read(&p.log, p.r.c.out, p.r.step, err);
         if (rc == HD_OK && p.r.c.ngram && p.r.val.n)
             rc = hd_ngram_loss(&p.r.train, &p.r.val, p.r.c.ngram, p.r.m.hp.n_vocab, &p.log.ngram, err);
+        if (rc == HD_OK && hd_args_has(a, "profile"))
+            p.r.trainer.profile = &profile;
         if (rc == HD_OK)
             rc = train(&p, hd_args_int(a, "steps", -1), err);
+        if (rc == HD_OK && p.r.trainer.profile)
+            print_profile(&p);
         if (rc == HD_OK && hd_args_has(a, "json"))
             hd_out_printf("{\"steps\": %lld, \"tokens\": %lld, \"loss\": %.6f, \"smooth\": %.6f, \"best_val_loss\": %.6f, \"seconds\": %.2f}\n", (long long)p.r.step, (long long)p.r.n_tok,
                           p.log.loss.n ? p.log.loss.y[p.log.loss.n - 1] : 0, p.r.smooth, isfinite(p.r.best) ? p.r.best : 0, p.took);
@@ -276,6 +296,7 @@ static const struct hd_opt opts[] = {
     {"resume", 0, HD_OPT_TEXT, "DIR", 0, 0, "go on with the run in DIR, bit for bit"},
     {"steps", 0, HD_OPT_INT, "N", 1, 1e12, "stop (and save) after N steps of this call"},
     {"plan", 0, HD_OPT_FLAG, NULL, 0, 0, "say what it will take, and do not train"},
+    {"profile", 0, HD_OPT_FLAG, NULL, 0, 0, "at the end, where the time of steps went, but for the first: ops, products by weight"},
     {"quiet", 'q', HD_OPT_FLAG, NULL, 0, 0, "errors only"},
 };
 

@@ -12,6 +12,8 @@ void hd_cli_planned(const struct hd_plan *p)
 {
     char r[32], d[32], c[32], k[32], s[32];
 
+    if (p->draft_note[0])
+        fprintf(stderr, "draft module not used: %s\n", p->draft_note);
     if (p->pack_note[0])
         fprintf(stderr, "pack not used: %s; experts come from the checkpoint (hadal pack makes it again)\n", p->pack_note);
     if (p->n_slot)
@@ -100,7 +102,8 @@ int hd_draft_args(const struct hd_args *a, struct hd_engine_options *o, struct h
         if (end == n || *end || out->depth < 1 || out->depth > HD_DRAFT_MAX)
             return hd_err_set(err, HD_ERR_USAGE, "--draft: found \"%.40s\"; expected auto, off, ngram, or 1 to %d tokens (N or ngram:N)", how, HD_DRAFT_MAX);
     }
-    o->draft = out->kind == HD_DRAFT_AUTO || out->kind == HD_DRAFT_MODULE;
+    o->draft = out->kind == HD_DRAFT_MODULE;
+    o->draft_if_whole = out->kind == HD_DRAFT_AUTO;
     return HD_OK;
 }
 

@@ -32,6 +32,7 @@ struct hd_engine_options {
     bool shortcut;                    /* hd_session_feed() runs all but a prompt's last tokens through the encoder half only, where a model
                                          has halves (DeepSeek-V4.1): faster, and not quite the same logits */
     bool draft;                       /* bring the draft module too, where the checkpoint has one (draft.h) */
+    bool draft_if_whole;              /* the same, but one that is incomplete is left out, and the model's draft_note says why */
     hd_progress_fn loading;           /* bytes of weights brought into the kernels' order; may be NULL */
     void *loading_arg;
     void (*planned)(const struct hd_plan *p);         /* told what memory will be used for before anything is loaded; may be NULL */
@@ -49,6 +50,7 @@ struct hd_plan {
     char pack_note[400];              /* why a pack that is there is not used; "" otherwise */
     int64_t least_bytes;              /* memory that must be there: with room for HD_EXPERTS_SLOTS_MIN of them */
     struct hd_cost draft;             /* draft module: as many rows as a chunk has; zero without */
+    const char *draft_note;           /* the model's: why a draft module that is there was left out; "" otherwise */
 };
 
 struct hd_engine {

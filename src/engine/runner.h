@@ -59,8 +59,9 @@ struct hd_run_stats {
     uint64_t n_step, n_prompt, n_cached, n_generated, n_drafted, n_accepted, n_preempted;
     uint64_t disk_bytes, disk_hits, disk_evictions;
     double prefill_s, decode_s;                   /* time in steps */
-    /* experts on disk: of those that were wanted, in memory or not; read ahead and used; bytes read; time in which the engine waited */
-    uint64_t expert_hits, expert_misses, expert_ahead, expert_ahead_used, expert_bytes, row_bytes;
+    /* experts on disk: of those that were wanted, in memory or not; read ahead and used; bytes read; records of their pack that were not believed; time in which
+     * the engine waited */
+    uint64_t expert_hits, expert_misses, expert_ahead, expert_ahead_used, expert_bytes, row_bytes, expert_damaged;
     double expert_wait_s;
 };
 

@@ -367,6 +367,7 @@ void hd_turns_stats(struct hd_turns *t, struct hd_run_stats *out)
         out->expert_ahead_used = (uint64_t)x.ahead_used;
         out->expert_bytes = (uint64_t)x.bytes;
         out->row_bytes = (uint64_t)x.row_bytes;
+        out->expert_damaged = (uint64_t)x.n_damaged;
         out->expert_wait_s = x.wait_s;
     }
 }

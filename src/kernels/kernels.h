@@ -55,9 +55,18 @@ static inline float hd_panel_factor(const struct hd_panels *w)
 enum hd_gemm_kind { HD_GEMM_F32, HD_GEMM_BF16, HD_N_GEMM };
 #define HD_GEMM_BF16_MIN (71u << 23)          /* bits of 2^-56 */
 
-/* c[m, n] = (add: c +) sum_i a[i][.]^T b[i][.] over packed a[k][gemm_mr] and b[k][gemm_nr], i ascending; rows of c lie ld apart. 1 <= m <= gemm_mr,
+/* What becomes of a product: it takes c's place, is added to c, or takes its place past the caches (c aligned to 64, ld % 16 == 0; a fence before others read). */
+enum hd_gemm_put { HD_GEMM_PUT, HD_GEMM_ADD, HD_GEMM_STREAM };
+
+/* What will be read next: n times 128 bytes, from p on every step floats, are fetched into L2 as work goes on (or fewer). Only a hint: any address will do. */
+struct hd_gemm_next {
+    const float *p;
+    int64_t step, n;
+};
+
+/* c[m, n] (put) sum_i a[i][.]^T b[i][.] over packed a[k][gemm_mr] and b[k][gemm_nr], i ascending; rows of c lie ld apart. 1 <= m <= gemm_mr,
  * 1 <= n <= gemm_nr; a and b are whole, whatever m and n. An element's sum depends on k and its own row and column only. k counts packed rows. */
-typedef void (*hd_gemm_fn)(int64_t k, const float *a, const float *b, float *c, int64_t ld, int m, int n, bool add);
+typedef void (*hd_gemm_fn)(int64_t k, const float *a, const float *b, float *c, int64_t ld, int m, int n, enum hd_gemm_put put, const struct hd_gemm_next *next);
 
 /* Panels for it: to[i * wide + e] = from[i * ld + e] (plain) or from[e * ld + i] (turned), 0 where n <= e < wide; i < k. wide: gemm_mr or gemm_nr.
  * BF16 in pairs: the 32 bits at to[i / 2 * wide + e] hold i and, in the high half, i + 1; not in pairs: to[(i ^ 1) * wide + e]. An odd k's last row is met by zeros.

@@ -7,6 +7,7 @@
 #include "kernels/table.h"
 #if HD_HAVE_X86 && !defined(HD_EMULATE)
 #include "kernels/probe_avx2.h"
+#include "kernels/probe_avx512bf16.h"
 #endif
 
 uint64_t hd_probe_read(const void *p, int64_t n)
@@ -66,4 +67,13 @@ int64_t hd_probe_int8(int64_t n)
         keep = acc[i];
     (void)keep;
     return n * 32;
+}
+
+int64_t hd_probe_bf16(int64_t n)
+{
+#if HD_HAVE_X86 && !defined(HD_EMULATE)
+    if (hd_k.isa == HD_ISA_AVX512BF16 || hd_k.isa == HD_ISA_AMX)
+        return hd_probe_bf16_avx512bf16(n);
+#endif
+    return 0 * n;
 }

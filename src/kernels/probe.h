@@ -13,5 +13,6 @@ uint64_t hd_probe_read(const void *p, int64_t n);
 /* n rounds of independent multiply-adds; returns operations done (a multiply-add is two). */
 int64_t hd_probe_fma(int64_t n);
 int64_t hd_probe_int8(int64_t n);
+int64_t hd_probe_bf16(int64_t n);      /* 0: no instruction for it */
 
 #endif

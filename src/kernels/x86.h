@@ -71,6 +71,11 @@ static inline __m512 _mm512_maskz_loadu_ps(__mmask16 m, const void *p)
         t[i] = m >> i & 1 ? ((const float *)p)[i] : 0;
     return _mm512_loadu_ps(t);
 }
+#undef _mm512_stream_ps
+static inline void _mm512_stream_ps(void *p, __m512 x)
+{
+    _mm512_storeu_ps(p, x);
+}
 static inline float _cvtsh_ss(unsigned short h)
 {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
@@ -113,6 +118,10 @@ static inline __m256i hd_cvt_bf16(unsigned short keep, __m512 x)
         h[i] = keep >> i & 1 ? hd_f32_bf16(f[i]) : 0;
     return _mm256_loadu_si256((const void *)h);
 }
+static inline __m512i hd_cvt2_bf16(__m512 low, unsigned short keep_low, __m512 high, unsigned short keep_high)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(hd_cvt_bf16(keep_low, low)), hd_cvt_bf16(keep_high, high), 1);
+}
 static inline __m512i hd_pair_bf16(__m512 low, unsigned short keep_low, __m512 high, unsigned short keep_high)
 {
     uint16_t x[16], y[16], h[32];
@@ -139,12 +148,16 @@ static inline __m256i hd_cvt_bf16(__mmask16 keep, __m512 x)
 {
     return (__m256i)_mm512_maskz_cvtneps_pbh(keep, x);
 }
-/* The same of two vectors, lane by lane in pairs. */
+/* The same of two vectors, one behind the other. */
+static inline __m512i hd_cvt2_bf16(__m512 low, __mmask16 keep_low, __m512 high, __mmask16 keep_high)
+{
+    return (__m512i)_mm512_maskz_cvtne2ps_pbh(_mm512_kunpackw(keep_high, keep_low), high, low);
+}
+/* The same, lane by lane in pairs. */
 static inline __m512i hd_pair_bf16(__m512 low, __mmask16 keep_low, __m512 high, __mmask16 keep_high)
 {
-    __m512i apart = (__m512i)_mm512_maskz_cvtne2ps_pbh(_mm512_kunpackw(keep_high, keep_low), high, low);
-
-    return _mm512_permutexvar_epi16(_mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0), apart);
+    return _mm512_permutexvar_epi16(_mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),
+                                    hd_cvt2_bf16(low, keep_low, high, keep_high));
 }
 #endif
 

@@ -134,27 +134,30 @@ static void latents(struct hd_stream *s, const struct hd_csa_hp *hp, const struc
     hd_trace(s, kv, "layers.%d.attn.kv", layer);
 }
 
-void hd_csa_keep(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int part0, const struct hd_csa_step *st, const struct hd_tensor *u, int layer)
+/* Those of u[T, D] alone. */
+static struct hd_tensor *latents_of(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, const struct hd_tensor *rope, const struct hd_tensor *u, int layer)
 {
-    struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *kv = hd_new(s, HD_F32, hd_rows(u), hp->head_dim);
 
     hd_linear(s, kv, u, &w->wkv, hp->act_block);
-    latents(s, hp, w, st->rope, kv, layer);
-    hd_ring_put(s, kv, st->b, part0 + PART_WINDOW);
+    latents(s, hp, w, rope, kv, layer);
+    return kv;
+}
+
+void hd_csa_keep(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int part0, const struct hd_csa_step *st, const struct hd_tensor *u, int layer)
+{
+    struct hd_stream_mark mark = hd_stream_mark(s);
+
+    hd_ring_put(s, latents_of(s, hp, w, st->rope, u, layer), st->b, part0 + PART_WINDOW);
     hd_stream_rewind(s, mark);
 }
 
-/* Draft blocks while they learn: the window is in the batch, not in the cache. */
-static void attend_drafts(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, const struct hd_csa_blocks *k, const struct hd_tensor *q,
-                          const struct hd_tensor *kv, struct hd_tensor *o, int layer)
+void hd_attend_drafts(struct hd_stream *s, struct hd_tensor *o, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *main, const struct hd_tensor *sink,
+                      const struct hd_csa_blocks *k, int64_t n_head, int64_t head_dim, int64_t window)
 {
-    struct hd_attend_block_hp bh = {hp->n_head, hp->head_dim, hp->window, k->block, (float)(1 / sqrt((double)hp->head_dim))};
-    struct hd_tensor *main = hd_new(s, HD_F32, hd_rows(k->main), hp->head_dim);
+    struct hd_attend_block_hp bh = {n_head, head_dim, window, k->block, (float)(1 / sqrt((double)head_dim))};
 
-    hd_linear(s, main, k->main, &w->wkv, hp->act_block);
-    latents(s, hp, w, k->rope, main, layer);
-    hd_attend_block(s, o, q, kv, main, &w->sink, k->b, k->anchor, &bh);
+    hd_attend_block(s, o, q, kv, main, sink, k->b, k->anchor, &bh);
 }
 
 void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int64_t ratio, int part0, const struct hd_csa_step *st,
@@ -190,7 +193,7 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
         hd_learn_index(s, index[0], index[1], q, kv, sel, &w->sink, st->b, &(struct hd_index_loss_hp){ah, hp->index_heads, hp->index_dim, part0 + PART_KEY});
     o = hd_new(s, HD_F32, n, hp->n_head * d);
     if (st->learn)
-        attend_drafts(s, hp, w, st->learn, q, kv, o, layer);
+        hd_attend_drafts(s, o, q, kv, latents_of(s, hp, w, st->learn->rope, st->learn->main, layer), &w->sink, st->learn, hp->n_head, d, hp->window);
     else
         hd_attend_sel(s, o, q, kv, sel, &w->sink, st->b, &ah);
     hd_bf16(s, o);

@@ -60,6 +60,11 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
 /* The latents of u[T, D] into the window at part0, and nothing else: what attention of ratio 0 keeps. */
 void hd_csa_keep(struct hd_stream *s, const struct hd_csa_hp *hp, const struct hd_csa_weights *w, int part0, const struct hd_csa_step *st, const struct hd_tensor *u, int layer);
 
+/* Draft blocks while they learn: o[T', H Dh] of queries q[T', H Dh] over the latents kv[T', Dh] of their block and main[T, Dh], those of k->main: the window is in the
+ * batch, not in the cache. Shared with attn_csa2.c. */
+void hd_attend_drafts(struct hd_stream *s, struct hd_tensor *o, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *main, const struct hd_tensor *sink,
+                      const struct hd_csa_blocks *k, int64_t n_head, int64_t head_dim, int64_t window);
+
 /* y[T, D] = wo_b(concat_g wo_a[g] o[g]): o in o_groups column blocks. Shared with attn_csa2.c. */
 void hd_grouped_out(struct hd_stream *s, const struct hd_tensor *o, const struct hd_tensor *wo_a, const struct hd_tensor *wo_b, int64_t n_group, int64_t act_block,
                     struct hd_tensor *y, int layer);

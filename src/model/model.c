@@ -52,7 +52,7 @@ static int find_arch(struct hd_model *m, struct hd_err *err)
                    : hd_err_set(err, HD_ERR_FORMAT, "%s: %s: found nothing; expected one of %s", m->store.config_path, field, known);
 }
 
-int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags, struct hd_err *err)
+static int open_once(struct hd_model *m, const char *path, enum hd_kv kv, int flags, struct hd_err *err)
 {
     int rc;
 
@@ -68,6 +68,20 @@ int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags
         hd_model_close(m);
     }
     return rc;
+}
+
+int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags, struct hd_err *err)
+{
+    struct hd_err why = {0};
+
+    if (!(flags & HD_MODEL_DRAFT_IF_WHOLE))
+        return open_once(m, path, kv, flags, err);
+    flags &= ~HD_MODEL_DRAFT_IF_WHOLE;
+    if (open_once(m, path, kv, flags | HD_MODEL_DRAFT, &why) == HD_OK)
+        return HD_OK;
+    HD_TRY(open_once(m, path, kv, flags, err));       /* fails likewise where it is not the module's fault */
+    snprintf(m->draft_note, sizeof m->draft_note, "%.399s", why.msg);
+    return HD_OK;
 }
 
 void hd_model_close(struct hd_model *m)

@@ -68,6 +68,7 @@ struct hd_model {
     struct hd_cache_spec spec;
     enum hd_kv kv;                    /* chosen by the caller */
     struct hd_draft draft;
+    char draft_note[400];             /* why a draft module that is there was left out; "" otherwise */
     bool wants_draft, wants_learn;    /* HD_MODEL_DRAFT, HD_MODEL_LEARN */
     bool draft_learns;                /* forward() has losses of the draft module where a stream asks for them (ops/learn.h) */
     int64_t shortcut;                 /* tokens of a prompt's end that need every layer; the others can do with the encoder half. 0: no halves */
@@ -76,7 +77,8 @@ struct hd_model {
 };
 
 enum { HD_MODEL_DRAFT = 1 << 16,      /* bring the draft module, if there is one */
-       HD_MODEL_LEARN = 1 << 17 };    /* likewise, to be trained with the model (planned: if its config has one) */
+       HD_MODEL_LEARN = 1 << 17,      /* likewise, to be trained with the model (planned: if its config has one) */
+       HD_MODEL_DRAFT_IF_WHOLE = 1 << 18 };   /* likewise, but one that cannot be used is left out, and draft_note says why */
 
 /* flags: of enum hd_store_flags, and the above. PLAN: a directory with nothing but a config.json will do; its weights have shapes and no data. */
 int hd_model_open(struct hd_model *m, const char *path, enum hd_kv kv, int flags, struct hd_err *err);

@@ -5,6 +5,8 @@
 #include "ops/stream.h"
 
 void hd_dispatch(struct hd_stream *s, const struct hd_call *c);
+/* Charges the profile with a call, or with its way back. */
+void hd_lap(struct hd_profile *p, const struct hd_call *c, bool back);
 /* What w's rows from row0 on are multiplied with: F32, Q16 or Q8; Q16, the largest, in dry runs. */
 enum hd_dtype hd_act_type(struct hd_stream *s, const struct hd_tensor *w, int64_t row0);
 /* x as blocks of the given type, in the step's arena. */

@@ -3,7 +3,7 @@
 
 #include "ops/dispatch.h"
 
-#define LOGITS_AT_ONCE ((int64_t)1 << 20)
+#define LOGITS_AT_ONCE ((int64_t)1 << 24)      /* of a round (ops.def: XENT): when all fit, a tape keeps them */
 
 bool hd_learns(const struct hd_stream *s, enum hd_learn_kind kind)
 {
@@ -119,17 +119,18 @@ const struct hd_ragged *hd_ahead(struct hd_stream *s, const struct hd_ragged *b,
 static void xent(struct hd_stream *s, struct hd_tensor *out, struct hd_tensor *z, const struct hd_tensor *x, const struct hd_tensor *w, const struct hd_tensor *x2, const struct hd_tensor *w2,
                  const int32_t *target, const struct hd_soft *soft)
 {
-    int64_t n = hd_rows(x), V = hd_rows(w), at_once = LOGITS_AT_ONCE / (V > 0 ? V : 1);
+    int64_t n = hd_rows(x), V = hd_rows(w), at_once = LOGITS_AT_ONCE / (V > 0 ? V : 1), room;
     struct hd_stream_mark mark = hd_stream_mark(s);
 
     at_once = at_once < 64 ? 64 : at_once;
+    room = n < at_once ? n : at_once;
     if (!hd_require(s, hd_rows(out) == n && hd_cols(out) == 1 && hd_cols(x) == hd_cols(w), HD_OP_XENT, x, w))
         return;
     if (soft && !hd_require(s, hd_rows(&soft->id) >= n && hd_rows(&soft->p) >= n && hd_cols(&soft->id) == hd_cols(&soft->p), HD_OP_XENT, &soft->id, &soft->p))
         return;
     s->cost.flops += 2.0 * (double)n * (double)(hd_elems(w) + (w2 ? hd_elems(w2) : 0));
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_XENT, .n_out = z ? 2 : 1, .out = {out, z},
-                                     .in = {x, w, hd_new(s, HD_F32, n < at_once ? n : at_once, V), x2, w2, soft ? &soft->id : NULL, soft ? &soft->p : NULL},
+                                     .in = {x, w, hd_new(s, HD_F32, room, (V + 15) / 16 * 16 + HD_XENT_SUMS), x2, w2, soft ? &soft->id : NULL, soft ? &soft->p : NULL},
                                      .rows = target, .i = {x2 != NULL}, .f = {soft ? soft->share : 0}});
     hd_stream_rewind(s, mark);
 }

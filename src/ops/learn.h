@@ -14,6 +14,7 @@
 enum hd_learn_kind { HD_LEARN_INDEX, HD_LEARN_DRAFT, HD_LEARN_CONFIDENCE, HD_LEARN_Z, HD_LEARN_KINDS };
 
 #define HD_LEARN_MAX 160
+#define HD_XENT_SUMS 16               /* floats behind a row of logits, where XENT keeps what it knows of the row */
 
 struct hd_learn {
     double weight[HD_LEARN_KINDS];    /* of each kind, 0: without */

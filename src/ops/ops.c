@@ -2,19 +2,24 @@
 #include "ops/ops.h"
 #include "ops/dispatch.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "ops/tape.h"
 
-/* Products go by the name of their first weight. */
-static void lap_of(struct hd_profile *p, const struct hd_call *c)
+/* Products go by the name of their first weight; on the way back by that of the op. */
+void hd_lap(struct hd_profile *p, const struct hd_call *c, bool back)
 {
+    char name[sizeof p->row[0].name];
     double ops = 0;
 
-    for (int i = 0; i < c->n_out && c->op == HD_OP_MATMUL; i++)
+    if (!p)
+        return;
+    for (int i = 0; i < c->n_out && c->op == HD_OP_MATMUL && !back; i++)
         ops += 2.0 * (double)hd_elems(c->out[i]) * (double)hd_cols(c->in[0]);
-    hd_profile_lap(p, c->op == HD_OP_MATMUL && c->in[2]->name ? c->in[2]->name : hd_ops[c->op].name, ops);
+    snprintf(name, sizeof name, "%s, back", hd_ops[c->op].name);
+    hd_profile_lap(p, back ? name : c->op == HD_OP_MATMUL && c->in[2]->name ? c->in[2]->name : hd_ops[c->op].name, ops);
 }
 
 void hd_dispatch(struct hd_stream *s, const struct hd_call *c)
@@ -28,8 +33,7 @@ void hd_dispatch(struct hd_stream *s, const struct hd_call *c)
         return;
     hd_profile_lap(s->profile, "between ops", 0);
     s->be->run[c->op](s->be->self, s, c);
-    if (s->profile)
-        lap_of(s->profile, c);
+    hd_lap(s->profile, c, false);
 }
 
 bool hd_require(struct hd_stream *s, bool ok, enum hd_op op, const struct hd_tensor *a, const struct hd_tensor *b)

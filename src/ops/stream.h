@@ -56,7 +56,8 @@ struct hd_soft {
 struct hd_stream;
 typedef void (*hd_op_fn)(void *backend, struct hd_stream *s, const struct hd_call *c);
 /* Adds to the gradients of c's inputs (hd_grad(), tape.h). dout[k]: the gradient of output k, compact f32 rows; NULL where the output is
- * no f32. Gradients where outputs lie have been cleared before, so that an output may lie on an input. */
+ * no f32. Gradients where outputs lie have been cleared before, so that an output may lie on an input; but not ADD's whose output is its first input:
+ * dout[0] is that input's gradient then, in its place, and stays. */
 typedef void (*hd_back_fn)(void *backend, struct hd_stream *s, const struct hd_call *c, const struct hd_tensor *const *dout);
 
 struct hd_op_info {

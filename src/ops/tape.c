@@ -4,10 +4,12 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "ops/dispatch.h"
 
 #define GRAIN 64
 #define OUTSIDE 0x7fff                /* of any layer */
 #define LAYERS_MAX 32000
+#define FILL 16384                    /* bytes */
 
 void hd_tape_init(struct hd_tape *t)
 {
@@ -24,6 +26,7 @@ void hd_tape_release(struct hd_tape *t)
     hd_pages_free(t->layer_grad, t->layer_area.n);
     hd_free(t->entry);
     hd_free(t->range);
+    hd_free(t->blank);
     hd_free(t->part);
     hd_free(t->save);
     hd_free(t->step_area.mark);
@@ -51,6 +54,67 @@ int hd_tape_range(struct hd_tape *t, void *base, void *grad, size_t n, bool step
     t->range[i] = (struct hd_tape_range){base, grad, n};
     t->n_range++;
     return HD_OK;
+}
+
+int hd_tape_blank(struct hd_tape *t, void *grad, size_t n, struct hd_err *err)
+{
+    HD_ASSERT(!t->n_blank || t->blank[t->n_blank - 1].grad + t->blank[t->n_blank - 1].n <= (char *)grad);
+    if (!HD_GROW(t->blank, t->cap_blank, t->n_blank + 1, (size_t)1 << 24))
+        return hd_err_set(err, HD_ERR_MEMORY, "tape: no memory for %zu gradients", t->n_blank + 1);
+    t->blank[t->n_blank++] = (struct hd_tape_blank){grad, n, 0};
+    t->blank_bytes += n;
+    return HD_OK;
+}
+
+void hd_tape_blank_all(struct hd_tape *t)
+{
+    for (size_t i = 0; i < t->n_blank; i++)
+        t->blank[i].done = 0;
+}
+
+static void fill(const struct hd_stream *s, struct hd_tape_blank *b)
+{
+    char *from = b->grad + b->done;
+    int64_t left = (int64_t)(b->n - b->done), whole = left / FILL * FILL;
+
+    s->be->move(s->be->self, whole / FILL, FILL, from, FILL, NULL, 0);
+    memset(from + whole, 0, (size_t)(left - whole));
+    b->done = b->n;
+}
+
+void hd_tape_fill(const struct hd_stream *s)
+{
+    for (size_t i = 0; i < s->tape->n_blank; i++)
+        if (s->tape->blank[i].done < s->tape->blank[i].n)
+            fill(s, &s->tape->blank[i]);
+}
+
+/* The last one that begins at grad or before; NULL: grad is never blank. */
+static struct hd_tape_blank *blank_at(const struct hd_tape *t, const char *grad)
+{
+    size_t lo = 0, hi = t->n_blank;
+
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+
+        if (t->blank[mid].grad <= grad)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo && grad < t->blank[lo - 1].grad + t->blank[lo - 1].n ? &t->blank[lo - 1] : NULL;
+}
+
+bool hd_tape_claim(const struct hd_stream *s, void *grad, size_t n)
+{
+    struct hd_tape_blank *b = blank_at(s->tape, grad);
+    bool mine = b && (char *)grad == b->grad + b->done && n <= b->n - b->done;
+
+    if (mine)
+        b->done += n;
+    else if (b && b->done < b->n)
+        fill(s, b);
+    return mine;
 }
 
 int hd_tape_layers(struct hd_tape *t, size_t n, struct hd_err *err)
@@ -90,7 +154,7 @@ void hd_tape_begin(struct hd_tape *t)
     t->clean = false;
 }
 
-float *hd_grad_at(const struct hd_stream *s, const void *p)
+static float *place_of(const struct hd_stream *s, const void *p)
 {
     const struct hd_tape *t = s->tape;
     size_t lo = 0, hi = t->n_range;
@@ -108,6 +172,27 @@ float *hd_grad_at(const struct hd_stream *s, const void *p)
     return (float *)(t->range[lo - 1].grad + ((const char *)p - t->range[lo - 1].base));
 }
 
+float *hd_tape_scratch(struct hd_stream *s, int64_t rows, int64_t cols)
+{
+    float *p = hd_stream_ok(s) ? hd_arena_alloc(&s->tape->scratch, (size_t)(rows * cols) * sizeof *p) : NULL;
+
+    if (!p)
+        hd_stream_fail(s, HD_ERR_MEMORY, "backward: no memory for [%lld, %lld]", (long long)rows, (long long)cols);
+    return p;
+}
+
+/* ---- where gradients are ---- */
+
+float *hd_grad_at(const struct hd_stream *s, const void *p)
+{
+    float *g = place_of(s, p);
+    struct hd_tape_blank *b = g ? blank_at(s->tape, (const char *)g) : NULL;
+
+    if (b && b->done < b->n)
+        fill(s, b);
+    return g;
+}
+
 struct hd_tensor hd_grad(const struct hd_stream *s, const struct hd_tensor *x)
 {
     struct hd_tensor g = *x;
@@ -116,13 +201,12 @@ struct hd_tensor hd_grad(const struct hd_stream *s, const struct hd_tensor *x)
     return g;
 }
 
-float *hd_tape_scratch(struct hd_stream *s, int64_t rows, int64_t cols)
+struct hd_tensor hd_grad_place(const struct hd_stream *s, const struct hd_tensor *x)
 {
-    float *p = hd_stream_ok(s) ? hd_arena_alloc(&s->tape->scratch, (size_t)(rows * cols) * sizeof *p) : NULL;
+    struct hd_tensor g = *x;
 
-    if (!p)
-        hd_stream_fail(s, HD_ERR_MEMORY, "backward: no memory for [%lld, %lld]", (long long)rows, (long long)cols);
-    return p;
+    g.data = x->type == HD_F32 && x->data ? place_of(s, x->data) : NULL;
+    return g;
 }
 
 /* ---- recording ---- */
@@ -310,6 +394,12 @@ static bool on_an_input(const struct hd_call *c)
     return false;
 }
 
+/* x += y: what x's gradient was it still is, where it lies. */
+static bool stays(const struct hd_call *c)
+{
+    return c->op == HD_OP_ADD && c->out[0]->data == c->in[0]->data && c->out[0]->row_bytes == c->in[0]->row_bytes && c->in[1]->data != c->in[0]->data;
+}
+
 /* Groups that a short document does not complete, and the like: nothing was computed. */
 static bool nothing_out(const struct hd_call *c)
 {
@@ -391,9 +481,11 @@ static void undo(struct hd_stream *s, const struct hd_tape_entry *e)
     hd_arena_reset(&s->tape->scratch);
     if (first)
         restore(s, e);
-    take(s, &e->call, first, g, dout);
+    take(s, &e->call, first && !stays(&e->call), g, dout);
+    hd_profile_lap(s->profile, "tape", 0);
     if (bwd != HD_BWD_FLAT && hd_stream_ok(s) && !nothing_out(&e->call))
         s->be->back[e->call.op](s->be->self, s, &e->call, dout);
+    hd_lap(s->profile, &e->call, true);
     if (first)
         return;
     for (int k = 0; k < e->call.n_out; k++)           /* nothing of it is needed any more: the step's gradients end as zeros */

@@ -41,6 +41,12 @@ struct hd_tape_area {
     uint16_t *mark;                   /* 0: nobody; 2 who, + 1: somebody else looked at it since. who: layers from 1; 0x7fff: outside of them */
 };
 
+/* The gradient of a weight, n bytes, of which those from `done` on are blank: they count as zeros whatever lies there, until the first gradient of a step takes their place. */
+struct hd_tape_blank {
+    char *grad;                       /* borrowed */
+    size_t n, done;
+};
+
 struct hd_tape_save {                 /* what a layer overwrote and others need */
     struct hd_tensor x;
     void *old;
@@ -56,6 +62,8 @@ struct hd_tape {
     size_t n, cap;
     struct hd_tape_range *range;      /* ascending */
     size_t n_range, cap_range;
+    struct hd_tape_blank *blank;      /* ascending */
+    size_t n_blank, cap_blank, blank_bytes;
     struct hd_arena kept, scratch;
     struct hd_tape_area step_area, layer_area;
     bool bf16;                        /* products round their operands (kernels.h), but for exact weights; the caller's to set */
@@ -78,6 +86,13 @@ void hd_tape_release(struct hd_tape *t);
  * Ranges must not overlap. Errors: MEMORY. */
 int hd_tape_range(struct hd_tape *t, void *base, void *grad, size_t n, bool step, struct hd_err *err);
 
+/* n bytes of a range's gradients, 64-byte aligned, behind those named before, need not be cleared: they are blank now and after every hd_tape_blank_all(). Who asks for them by
+ * hd_grad() finds zeros, filled in then. Errors: MEMORY. */
+int hd_tape_blank(struct hd_tape *t, void *grad, size_t n, struct hd_err *err);
+void hd_tape_blank_all(struct hd_tape *t);
+/* What is still blank becomes zeros. */
+void hd_tape_fill(const struct hd_stream *s);
+
 /* From now on layers are computed again; the largest makes n bytes of tensors (hd_cost.layer_peak). n 0: of dry runs, which only count. Errors: MEMORY. */
 int hd_tape_layers(struct hd_tape *t, size_t n, struct hd_err *err);
 
@@ -90,6 +105,11 @@ void hd_tape_backward(struct hd_stream *s);
 /* The gradient of x, rows as far apart as x's; data NULL where it has none (no range, or no f32). */
 struct hd_tensor hd_grad(const struct hd_stream *s, const struct hd_tensor *x);
 float *hd_grad_at(const struct hd_stream *s, const void *p);          /* NULL likewise */
+
+/* The same for who may take the place of blanks: what lies there counts only if hd_tape_claim() says no. */
+struct hd_tensor hd_grad_place(const struct hd_stream *s, const struct hd_tensor *x);
+/* Before rows at such a place, n bytes at grad, are written: whether they are blank, and the caller now writes all of them; otherwise it adds. Engine thread. */
+bool hd_tape_claim(const struct hd_stream *s, void *grad, size_t n);
 
 /* Scratch of a back function, until it returns (forward: of an op that rewinds it itself): f32, not cleared. NULL (and the error in s) when there is no memory. */
 float *hd_tape_scratch(struct hd_stream *s, int64_t rows, int64_t cols);

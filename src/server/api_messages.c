@@ -82,10 +82,9 @@ static int put_document(struct reader *r, const json_t *block, struct hd_str *ou
 static bool says_nothing(const char *type)
 {
     static const char *const ends[] = {"tool_use", "tool_result", "thinking", "tool_reference", "compaction"};
-    size_t n = strlen(type);
 
     for (int i = 0; i < HD_LEN(ends); i++)
-        if (n >= strlen(ends[i]) && !strcmp(type + n - strlen(ends[i]), ends[i]))
+        if (hd_ends_with(type, ends[i]))
             return true;
     return false;
 }

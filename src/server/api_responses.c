@@ -63,7 +63,7 @@ static int add_to_turn(struct reader *r, const char *key, const json_t *text)
     if (!t)
         return HD_ERR_USAGE;
     hd_str_init(&s, 0);
-    hd_str_puts(&s, hd_text_of(t, key));
+    hd_str_add(&s, hd_text_of(t, key), json_string_length(json_object_get(t, key)));
     if (s.n && json_string_length(text))
         hd_str_puts(&s, "\n\n");
     hd_str_add(&s, json_string_value(text), json_string_length(text));
@@ -88,7 +88,9 @@ static int read_message(struct reader *r, const json_t *item)
 
         r->turn = NULL;
         if (lead) {                   /* those at the front are one system text */
-            json_object_set_new(lead, "content", json_sprintf("%s\n\n%s", hd_text_of(lead, "content"), json_string_value(text)));
+            const json_t *before = json_object_get(lead, "content");
+
+            json_object_set_new(lead, "content", json_pack("s%++%", json_string_value(before), json_string_length(before), "\n\n", json_string_value(text), json_string_length(text)));
             rc = HD_OK;
         } else {
             rc = append(r, json_pack("{s:s, s:O}", "role", first || r->s->parse_family != HD_PARSE_V4 ? "system" : "user", "content", text));

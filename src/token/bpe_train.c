@@ -338,6 +338,7 @@ struct learned {
     int64_t n, n_merge, n_special;
     uint32_t *slot;                   /* of pieces by their bytes: id + 1 */
     size_t n_slot;
+    struct hd_str spelt;
 };
 
 static size_t piece_place(const struct learned *l, const struct piece *p)
@@ -414,7 +415,32 @@ static void first_pieces(struct hd_bpe_trainer *t, const struct hd_bpe_hp *hp, s
     }
 }
 
-/* One more merge: its piece's id, an old one where two merges make the same piece. */
+/* Does a piece stand in the file as one of the special tokens does? */
+static bool stands_special(struct learned *l, const struct piece *p)
+{
+    bool same = false;
+
+    hd_str_reset(&l->spelt);
+    hd_spell_bytes(p->p, p->n, &l->spelt);
+    for (int64_t i = 0; i < l->n_special && !same; i++)
+        same = l->piece[i].n == l->spelt.n && !memcmp(l->piece[i].p, hd_str_get(&l->spelt), l->spelt.n);
+    return same;
+}
+
+/* A vocabulary names each of its tokens once. */
+static int check_special(struct learned *l, struct hd_err *err)
+{
+    for (int64_t i = 0; i < l->n_special; i++)
+        for (int64_t k = 0; k < i; k++)
+            if (l->piece[i].n == l->piece[k].n && !memcmp(l->piece[i].p, l->piece[k].p, l->piece[i].n))
+                return hd_err_set(err, HD_ERR_USAGE, "special token \"%.60s\" stands twice", l->piece[i].p);
+    for (int64_t i = l->n_special; i < l->n; i++)
+        if (stands_special(l, &l->piece[i]))
+            return hd_err_set(err, HD_ERR_USAGE, "special token \"%.60s\" is a byte of any text; expected more than that", hd_str_get(&l->spelt));
+    return HD_OK;
+}
+
+/* One more merge: its piece's id, an old one where two merges make the same piece. What is a special token is not merged. */
 static bool learn(struct hd_bpe_trainer *t, struct learned *l, size_t pair)
 {
     int32_t left = t->pair[pair].left, right = t->pair[pair].right;
@@ -427,6 +453,8 @@ static bool learn(struct hd_bpe_trainer *t, struct learned *l, size_t pair)
         return false;
     memcpy(p, a->p, a->n);
     memcpy(p + a->n, b->p, b->n);
+    if (stands_special(l, &joined))
+        return true;
     at = piece_place(l, &joined);
     if (!l->slot[at]) {
         l->piece[l->n++] = joined;
@@ -445,13 +473,16 @@ int hd_bpe_trainer_finish(struct hd_bpe_trainer *t, const struct hd_bpe_hp *hp, 
     int64_t pair = -1;
     int rc = HD_OK;
 
+    hd_str_init(&l.spelt, 0);
     while (l.n_slot < 2 * room)
         l.n_slot *= 2;
     l.slot = hd_calloc(l.n_slot, sizeof *l.slot);
     t->failed |= !l.piece || !l.merge || !l.slot;
     if (!t->failed)
         first_pieces(t, hp, &l, byte_id);
-    if (!t->failed && hp->n_vocab && hp->n_vocab < l.n)
+    if (!t->failed)
+        rc = check_special(&l, err);
+    if (rc == HD_OK && !t->failed && hp->n_vocab && hp->n_vocab < l.n)
         rc = hd_err_set(err, HD_ERR_USAGE, "a vocabulary of %lld; its %lld bytes and special tokens alone need more", (long long)hp->n_vocab, (long long)l.n);
     if (rc == HD_OK && !t->failed && l.n < hp->n_vocab)
         t->failed = !first_symbols(t, byte_id);
@@ -459,11 +490,12 @@ int hd_bpe_trainer_finish(struct hd_bpe_trainer *t, const struct hd_bpe_hp *hp, 
         t->failed = !learn(t, &l, (size_t)pair);
     if (rc == HD_OK && !t->failed)
         put_json(json, &l);
-    if (rc == HD_OK && (t->failed || json->failed))
+    if (rc == HD_OK && (t->failed || json->failed || l.spelt.failed))
         rc = hd_err_set(err, HD_ERR_MEMORY, "no memory for a vocabulary of %lld", (long long)hp->n_vocab);
     *n_vocab = l.n;
     hd_free(l.piece);
     hd_free(l.merge);
     hd_free(l.slot);
+    hd_str_release(&l.spelt);
     return rc;
 }

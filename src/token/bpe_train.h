@@ -26,7 +26,7 @@ void hd_bpe_trainer_free(struct hd_bpe_trainer *t);
 /* Counts the words of a text. Errors: MEMORY. */
 int hd_bpe_trainer_add(struct hd_bpe_trainer *t, const char *text, size_t n, struct hd_err *err);
 /* Learns and appends the tokenizer.json. *n_vocab: ids that came out, fewer than asked for when no pair is left that occurs twice. Once. Errors: USAGE (n_vocab
- * below bytes and special tokens), MEMORY. */
+ * below bytes and special tokens; a special token that stands twice or is a single byte), MEMORY. */
 int hd_bpe_trainer_finish(struct hd_bpe_trainer *t, const struct hd_bpe_hp *hp, struct hd_str *json, int64_t *n_vocab, struct hd_err *err);
 
 #endif

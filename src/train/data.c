@@ -14,13 +14,6 @@
 #define LLMC_MAGIC 20240520
 #define LLMC_HEADER 1024
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), k = strlen(end);
-
-    return n >= k && !strcmp(s + n - k, end);
-}
-
 /* n bytes of p as the beginning of a nameless file in dir. */
 static int move_out(struct hd_spill *s, const char *dir, const void *p, size_t n, struct hd_err *err)
 {
@@ -140,7 +133,7 @@ static int add_jsonl(struct hd_data *d, const char *p, size_t n, struct hd_token
 /* u16 or u32 ids, little-endian as they lie: one document. */
 static int add_bin(struct hd_data *d, const unsigned char *p, size_t n, const char *path, struct hd_err *err)
 {
-    size_t wide = ends_with(path, ".u32.bin") ? 4 : 2, count;
+    size_t wide = hd_ends_with(path, ".u32.bin") ? 4 : 2, count;
     uint32_t magic = 0;
 
     if (n >= LLMC_HEADER)
@@ -181,15 +174,15 @@ int hd_data_add(struct hd_data *d, const char *path, struct hd_tokenizer *tok, i
 {
     struct hd_file_map m;
     int64_t from = d->n;
-    bool bin = ends_with(path, ".bin");
+    bool bin = hd_ends_with(path, ".bin");
     int rc;
 
     if (!bin && !tok)
         return hd_err_set(err, HD_ERR_USAGE, "%s: text needs a tokenizer", path);
     HD_TRY(hd_file_map(&m, path, err));
-    rc = bin                          ? add_bin(d, m.data, m.n, path, err)
-         : ends_with(path, ".jsonl") ? add_jsonl(d, (const char *)m.data, m.n, tok, path, err)
-                                     : add_text(d, (const char *)m.data, m.n, tok, path, err);
+    rc = bin                            ? add_bin(d, m.data, m.n, path, err)
+         : hd_ends_with(path, ".jsonl") ? add_jsonl(d, (const char *)m.data, m.n, tok, path, err)
+                                        : add_text(d, (const char *)m.data, m.n, tok, path, err);
     hd_file_unmap(&m);
     return rc < 0 ? rc : check_ids(d, from, n_vocab, path, err);
 }
@@ -382,7 +375,7 @@ int hd_loader_next(struct hd_loader *l, struct hd_batch *b, bool once, struct hd
 
         if (l->made != l->epoch)
             HD_TRY(make_epoch(l, err));
-        if (l->at == l->n_piece) {
+        if (l->at >= l->n_piece) {
             if (once)
                 break;
             l->epoch++;

@@ -155,7 +155,8 @@ static int from_alpaca(const json_t *line, json_t *list, struct hd_err *err)
     }
     if (!json_is_string(instruction) || (input && !json_is_null(input) && !json_is_string(input)))
         return hd_err_set(err, HD_ERR_FORMAT, "instruction, input: expected strings");
-    asked = json_is_string(input) && json_string_length(input) ? json_sprintf("%s\n\n%s", json_string_value(instruction), json_string_value(input)) : json_incref((json_t *)instruction);
+    asked = json_string_length(input) ? json_pack("s%++%", json_string_value(instruction), json_string_length(instruction), "\n\n", json_string_value(input), json_string_length(input))
+                                      : json_incref((json_t *)instruction);
     rc = say(list, "user", asked, "instruction", err);
     json_decref(asked);
     return rc < 0 ? rc : say(list, "assistant", json_object_get(line, "output"), "output", err);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 
 #define MAX_HC 8
 
@@ -62,9 +63,8 @@ static void begin(struct hd_gain *g, int64_t rows, int64_t cols)
 void hd_gain_take(void *arg, const char *name, const struct hd_tensor *x)
 {
     struct hd_gain *g = arg;
-    size_t n = strlen(name);
 
-    if (n < 4 || strcmp(name + n - 4, "_mix"))
+    if (!hd_ends_with(name, "_mix"))
         return;
     if (!g->c)
         begin(g, hd_rows(x), hd_cols(x));

@@ -100,30 +100,38 @@ static bool skips(const struct hd_param *p, int64_t i)
     return p->touched && !hd_param_touched(p, i / p->cols);
 }
 
+/* Eight sums side by side. */
+static void add_squares(double sum[8], int64_t n, const float *x)
+{
+    double s[8];
+    int64_t i = 0;
+
+    memcpy(s, sum, sizeof s);
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++)
+            s[k] += (double)x[i + k] * (double)x[i + k];
+    for (; i < n; i++)
+        s[i % 8] += (double)x[i] * (double)x[i];
+    memcpy(sum, s, sizeof s);
+}
+
 static void norm_range(void *arg, int64_t begin, int64_t end)
 {
     const struct job *j = arg;
 
     for (int64_t k = begin; k < end; k++) {
         int64_t stop = (k + 1) * PIECE < j->p->n ? (k + 1) * PIECE : j->p->n, step;
-        double sum[4] = {0};
+        double sum[8] = {0};
 
         for (int64_t i = k * PIECE; i < stop; i += step) {
             step = j->p->touched ? j->p->cols - i % j->p->cols : stop - i;
             if (step > stop - i)
                 step = stop - i;
-            if (skips(j->p, i))
-                continue;
-            for (int64_t e = i; e < i + step; e++)
-                sum[e % 4] += (double)j->p->grad[e] * (double)j->p->grad[e];
+            if (!skips(j->p, i))
+                add_squares(sum, step, j->p->grad + i);
         }
-        j->part[k] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+        j->part[k] = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
     }
-}
-
-static bool learns(const struct hd_param *p)
-{
-    return p->kind != HD_PARAM_FROZEN && p->kind != HD_PARAM_BALANCE;
 }
 
 double hd_grad_norm(struct hd_optim *o, double scale)
@@ -135,7 +143,7 @@ double hd_grad_norm(struct hd_optim *o, double scale)
         struct job j = {.o = o, .p = p, .part = o->part};
         double own = 0;
 
-        if (!learns(p))
+        if (!hd_param_learns(p))
             continue;
         hd_pool_for(o->pool, pieces(p), 1, norm_range, &j);
         for (int64_t k = 0; k < pieces(p); k++)
@@ -167,8 +175,9 @@ static void adam_range(void *arg, int64_t begin, int64_t end)
                 j->m[e] += (1 - j->b1) * (g - j->m[e]);
                 j->v[e] += (1 - j->b2) * (g * g - j->v[e]);
                 p->w[e] -= j->lr * (j->decay * p->w[e] + j->c1 * j->m[e] / (sqrtf(j->c2 * j->v[e]) + j->eps));
-                p->grad[e] = 0;
             }
+            if (p->touched)
+                memset(p->grad + i, 0, (size_t)step * sizeof *p->grad);
         }
     }
 }
@@ -184,7 +193,6 @@ static void momentum_range(void *arg, int64_t begin, int64_t end)
 
         j->m[e] = j->b1 * j->m[e] + g;
         j->v[e] = g + j->b1 * j->m[e];                /* v here: the step to be orthogonalised */
-        j->p->grad[e] = 0;
     }
 }
 
@@ -249,7 +257,7 @@ int hd_optim_step(struct hd_optim *o, double lr, double scale, struct hd_err *er
     for (int i = 0; i < o->ps->n; i++) {
         struct hd_param *p = &o->ps->p[i];
 
-        if (!learns(p))
+        if (!hd_param_learns(p))
             continue;             /* its w may lie elsewhere */
         if (!has_muon(&o->hp, p->name, p->kind)) {
             adam(o, p, lr, scale);
@@ -261,7 +269,7 @@ int hd_optim_step(struct hd_optim *o, double lr, double scale, struct hd_err *er
     }
     HD_TRY(hd_newton_schulz(&o->ns, o->matrix, n, err));
     for (int i = 0; i < o->ps->n; i++)
-        if (learns(&o->ps->p[i]) && has_muon(&o->hp, o->ps->p[i].name, o->ps->p[i].kind))
+        if (hd_param_learns(&o->ps->p[i]) && has_muon(&o->hp, o->ps->p[i].name, o->ps->p[i].kind))
             apply(o, &o->ps->p[i], lr);
     return HD_OK;
 }

@@ -40,7 +40,8 @@ int64_t hd_optim_bytes(const struct hd_model *m, const struct hd_optim_hp *hp);
 /* Norm of all gradients times scale; not finite when any is. */
 double hd_grad_norm(struct hd_optim *o, double scale);
 
-/* One update with gradients times scale (clipping included), after which gradients are zero. Errors: MEMORY. */
+/* One update with gradients times scale (clipping included). Gradients of tables are zero then; the others' are left, and count no more: the caller's tape has them blank (tape.h).
+ * Errors: MEMORY. */
 int hd_optim_step(struct hd_optim *o, double lr, double scale, struct hd_err *err);
 
 #endif

@@ -43,14 +43,9 @@ static const struct {
 
 static int rule_of(const char *name)
 {
-    size_t n = strlen(name);
-
-    for (int i = 0; i < HD_LEN(rules); i++) {
-        size_t k = strlen(rules[i].end);
-
-        if (n >= k && !strcmp(name + n - k, rules[i].end))
+    for (int i = 0; i < HD_LEN(rules); i++)
+        if (hd_ends_with(name, rules[i].end))
             return i;
-    }
     return -1;
 }
 
@@ -137,10 +132,9 @@ static void count(void *arg, const struct hd_tensor *t)
 static int64_t heads_of(const char *name, int64_t rows, int64_t n_head)
 {
     static const char *const ends[] = {".q_proj.weight", ".q_b_proj.weight", ".wq.weight", ".wq_b.weight"};
-    size_t n = strlen(name);
 
     for (int i = 0; i < HD_LEN(ends) && !strstr(name, "indexer"); i++)
-        if (n >= strlen(ends[i]) && !strcmp(name + n - strlen(ends[i]), ends[i]) && n_head > 0 && rows % n_head == 0)
+        if (hd_ends_with(name, ends[i]) && n_head > 0 && rows % n_head == 0)
             return n_head;
     return 1;
 }
@@ -148,9 +142,7 @@ static int64_t heads_of(const char *name, int64_t rows, int64_t n_head)
 /* What steers rather than computes is multiplied in f32 whatever the precision: routers, and the small products that mix streams (both f32 in the published models). */
 static bool steers(const char *name, enum hd_param_kind kind)
 {
-    size_t n = strlen(name), k = strlen(".gate.weight");
-
-    return kind == HD_PARAM_VECTOR || (n >= k && !strcmp(name + n - k, ".gate.weight"));
+    return kind == HD_PARAM_VECTOR || hd_ends_with(name, ".gate.weight");
 }
 
 /* The list hands out const views of what the model owns; a trainer owns the model. */

@@ -39,6 +39,12 @@ struct hd_params {
 
 enum hd_param_kind hd_param_kind(const char *name, int n_dim);
 
+/* Does an optimiser have it? */
+static inline bool hd_param_learns(const struct hd_param *p)
+{
+    return p->kind != HD_PARAM_FROZEN && p->kind != HD_PARAM_BALANCE;
+}
+
 /* Values that a weight begins with. std: of matrices; those that write into the stream get std / sqrt(2 n_layer). n_choice: what the integers of
  * hash tables choose from. */
 struct hd_param_init {

@@ -23,13 +23,6 @@
 
 /* ---- the tokenizer ---- */
 
-static bool ends_with(const char *path, const char *end)
-{
-    size_t n = strlen(path), k = strlen(end);
-
-    return n >= k && !strcmp(path + n - k, end);
-}
-
 struct learning {
     struct hd_bpe_trainer *t;
     struct hd_err *err;
@@ -59,7 +52,7 @@ static int learn_file(struct hd_bpe_trainer *t, const char *path, struct hd_err 
     int rc;
 
     HD_TRY(hd_file_map(&m, path, err));
-    rc = ends_with(path, ".jsonl") ? hd_jsonl_each((const char *)m.data, m.n, path, learn_line, &l, err) : hd_bpe_trainer_add(t, (const char *)m.data, m.n, err);
+    rc = hd_ends_with(path, ".jsonl") ? hd_jsonl_each((const char *)m.data, m.n, path, learn_line, &l, err) : hd_bpe_trainer_add(t, (const char *)m.data, m.n, err);
     hd_file_unmap(&m);
     return rc;
 }
@@ -81,7 +74,7 @@ static int make_tokenizer(const struct hd_train_run *r, struct hd_err *err)
     for (int i = 0; i < c->n_train + c->n_val && rc == HD_OK && (hp.n_vocab || hp.used_bytes); i++) {
         const char *path = i < c->n_train ? c->train[i] : c->val[i - c->n_train];
 
-        if (ends_with(path, ".bin"))
+        if (hd_ends_with(path, ".bin"))
             rc = hd_err_set(err, HD_ERR_USAGE, "%s: a tokenizer cannot be learned from ids", path);
         else if (!(i >= c->n_train && hp.n_vocab))    /* merges: not from validation text */
             rc = learn_file(t, path, err);
@@ -346,7 +339,7 @@ static int save_state(struct hd_train_run *r, struct hd_err *err)
 static int take_state(struct hd_train_run *r, const struct hd_file_map *f, const char *path, struct hd_err *err)
 {
     struct hd_trainer *t = &r->trainer;
-    size_t bytes = t->ps.n_float * sizeof(float);
+    size_t bytes = t->ps.n_float * sizeof(float), want = (r->average.w ? 4 : 3) * bytes, n_data;
     struct state_head h;
     uint64_t n;
 
@@ -355,8 +348,13 @@ static int take_state(struct hd_train_run *r, const struct hd_file_map *f, const
     memcpy(&h, f->data + 8 + n, sizeof h);
     if (h.version != STATE_VERSION)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: version %llu; expected %d", path, (unsigned long long)h.version, STATE_VERSION);
-    if (h.n_float != (int64_t)t->ps.n_float || f->n - 8 - n - sizeof h != (r->average.w ? 4 : 3) * bytes)
+    if (h.n_float != (int64_t)t->ps.n_float)
         return hd_err_set(err, HD_ERR_FORMAT, "%s: holds %lld weights; the model has %zu: it is of another run", path, (long long)h.n_float, t->ps.n_float);
+    n_data = f->n - 8 - n - sizeof h;
+    if (n_data != want)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: holds %zu bytes of weights and averages; expected %zu: it is cut short, or of another run", path, n_data, want);
+    if (h.step < 0 || h.optim_step < 0 || h.n_tok < 0 || h.epoch < 0 || h.at < 0)
+        return hd_err_set(err, HD_ERR_FORMAT, "%s: step %lld, epoch %lld, piece %lld: it is damaged", path, (long long)h.step, (long long)h.epoch, (long long)h.at);
     if (h.data_hash != r->train.hash || h.val_hash != r->val.hash)
         return hd_err_set(err, HD_ERR_USAGE, "%s: the %s data are not those that the run began with", path, h.data_hash != r->train.hash ? "training" : "validation");
     memcpy(t->ps.w, f->data + 8 + n + sizeof h, bytes);

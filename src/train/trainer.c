@@ -151,6 +151,15 @@ static int open_step(struct hd_trainer *t, struct hd_err *err)
     return hd_tape_range(&t->tape, t->step_base, t->step_grad, t->n_step, true, err);
 }
 
+/* Gradients of weights need no clearing; but a step touches only some rows of a table. */
+static int blank_gradients(struct hd_trainer *t, struct hd_err *err)
+{
+    for (int i = 0; i < t->ps.n; i++)
+        if (hd_param_learns(&t->ps.p[i]) && !t->ps.p[i].touched)
+            HD_TRY(hd_tape_blank(&t->tape, t->ps.p[i].grad, (size_t)t->ps.p[i].n * sizeof(float), err));
+    return HD_OK;
+}
+
 int hd_trainer_open(struct hd_trainer *t, struct hd_model *m, const struct hd_trainer_hp *hp, struct hd_pool *pool, const struct hd_backend *be, struct hd_err *err)
 {
     int rc;
@@ -164,6 +173,8 @@ int hd_trainer_open(struct hd_trainer *t, struct hd_model *m, const struct hd_tr
     t->optim.ns.bf16 = hp->bf16;
     if (rc == HD_OK)
         rc = hd_tape_range(&t->tape, t->ps.w, t->ps.grad, t->ps.n_float * sizeof(float), false, err);
+    if (rc == HD_OK)
+        rc = blank_gradients(t, err);
     if (rc == HD_OK)
         rc = open_step(t, err);
     if (rc == HD_OK)
@@ -240,6 +251,7 @@ static const struct hd_tensor *forward(struct hd_trainer *t, struct hd_stream *s
     hd_stream_init(s, t->be, &t->step, HD_EXACT_F32);
     s->target = b->target;
     s->learn = learn;
+    s->profile = learn ? t->profile : NULL;
     s->soft = learn ? t->soft : NULL;
     hd_tape_begin(&t->tape);
     t->tape.bf16 = t->hp.bf16 && learn;
@@ -365,6 +377,7 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
     struct hd_learn learn = learning(&t->hp, (uint32_t)(t->optim.step * 61 + t->n_batch++));
     double sum;
 
+    hd_profile_lap(t->profile, "between steps", 0);
     HD_TRY(lay_out(t, b, &r, err));
     refresh(t);
     losses = forward(t, &s, &r, b, &learn);
@@ -382,7 +395,9 @@ int hd_trainer_batch(struct hd_trainer *t, const struct hd_batch *b, struct hd_e
         ((float *)d.data)[i] = b->target[i] >= 0 ? 1 : 0;
     HD_TRY(hd_balance_batch(&t->balance, &s, 1, err));
     touch(t);
+    hd_profile_lap(t->profile, "between ways", 0);
     hd_tape_backward(&s);
+    hd_profile_lap(t->profile, "tape", 0);
     HD_TRY(hd_stream_end(&s, err));
     t->loss += sum;
     t->aux += t->balance.loss;
@@ -403,8 +418,11 @@ static int name_weight(const struct hd_trainer *t, struct hd_err *err)
 
 int hd_trainer_update(struct hd_trainer *t, double lr, double bias_scale, struct hd_step_result *r, struct hd_err *err)
 {
-    double scale = 1 / (double)t->n_target, clip = t->hp.optim.clip, norm = hd_grad_norm(&t->optim, scale);
+    double scale = 1 / (double)t->n_target, clip = t->hp.optim.clip, norm;
 
+    hd_tape_fill(&(struct hd_stream){.be = t->be, .tape = &t->tape});
+    norm = hd_grad_norm(&t->optim, scale);
+    hd_profile_lap(t->profile, "norm of gradients", 0);
     if (!isfinite(norm))
         return name_weight(t, err);
     *r = (struct hd_step_result){.loss = t->loss * scale, .aux = t->aux * scale, .grad_norm = norm, .flops = t->flops, .n_tok = t->n_tok};
@@ -412,6 +430,8 @@ int hd_trainer_update(struct hd_trainer *t, double lr, double bias_scale, struct
     for (int k = 0; k < HD_LEARN_KINDS; k++)
         r->learnt[k] = t->learnt[k] * scale;
     HD_TRY(hd_optim_step(&t->optim, lr, clip > 0 && norm > clip ? scale * clip / norm : scale, err));
+    hd_profile_lap(t->profile, "update", 0);
+    hd_tape_blank_all(&t->tape);
     r->max_vio = hd_balance_vio(&t->balance, false);
     hd_balance_update(&t->balance, bias_scale);
     r->max_vio_window = hd_balance_vio(&t->balance, true);

@@ -48,6 +48,7 @@ struct hd_trainer {
     size_t n_step;
     char *page_grad;                  /* of the cache's pages */
     size_t n_page_grad;
+    struct hd_profile *profile;       /* charged with the time of steps; NULL: none */
     const struct hd_soft *soft;       /* set by the caller: what a teacher says of a batch's targets (teacher.h); NULL: there is none */
     bool rounded, stale;              /* steps compute with rounded weights (quant.h); they are older than the masters */
     /* since the last update */

@@ -1,4 +1,4 @@
-/* experts_inside.h: what experts.c (who is in memory) and expert_read.c (how they get there) share. */
+/* experts_inside.h: what expert_gather.c (who there is), experts.c (who is in memory) and expert_read.c (how they get there) share. */
 #ifndef HD_WEIGHTS_EXPERTS_INSIDE_H
 #define HD_WEIGHTS_EXPERTS_INSIDE_H
 
@@ -101,6 +101,9 @@ struct hd_experts {
     double asked;                     /* when stop was called last */
     struct hd_expert_reader reader[HD_EXPERTS_READERS];
 };
+
+/* Whose gate tensors these are; NULL: nobody's. */
+const struct hd_expert_layer *hd_expert_layer_of(const struct hd_experts *x, const struct hd_tensor *gate);
 
 /* Bytes of matrix m of e in a slot (64-byte multiples), and as stored with its scales. */
 int64_t hd_expert_part(const struct hd_expert *e, int m);

@@ -114,6 +114,13 @@ says "is the message" '{"role": "assistant", "reasoning_content": "hm", "content
 works "parse plain text" "$HADAL" tokenize $K --parse -p "a</think>b"
 says "all of it content" '"content": "a</think>b"'
 
+# a chat whose context is full goes on
+printf 'hi\n%s\n/new\nhi\n' "$(yes 'and then' | head -n 60 | tr '\n' ' ')" | timeout 60 "$HADAL" run tests/golden/v41-f32-a -n 2 --ctx 64 --temp 0 >"$T/out" 2>"$T/err"
+report $? "a question that is too long ends no chat"
+complains "says what to do" "has room for 64 (--ctx makes it larger); /new starts over"
+[ "$(grep -c '^\[prompt' "$T/err")" -eq 2 ]
+report $? "the others are answered"
+
 # inspect, doctor, bench
 works "inspect" "$HADAL" inspect $L --json
 says "total" '"params": {"total": 78144, "active": 78144}'

@@ -37,4 +37,22 @@ complains "says how many" "expected 1 to 5"
 fails 1 "no module" "$HADAL" run tests/golden/v41-f32-a --raw -p hello -n 3 --draft 2
 complains "says so" "has no draft module"
 works "auto without one" "$HADAL" run tests/golden/v41-f32-a --raw -p hello -n 3 -q
+# a checkpoint whose module cannot be used
+mkdir "$T/broken"
+for f in model.safetensors tokenizer.json; do ln -s "$PWD/$M/$f" "$T/broken/$f"; done
+sed 's/"dspark_block_size"[^,]*,//' $M/config.json >"$T/broken/config.json"
+works "auto does without the module" "$HADAL" run "$T/broken" --raw -p hello -n 3 --temp 0
+complains "and says why" "draft module not used: $T/broken/config.json: dspark_block_size"
+[ "$(grep -c 'draft module not used' "$T/err")" -eq 1 ]
+report $? "once"
+works "quietly" "$HADAL" run "$T/broken" --raw -p hello -n 3 --temp 0 -q
+[ ! -s "$T/err" ]
+report $? "nothing is said"
+fails 1 "a number of guesses needs it" "$HADAL" run "$T/broken" --raw -p hello -n 3 --draft 2
+complains "says what is wrong" "dspark_block_size"
+works "earlier text needs none" "$HADAL" run "$T/broken" --raw -p hello -n 3 --draft ngram -q
+works "bench does without" "$HADAL" bench "$T/broken" --prompt-tokens 8 --depth 8 --batch 1 -n 2 --draft auto
+complains "and says so" "draft module not used"
+fails 1 "bench, a number of guesses" "$HADAL" bench "$T/broken" --prompt-tokens 8 --depth 8 --batch 1 -n 2 --draft 2
+works "pack does without" "$HADAL" pack "$T/broken" --plan
 echo "1..$n"

@@ -26,6 +26,11 @@ fails 2 "not over another run" "$HADAL" train "$T/a.json" -q
 complains "says how to go on" "--resume"
 works "a finished run resumed does nothing" "$HADAL" train --resume "$T/a" -q
 
+config profile profile ', "steps": 20'
+works "where the time of steps went" "$HADAL" train "$T/profile.json" -q --steps 3 --profile
+says "names products" "products dW"
+says "names the update" "cpu ms a step"
+
 config b b ', "steps": 20'
 works "the same run, 7 steps" "$HADAL" train "$T/b.json" -q --steps 7 -t 2
 works "and the rest" "$HADAL" train --resume "$T/b" -q -t 1
@@ -35,6 +40,30 @@ cmp -s "$T/a/model.safetensors" "$T/b/model.safetensors"
 report $? "and the same model"
 [ "$(grep -c val_loss "$T/b/metrics.jsonl")" -eq 2 ] && [ "$(grep -c grad_norm "$T/b/metrics.jsonl")" -eq 20 ]
 report $? "its metrics are whole"
+
+# a state that is not as it was written
+config s s ', "steps": 20'
+works "7 steps" "$HADAL" train "$T/s.json" -q --steps 7
+cp "$T/s/state.safetensors" "$T/state"
+head -c "$(($(wc -c <"$T/state") / 2))" "$T/state" >"$T/s/state.safetensors"
+fails 1 "half a state" "$HADAL" train --resume "$T/s" -q
+complains "says so" "it is cut short"
+head -c 50 "$T/state" >"$T/s/state.safetensors"
+fails 1 "less than a head" "$HADAL" train --resume "$T/s" -q
+python3 - "$T/state" "$T/s/state.safetensors" <<'EOF'
+import struct, sys
+b = bytearray(open(sys.argv[1], "rb").read())
+head = 8 + struct.unpack_from("<Q", b)[0]
+assert struct.unpack_from("<q", b, head + 24)[0] == 7                   # the step
+struct.pack_into("<q", b, head + 24 + 4 * 8, 1 << 40)                   # pieces of the epoch that were taken
+open(sys.argv[2], "wb").write(b)
+struct.pack_into("<q", b, head + 24 + 4 * 8, -5)
+open(sys.argv[2] + ".2", "wb").write(b)
+EOF
+works "more pieces taken than there are: the next epoch" "$HADAL" train --resume "$T/s" -q --steps 1
+mv "$T/s/state.safetensors.2" "$T/s/state.safetensors"
+fails 1 "less than none" "$HADAL" train --resume "$T/s" -q
+complains "says so" "it is damaged"
 
 # layers computed again
 config r r ', "steps": 20, "recompute": true'

@@ -7,7 +7,7 @@ mkdir -p $out/work $out/crashes
 flags="-std=gnu11 -Isrc -Iinclude -D_GNU_SOURCE -g -O1 -ffp-contract=off -Wno-unknown-pragmas $(pkg-config --cflags jansson)"
 libs="-ljansson -lpcre2-8 -lutf8proc -lm -lpthread"
 sh tests/fuzz/seed.sh $out/work
-sources=$(find src -name '*.c' ! -path 'src/cli/*' ! -name '*_avx*' ! -name '*_neon.c')
+sources="$(find src -name '*.c' ! -path 'src/cli/*' ! -path 'src/server/*' ! -name '*_avx*' ! -name '*_amx.c' ! -name '*_neon.c') src/server/http_head.c"
 case $kind in
 libfuzzer)
     clang $flags -DHD_SCALAR_ONLY -fsanitize=fuzzer,address,undefined tests/fuzz/fuzz_target.c $sources -o $out/fuzz_hadal $libs

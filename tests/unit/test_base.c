@@ -2,7 +2,9 @@
 #include "support.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
 
 #include "base/arena.h"
 #include "base/json.h"
@@ -166,6 +168,55 @@ static void test_files(void **state)
     unlink(path);
 }
 
+static int n_like(const char *dir, const char *begin)
+{
+    DIR *d = opendir(dir);
+    int n = 0;
+
+    assert_non_null(d);
+    for (struct dirent *de; (de = readdir(d));)
+        n += !strncmp(de->d_name, begin, strlen(begin));
+    closedir(d);
+    return n;
+}
+
+/* Whoever is killed while it writes leaves what was there, and nothing else where files may be without names. */
+static void test_killed(void **state)
+{
+    char *dir = tmp_path("base-killed"), path[600];
+    struct hd_out o;
+    char *data;
+    int left;
+    size_t n;
+
+    mkdir(dir, 0755);
+    snprintf(path, sizeof path, "%s/out", dir);
+    assert_ok(hd_out_open(&o, path, &test_err));
+    hd_out_write(&o, "whole", 5);
+    assert_ok(hd_out_commit(&o, &test_err));
+    assert_int_equal(n_like(dir, "out"), 1);
+    for (int i = 0; i < 2; i++) {
+        int status;
+        pid_t pid = fork();
+
+        if (!pid) {
+            if (hd_out_open(&o, path, &test_err) == HD_OK)
+                for (int k = 0; k < 300000; k++)
+                    hd_out_write(&o, "0123456789", 10);
+            kill(getpid(), SIGKILL);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status));
+    }
+    assert_ok(hd_out_open(&o, path, &test_err));
+    left = o.named ? 2 : 0;
+    hd_out_abort(&o);
+    assert_int_equal(n_like(dir, "out"), 1 + left);
+    assert_ok(hd_file_read(path, 100, &data, &n, &test_err));
+    assert_true(n == 5 && !memcmp(data, "whole", 5));
+    hd_free(data);
+}
+
 static void test_formats(void **state)
 {
     char b[32];
@@ -179,7 +230,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_err_line), cmocka_unit_test(test_str),   cmocka_unit_test(test_numbers),
                                        cmocka_unit_test(test_json),     cmocka_unit_test(test_arena), cmocka_unit_test(test_pool),
-                                       cmocka_unit_test(test_files),    cmocka_unit_test(test_formats)};
+                                       cmocka_unit_test(test_files),    cmocka_unit_test(test_killed), cmocka_unit_test(test_formats)};
 
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

@@ -622,15 +622,40 @@ static void test_config(void **state)
             fail_msg("found \"%s\"; expected something of %s", test_err.msg, all[i].says);
         o.draft = false;
         assert_ok(hd_engine_open(&e, dir, &o, &test_err));
+        assert_true(!e.model.draft.depth && !e.plan.draft_note[0]);
+        hd_engine_close(&e);
+        o.draft_if_whole = true;
+        assert_ok(hd_engine_open(&e, dir, &o, &test_err));
         assert_int_equal(e.model.draft.depth, 0);
+        assert_non_null(strstr(e.plan.draft_note, all[i].says));
         hd_engine_close(&e);
     }
+}
+
+/* A module of which only some tensors lie there is refused where it is wanted, and left out where it may be. */
+static void test_incomplete(void **state)
+{
+    static const char *const path = "tests/golden/gguf-v3-k/model.gguf";
+    struct hd_engine_options o = {.n_thread = 1, .n_ctx = 64, .draft = true};
+    struct hd_engine e;
+
+    assert_int_equal(hd_engine_open(&e, path, &o, &test_err), HD_ERR_FORMAT);
+    assert_non_null(strstr(test_err.msg, "blk."));
+    o = (struct hd_engine_options){.n_thread = 1, .n_ctx = 64, .draft_if_whole = true};
+    assert_ok(hd_engine_open(&e, path, &o, &test_err));
+    assert_int_equal(e.model.draft.depth, 0);
+    assert_non_null(strstr(e.plan.draft_note, "blk."));
+    hd_engine_close(&e);
+    assert_int_equal(hd_engine_open(&e, "tests/golden/nothing", &o, &test_err), HD_ERR_IO);
+    assert_ok(hd_engine_open(&e, "tests/golden/v41-f32-dspark-a", &o, &test_err));       /* a whole one is taken */
+    assert_true(e.model.draft.depth > 0 && !e.plan.draft_note[0]);
+    hd_engine_close(&e);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_mtp), cmocka_unit_test(test_spark), cmocka_unit_test(test_lookup), cmocka_unit_test(test_step),
-                                       cmocka_unit_test(test_far_back), cmocka_unit_test(test_distribution), cmocka_unit_test(test_depth), cmocka_unit_test(test_config)};
+                                       cmocka_unit_test(test_far_back), cmocka_unit_test(test_distribution), cmocka_unit_test(test_depth), cmocka_unit_test(test_config), cmocka_unit_test(test_incomplete)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* test_parse.c: completions told apart: as the official parsers do, cut anywhere, damaged, and rendered back.
  *
  * Arguments are further files in the shape of tests/golden/chat/KIND/parse.json, named KIND:PATH (tools/golden/parse.py makes any number). */
+#include "draw.h"
 #include "support.h"
 
 #include "base/json.h"
@@ -116,14 +117,9 @@ static size_t one_cut(size_t at, size_t n, void *arg)
     return at < cut ? cut : n;
 }
 
-static uint64_t rng = 88172645463325252;
-
 static size_t below(size_t n)
 {
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng % n;
+    return draw_bits() % n;
 }
 
 static size_t random_cut(size_t at, size_t n, void *arg)
@@ -907,6 +903,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(test_starts), cmocka_unit_test(test_scraps), cmocka_unit_test(test_long), cmocka_unit_test(test_fixed_points), cmocka_unit_test(test_fixed_points_r1), cmocka_unit_test(test_tokens),
                                        cmocka_unit_test(test_refused)};
 
+    draw_seed(1);
     more = (const char *const *)argv + 1;
     n_more = argc - 1;
     return cmocka_run_group_tests_name("parse", tests, NULL, NULL);

@@ -91,6 +91,9 @@ static void test_documents(void **state)
     document(&d, tok, "{\"prompt\": \"1 + 1 = \", \"completion\": \"2\"}", false);
     learned_text(&d, tok, &text);
     assert_string_equal(hd_str_get(&text), "2<\uff5cend\u2581of\u2581sentence\uff5c>");
+    document(&d, tok, "{\"instruction\": \"a\\u0000b\", \"input\": \"c\\u0000d\", \"output\": \"e\"}", true);       /* a NUL ends no text */
+    learned_text(&d, tok, &text);
+    assert_non_null(memmem(hd_str_get(&text), text.n, "a\0b\n\nc\0d", 8));
     for (int i = 0; i < HD_LEN(wrong); i++) {
         json_t *j = hd_json_parse(wrong[i], strlen(wrong[i]), "line", &test_err);
 
@@ -101,6 +104,44 @@ static void test_documents(void **state)
     hd_document_release(&e);
     hd_str_release(&text);
     hd_tokenizer_free(tok);
+}
+
+/* A special token that text spells too: no merge makes it, and what came out can be read. */
+static void test_special_words(void **state)
+{
+    static const char text[] = "the cat sat on the mat, the cat sat, the the the";
+    static const char *const special[] = {"<|end|>", "the", "cat"}, *const twice[] = {"the", "cat", "the"}, *const byte[] = {"<|end|>", "a"};
+    static const struct hd_bpe_hp wrong[] = {{300, false, twice, 3}, {300, false, byte, 2}, {0, true, byte, 2}};
+    struct hd_bpe_hp hp = {.n_vocab = 290, .special = special, .n_special = 3};
+    struct hd_bpe_trainer *t;
+    struct hd_tokenizer *tok;
+    struct hd_ids ids = {0};
+    struct hd_str json, back;
+    int64_t n;
+
+    hd_str_init(&json, 0);
+    hd_str_init(&back, 0);
+    assert_ok(hd_bpe_trainer_create(&t, &test_err));
+    assert_ok(hd_bpe_trainer_add(t, text, sizeof text - 1, &test_err));
+    assert_ok(hd_bpe_trainer_finish(t, &hp, &json, &n, &test_err));
+    assert_true(n > 259);             /* others were made */
+    assert_ok(hd_tokenizer_parse(&tok, hd_str_get(&json), json.n, "learned", 0, &test_err));
+    assert_ok(hd_tokenize(tok, text, sizeof text - 1, 0, &ids, &test_err));
+    for (size_t i = 0; i < ids.n; i++)
+        assert_true(ids.id[i] >= 3);
+    hd_detokenize(tok, ids.id, ids.n, true, &back);
+    assert_true(back.n == sizeof text - 1 && !memcmp(hd_str_get(&back), text, back.n));
+    hd_tokenizer_free(tok);
+    hd_bpe_trainer_free(t);
+    for (int i = 0; i < HD_LEN(wrong); i++) {
+        assert_ok(hd_bpe_trainer_create(&t, &test_err));
+        assert_ok(hd_bpe_trainer_add(t, text, sizeof text - 1, &test_err));
+        assert_int_equal(hd_bpe_trainer_finish(t, &wrong[i], &json, &n, &test_err), HD_ERR_USAGE);
+        hd_bpe_trainer_free(t);
+    }
+    hd_ids_release(&ids);
+    hd_str_release(&json);
+    hd_str_release(&back);
 }
 
 /* Kneser-Ney by hand: of "ab ab ac", after a: b twice, c once. */
@@ -296,7 +337,7 @@ static void test_stream(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stream), cmocka_unit_test(test_documents), cmocka_unit_test(test_ngram_loss), cmocka_unit_test(test_events), cmocka_unit_test(test_schedule_minutes), cmocka_unit_test(test_average),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stream), cmocka_unit_test(test_documents), cmocka_unit_test(test_special_words), cmocka_unit_test(test_ngram_loss), cmocka_unit_test(test_events), cmocka_unit_test(test_schedule_minutes), cmocka_unit_test(test_average),
                                        cmocka_unit_test(test_recall_keys), cmocka_unit_test(test_gain)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

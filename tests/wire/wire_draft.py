@@ -76,4 +76,22 @@ def _():
         assert r["timings"]["draft_n"] >= r["timings"]["draft_n_accepted"] > 20
 
 
+@case("a draft module that cannot be used is left out, unless guesses of it are asked for")
+def _():
+    broken = os.path.join(TMP, "broken")
+    os.mkdir(broken)
+    for f in ("model.safetensors", "tokenizer.json"):
+        os.symlink(os.path.abspath(os.path.join(MODEL, f)), os.path.join(broken, f))
+    with open(MODEL + "/config.json", encoding="utf-8") as f:
+        c = json.load(f)
+    del c["text_config"]["dspark_block_size"]
+    with open(broken + "/config.json", "w", encoding="utf-8") as f:
+        json.dump(c, f)
+    s = Server(None, "--threads", "1", "--ctx", "256", model=broken)
+    assert s.post(C, {"model": "broken", "prompt": "hello", "max_tokens": 5}).json()["usage"]["completion_tokens"] == 5
+    assert s.stderr().count("draft module not used: ") == 1 and "dspark_block_size" in s.stderr(), s.stderr()
+    f = Server(None, "--draft", "2", model=broken, expect_fail=True)
+    assert f.p.returncode == 1 and "dspark_block_size" in f.stderr(), f.stderr()
+
+
 run()

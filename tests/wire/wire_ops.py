@@ -238,4 +238,27 @@ def _():
         assert s.request("PUT", path, None, K1).status == 405
 
 
+@case("metrics of a model bigger than memory: experts from disk, and records of its pack that are damaged")
+def _():
+    model = os.path.join(TMP, "packed")
+    shutil.copytree("tests/golden/v41-f32-a", model)
+    subprocess.run([HADAL, "pack", model, "-q"], check=True, stdout=subprocess.DEVNULL)
+    pack = os.path.join(model, "experts.hdpack")
+    plan = json.loads(subprocess.run([HADAL, "inspect", model, "--plan", "--ctx", "256", "--json"], check=True, stdout=subprocess.PIPE).stdout)["memory"]
+    room = plan["weights"] + plan["cache"] + plan["step"] + (64 << 20) - 4096           # not quite enough
+    for damaged in (False, True):
+        if damaged:
+            with open(pack, "r+b") as f:
+                f.seek(4096)
+                f.write(bytes(os.path.getsize(pack) // 2))
+        d = Server(None, "--ctx", "256", "--memory", str(room), "--threads", "1", "--sampling", "open", model=model)
+        assert "(experts in a pack)" in d.stderr(), d.stderr()
+        r = d.post("/v1/completions", {"model": "packed", "prompt": "the sea is salty " * 5, "max_tokens": 20, "temperature": 0})
+        assert r.status == 200, r.body
+        text = r.json()["choices"][0]["text"] if not damaged else text
+        assert r.json()["choices"][0]["text"] == text
+        m = {k: float(v) for k, v in re.findall(r"^(ds_expert_\w+) ([0-9.e+-]+)$", d.get("/metrics").text(), re.M)}
+        assert m["ds_expert_misses_total"] > 0 and (m["ds_expert_damaged_total"] > 0) == damaged, m
+
+
 run()

@@ -10,7 +10,7 @@
 
 /* dx[T, K] += dy[T, N] w[row0 .. row0 + N, K]; w of any format. */
 void hd_cpu_back_x(void *self, struct hd_stream *s, const struct hd_tensor *dx, const struct hd_tensor *dy, const struct hd_tensor *w, int64_t row0);
-/* dw[N, K] += dy[T, N]^T x[T, K] */
+/* dw[N, K] += dy[T, N]^T x[T, K]; dw: hd_grad_place()'s, or hd_grad()'s. */
 void hd_cpu_back_w(void *self, struct hd_stream *s, const struct hd_tensor *dw, const struct hd_tensor *dy, const struct hd_tensor *x);
 /* out[T, N] = x[T, K] w[row0 .. row0 + N, K]^T in f32; needs a tape's scratch, forward or on the way back. */
 void hd_cpu_product(void *self, struct hd_stream *s, const struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t row0);

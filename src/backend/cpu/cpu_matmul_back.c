@@ -5,6 +5,8 @@
 #include "backend/cpu/gemm.h"
 #include "kernels/kernels.h"
 
+#define CACHES (32 << 20)
+
 static void add_to_range(void *arg, int64_t begin, int64_t end)
 {
     const struct hd_tensor *const *p = arg;
@@ -46,12 +48,18 @@ static enum hd_gemm_kind kind_of(const struct hd_stream *s, const struct hd_tens
     return w->exact ? HD_GEMM_F32 : hd_gemm_of(s);
 }
 
+/* c[m, n] was a sum over k. */
+static void lap(const struct hd_stream *s, const char *name, const struct hd_tensor *c, int64_t k)
+{
+    hd_profile_lap(s->profile, name, 2 * (double)hd_elems(c) * (double)k);
+}
+
 void hd_cpu_product(void *self, struct hd_stream *s, const struct hd_tensor *out, const struct hd_tensor *x, const struct hd_tensor *w, int64_t row0)
 {
     struct hd_tensor f;
 
     if (hd_rows(x) && as_f32(s, w, row0, hd_cols(out), &f))
-        hd_cpu_gemm(self, s, kind_of(s, w), hd_rows(x), hd_cols(out), hd_cols(w), hd_gemm_plain(x), hd_gemm_turned(&f), hd_cpu_row(out, 0), out->row_bytes / 4, false);
+        hd_cpu_gemm(self, s, kind_of(s, w), hd_rows(x), hd_cols(out), hd_cols(w), hd_gemm_plain(x), hd_gemm_turned(&f), hd_cpu_row(out, 0), out->row_bytes / 4, HD_GEMM_PUT);
 }
 
 void hd_cpu_products(void *self, struct hd_stream *s, const struct hd_call *c)
@@ -73,10 +81,10 @@ void hd_cpu_products(void *self, struct hd_stream *s, const struct hd_call *c)
 
         if (!as_f32(s, c->in[2 + i], c->i[1], n, &f))
             break;
-        part[i] = (struct hd_gemm_part){hd_cpu_gemm_pack(self, s, kind_of(s, c->in[2]), n, hd_cols(x), hd_gemm_turned(&f)), n, hd_cpu_row(c->out[i], 0), c->out[i]->row_bytes / 4};
+        part[i] = (struct hd_gemm_part){NULL, hd_gemm_turned(&f), n, hd_cpu_row(c->out[i], 0), c->out[i]->row_bytes / 4};
     }
     if (hd_rows(x) && hd_stream_ok(s))
-        hd_cpu_gemm_parts(self, kind_of(s, c->in[2]), hd_rows(x), hd_cols(x), hd_gemm_plain(x), c->n_out, part, false);
+        hd_cpu_gemm_parts(self, s, kind_of(s, c->in[2]), hd_rows(x), hd_cols(x), hd_gemm_plain(x), c->n_out, part, HD_GEMM_PUT);
     hd_arena_rewind(&s->tape->scratch, mark);
 }
 
@@ -85,13 +93,25 @@ void hd_cpu_back_x(void *self, struct hd_stream *s, const struct hd_tensor *dx, 
     struct hd_tensor f;
 
     if (dx->data && hd_rows(dy) && as_f32(s, w, row0, hd_cols(dy), &f))
-        hd_cpu_gemm(self, s, kind_of(s, w), hd_rows(dx), hd_cols(dx), hd_cols(dy), hd_gemm_plain(dy), hd_gemm_plain(&f), hd_cpu_row(dx, 0), dx->row_bytes / 4, true);
+        hd_cpu_gemm(self, s, kind_of(s, w), hd_rows(dx), hd_cols(dx), hd_cols(dy), hd_gemm_plain(dy), hd_gemm_plain(&f), hd_cpu_row(dx, 0), dx->row_bytes / 4, HD_GEMM_ADD);
+    lap(s, "products dX", dx, hd_cols(dy));
+}
+
+/* How a gradient goes to dw: where nothing of the step lies yet it takes the place; past the caches where all gradients together are more than those hold. */
+static enum hd_gemm_put put_at(const struct hd_stream *s, const struct hd_tensor *dw)
+{
+    size_t bytes = dw->row_bytes == hd_cols(dw) * 4 ? (size_t)(hd_rows(dw) * dw->row_bytes) : SIZE_MAX;      /* rows apart are no whole */
+
+    if (!hd_tape_claim(s, dw->data, bytes))
+        return HD_GEMM_ADD;
+    return s->tape->blank_bytes > CACHES ? HD_GEMM_STREAM : HD_GEMM_PUT;
 }
 
 void hd_cpu_back_w(void *self, struct hd_stream *s, const struct hd_tensor *dw, const struct hd_tensor *dy, const struct hd_tensor *x)
 {
     if (dw->data && hd_rows(dy))
-        hd_cpu_gemm(self, s, kind_of(s, dw), hd_rows(dw), hd_cols(dw), hd_rows(dy), hd_gemm_turned(dy), hd_gemm_plain(x), hd_cpu_row(dw, 0), dw->row_bytes / 4, true);
+        hd_cpu_gemm(self, s, kind_of(s, dw), hd_rows(dw), hd_cols(dw), hd_rows(dy), hd_gemm_turned(dy), hd_gemm_plain(x), hd_cpu_row(dw, 0), dw->row_bytes / 4, put_at(s, dw));
+    lap(s, "products dW", dw, hd_rows(dy));
 }
 
 HD_CPU_BACK(matmul)
@@ -102,7 +122,7 @@ HD_CPU_BACK(matmul)
 
     for (int i = 0; i < c->n_out && hd_stream_ok(s); i++) {
         const struct hd_tensor *w = c->in[2 + i];
-        struct hd_tensor dw = hd_grad(s, w);
+        struct hd_tensor dw = hd_grad_place(s, w);
 
         if (!dout[i] || !hd_rows(dout[i]))
             continue;
@@ -113,8 +133,10 @@ HD_CPU_BACK(matmul)
 
         if (!p->packed && !(p->packed = hd_cpu_gemm_pack(self, s, kind_of(s, w), hd_cols(x), hd_rows(x), hd_gemm_plain(x))))
             return;
-        p->c = hd_cpu_row(&dw, c->i[1]);
+        dw = hd_cpu_rows_of(&dw, c->i[1], hd_cols(dout[i]));
+        p->c = dw.data;
         p->ld = dw.row_bytes / 4;
-        hd_cpu_gemm_parts(self, kind_of(s, w), hd_cols(dout[i]), hd_rows(x), hd_gemm_turned(dout[i]), 1, p, true);
+        hd_cpu_gemm_parts(self, s, kind_of(s, w), hd_cols(dout[i]), hd_rows(x), hd_gemm_turned(dout[i]), 1, p, put_at(s, &dw));
+        lap(s, "products dW", &dw, hd_rows(x));
     }
 }

@@ -146,7 +146,7 @@ static void expert(void *self, struct hd_stream *s, struct job *j, int64_t e, in
 {
     const struct hd_call *c = j->c;
     const struct hd_tensor *gate = &c->in[2][e], *up = &c->in[3][e], *down = &c->in[4][e];
-    struct hd_tensor xs = hd_cpu_rows_of(c->list[XS], j->s0, n), dx = hd_grad(s, c->list[X]), dg = hd_grad(s, gate), du = hd_grad(s, up), dd = hd_grad(s, down), dxs;
+    struct hd_tensor xs = hd_cpu_rows_of(c->list[XS], j->s0, n), dx = hd_grad(s, c->list[X]), dg = hd_grad_place(s, gate), du = hd_grad_place(s, up), dd = hd_grad_place(s, down), dxs;
     int64_t d = hd_cols(&xs), f = hd_rows(gate);
 
     if (!make(s, &j->h, n, f) || !make(s, &j->u, n, f) || !make(s, &j->dy, n, d) || !make(s, &j->da, n, f) || !make(s, &j->act, n, f) || !make(s, &dxs, n, d))

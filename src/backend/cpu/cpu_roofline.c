@@ -67,6 +67,7 @@ int hd_roofline_measure(struct hd_roofline *r, struct hd_pool *pool, struct hd_e
     }
     r->fma_gflops = best_ops(&j, pool, hd_probe_fma);
     r->int8_gops = best_ops(&j, pool, hd_probe_int8);
+    r->bf16_gflops = best_ops(&j, pool, hd_probe_bf16);
     hd_pages_free(p, (size_t)BUFFER);
     return HD_OK;
 }

@@ -56,13 +56,17 @@ HD_CPU_BACK(gather)
 /* y = x r w, r = (mean x^2 + eps)^-1/2: dx = r (d w) - x r^3 mean(d w x). w NULL: ones. */
 static void norm_row(int64_t n, const float *x, const float *w, float eps, const float *d, float *dx)
 {
-    double ss = 0, along = 0, r;
+    double ss = hd_cpu_squares(n, x), along = 0, sum[8] = {0}, r;
+    int64_t k = 0;
     float a, b;
 
-    for (int64_t i = 0; i < n; i++) {
-        ss += (double)x[i] * (double)x[i];
-        along += (double)(w ? d[i] * w[i] : d[i]) * (double)x[i];
-    }
+    for (; k + 8 <= n; k += 8)
+        for (int i = 0; i < 8; i++)
+            sum[i] += (double)(w ? d[k + i] * w[k + i] : d[k + i]) * (double)x[k + i];
+    for (; k < n; k++)
+        along += (double)(w ? d[k] * w[k] : d[k]) * (double)x[k];
+    for (int i = 0; i < 8; i++)
+        along += sum[i];
     r = 1 / sqrt(ss / (double)n + (double)eps);
     a = (float)r;
     b = (float)(r * r * r * along / (double)n);
@@ -169,7 +173,8 @@ HD_CPU_BACK(add_row)
 
 HD_CPU_BACK(add)
 {
-    pass(self, s, c->in[0], dout[0]);
+    if (hd_grad(s, c->in[0]).data != dout[0]->data)   /* x += y: it is there already */
+        pass(self, s, c->in[0], dout[0]);
     pass(self, s, c->in[1], dout[0]);
 }
 

@@ -14,20 +14,23 @@ struct hd_gemm_view {
     int64_t row, col;
 };
 
-/* c[m, n] = (add: c +) a[m, k] b[k, n]; rows of c lie ld apart. Scratch comes from s->tape. The same bits for any number of workers. */
+/* c[m, n] (put: kernels.h) a[m, k] b[k, n]; rows of c lie ld apart. Scratch comes from s->tape. The same bits for any number of workers. STREAM where c allows it, else PUT. */
 void hd_cpu_gemm(struct hd_cpu *cpu, struct hd_stream *s, enum hd_gemm_kind kind, int64_t m, int64_t n, int64_t k, struct hd_gemm_view a, struct hd_gemm_view b, float *c, int64_t ld,
-                 bool add);
+                 enum hd_gemm_put put);
 
-/* The same in two halves, where a matrix meets several: b[k, n] is packed into scratch (NULL, and the error in s, without memory), then a meets up to HD_GEMM_PARTS of them. */
+/* The same where a meets several matrices, up to HD_GEMM_PARTS of them. A matrix that meets several a may be packed before, into scratch (NULL, and the error in s,
+ * without memory); parts of a call are packed all or none. */
 #define HD_GEMM_PARTS 3
 struct hd_gemm_part {
-    const float *packed;              /* b[k, n] */
+    const float *packed;              /* b[k, n]; NULL: b */
+    struct hd_gemm_view b;
     int64_t n;
     float *c;                         /* [m, n] */
     int64_t ld;
 };
 float *hd_cpu_gemm_pack(struct hd_cpu *cpu, struct hd_stream *s, enum hd_gemm_kind kind, int64_t n, int64_t k, struct hd_gemm_view b);
-void hd_cpu_gemm_parts(struct hd_cpu *cpu, enum hd_gemm_kind kind, int64_t m, int64_t k, struct hd_gemm_view a, int n_part, const struct hd_gemm_part *part, bool add);
+void hd_cpu_gemm_parts(struct hd_cpu *cpu, struct hd_stream *s, enum hd_gemm_kind kind, int64_t m, int64_t k, struct hd_gemm_view a, int n_part, const struct hd_gemm_part *part,
+                       enum hd_gemm_put put);
 
 /* For tasks that multiply small matrices by themselves: b[k, n] packed (hd_gemm_packed() floats at 64), then c[m, n] = (add: c +) a b on the calling
  * thread. depth: the k that b was packed with; packed may point further in, by hd_gemm_at() floats: to column col, a multiple of hd_gemm_panel(), and row, an even one. */

@@ -9,6 +9,7 @@
 #define NV 2
 #define v_load _mm256_loadu_ps
 #define v_store _mm256_storeu_ps
+#define v_stream _mm256_stream_ps
 #define v_set _mm256_set1_ps
 #define v_add _mm256_add_ps
 #define v_fma _mm256_fmadd_ps

@@ -10,6 +10,7 @@
 #define NV 2
 #define v_load _mm512_loadu_ps
 #define v_store _mm512_storeu_ps
+#define v_stream _mm512_stream_ps
 #define v_set _mm512_set1_ps
 #define v_add _mm512_add_ps
 #define v_fma _mm512_fmadd_ps

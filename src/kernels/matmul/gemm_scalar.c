@@ -19,6 +19,7 @@ static inline void v_quads(const float *row, int64_t ld, int n, int cols, float 
 #define NV 4
 #define v_load(p) (*(p))
 #define v_store(p, v) (*(p) = (v))
+#define v_stream v_store
 #define v_set(x) (x)
 #define v_add(a, b) ((a) + (b))
 #define v_fma(a, b, c) ((a) * (b) + (c))
