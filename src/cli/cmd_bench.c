@@ -269,6 +269,41 @@ static int decode(struct hd_session *base, const struct hd_roofline *r, double d
     return rc;
 }
 
+/* Steps of one token at several depths: forks that were left behind there, a round at each by turns, so that what the machine does meanwhile meets all of them alike. */
+struct turns {
+    struct hd_session at[MAX_LIST];
+    double tps[MAX_LIST];
+    int n;
+};
+
+static int measure_turns(struct turns *u, const struct hd_roofline *r, int64_t n_gen, struct hd_err *err)
+{
+    double *sec = hd_malloc(2 * ROUNDS_MAX * (size_t)(n_gen * u->n) * sizeof *sec), least = 0;
+    struct timing t[MAX_LIST] = {0};
+    struct hd_session ss;
+    struct hd_step_item it;
+    int32_t id = 0;
+    int rc = sec ? HD_OK : hd_err_set(err, HD_ERR_MEMORY, "no memory for the times of %d depths", u->n);
+
+    for (int i = 0; i < u->n && sec; i++) {
+        t[i].sec = sec + 2 * i * ROUNDS_MAX * n_gen;
+        t[i].barrier = t[i].sec + ROUNDS_MAX * n_gen;
+    }
+    for (int k = 0; k < ROUNDS_MAX && rc == HD_OK && least < DECODE_S; k++) {
+        for (int i = 0; i < u->n && rc == HD_OK; i++)
+            rc = decode_round(&u->at[i], r, &ss, &it, &id, 1, n_gen, &t[i], err);
+        least = t[0].total;
+        for (int i = 1; i < u->n; i++)
+            least = t[i].total < least ? t[i].total : least;
+    }
+    for (int i = 0; i < u->n && rc == HD_OK; i++) {
+        qsort(t[i].sec, (size_t)t[i].n, sizeof *t[i].sec, by_size);
+        u->tps[i] = 1 / t[i].sec[t[i].n / 2];
+    }
+    hd_free(sec);
+    return rc;
+}
+
 /* ---- reports ---- */
 
 struct bench {
@@ -277,6 +312,7 @@ struct bench {
     struct result res[MAX_LIST + MAX_LIST * MAX_LIST];
     int n;
     int n_thread;
+    bool json;
     const char *name;
 };
 
@@ -379,9 +415,10 @@ static int write_svg(const char *path, const struct bench *b, const int64_t *bat
 
 /* ---- the command ---- */
 
-/* One session grows from depth to depth; what decodes are its forks. */
-static int measure_decode(struct hd_engine *e, struct bench *b, int64_t *depth, int n_depth, const int64_t *batch, int n_batch, int64_t n_gen, bool json, struct hd_err *err)
+/* One session grows from depth to depth; what decodes are its forks. Experts on disk differ by step, so there depths are not compared. */
+static int measure_decode(struct hd_engine *e, struct bench *b, int64_t *depth, int n_depth, const int64_t *batch, int n_batch, int64_t n_gen, struct turns *turns, struct hd_err *err)
 {
+    bool json = b->json;
     struct hd_session base;
     int rc = hd_session_open(&base, e, err), first = b->n;
     double fed = 0, fed_cpu = 0;
@@ -402,9 +439,24 @@ static int measure_decode(struct hd_engine *e, struct bench *b, int64_t *depth, 
                 print_result(&b->res[b->n], e->profile, json, b->n == first);
                 b->n++;
             }
+        if (rc == HD_OK && n_depth > 1 && !e->experts && (rc = hd_session_fork(&turns->at[turns->n], &base, err)) == HD_OK)
+            turns->n++;
     }
     hd_session_close(&base);
+    if (rc == HD_OK && turns->n)
+        rc = measure_turns(turns, &b->r, n_gen, err);
     return rc;
+}
+
+static void print_turns(const struct turns *u, bool json)
+{
+    if (json)
+        hd_out_printf("],\n \"in_turns\": [");
+    for (int i = 0; i < u->n; i++)
+        hd_out_printf(json ? "%s{\"depth\": %lld, \"tps\": %.2f, \"of_first\": %.4f}" : "%s%lld %.1f tok/s (%.2f)", i ? json ? ", " : "; " : json ? "" : "decode, depths in turns: ",
+                      (long long)u->at[i].n, u->tps[i], u->tps[i] / u->tps[0]);
+    if (u->n && !json)
+        hd_out_printf("\n");
 }
 
 static void print_memory(const struct hd_engine *e, bool json)
@@ -439,9 +491,10 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
     struct hd_speculate_options so = {.kind = HD_DRAFT_OFF};
     struct hd_engine_options o;
     struct hd_engine e;
-    struct bench b = {.name = hd_args_text(a, "synthetic", model)};
+    struct bench b = {.name = hd_args_text(a, "synthetic", model), .json = hd_args_has(a, "json")};
+    struct turns turns = {.n = 0};
     struct hd_profile profile;
-    bool json = hd_args_has(a, "json");
+    bool json = b.json;
     int n_tok, n_depth, n_batch, rc;
 
     HD_TRY(n_tok = parse_list(hd_args_text(a, "prompt-tokens", "128,512"), 1, tokens, err));
@@ -454,7 +507,7 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
         need = tokens[i] > need ? tokens[i] : need;
     for (int i = 0; i < n_depth; i++)
         for (int k = 0; k < n_batch; k++)
-            need = depth[i] + batch[k] * (n_gen + 128) > need ? depth[i] + batch[k] * (n_gen + 128) : need;
+            need = depth[i] + (batch[k] + n_depth) * (n_gen + 128) > need ? depth[i] + (batch[k] + n_depth) * (n_gen + 128) : need;
     if (so.kind != HD_DRAFT_OFF && need < depth[n_depth - 1] + 4 * n_gen + 128)
         need = depth[n_depth - 1] + 4 * n_gen + 128;
     if (!o.n_ctx)
@@ -480,7 +533,9 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
     if (json)
         hd_out_printf("],\n \"decode\": [");
     if (rc == HD_OK)
-        rc = measure_decode(&e, &b, depth, n_depth, batch, n_batch, n_gen, json, err);
+        rc = measure_decode(&e, &b, depth, n_depth, batch, n_batch, n_gen, &turns, err);
+    if (rc == HD_OK)
+        print_turns(&turns, json);
     if (rc == HD_OK)
         print_memory(&e, json);
     if (so.kind != HD_DRAFT_OFF && rc == HD_OK && !hd_interrupted)
@@ -492,6 +547,8 @@ static int measure(struct hd_args *a, const char *model, struct hd_err *err)
     if (rc == HD_OK && hd_args_has(a, "svg"))
         rc = write_svg(hd_args_text(a, "svg", NULL), &b, batch, n_batch, err);
 out:
+    for (int i = 0; i < turns.n; i++)
+        hd_session_close(&turns.at[i]);
     hd_engine_close(&e);
     return rc;
 }

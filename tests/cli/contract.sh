@@ -129,8 +129,8 @@ works "plan without weights" "$HADAL" inspect "$T/plan" --plan --json
 says "the same total" '"params": {"total": 78144, "active": 78144}'
 fails 1 "weights are needed otherwise" "$HADAL" inspect "$T/plan"
 works "doctor" "$HADAL" doctor --json
-works "bench" "$HADAL" bench $L --json --prompt-tokens 16 --depth 8 --batch 1,2 -n 4
-for key in '"read_gbs"' '"fma_gflops"' '"int8_gops"' '"prefill"' '"decode"' '"share"' '"depth"' '"batch"' '"barrier_share"'; do says "bench has $key" "$key"; done
+works "bench" "$HADAL" bench $L --json --prompt-tokens 16 --depth 8,12 --batch 1,2 -n 4
+for key in '"read_gbs"' '"fma_gflops"' '"int8_gops"' '"prefill"' '"decode"' '"share"' '"depth"' '"batch"' '"barrier_share"' '"in_turns"' '"of_first"'; do says "bench has $key" "$key"; done
 fails 2 "bench beyond the context" "$HADAL" bench $L --prompt-tokens 16 --depth 1000000
 works "bench at the whole context" "$HADAL" bench $L --json --prompt-tokens 16 --depth 8,256 --batch 1 -n 4
 says "leaves room for what is decoded" '"depth": 252'
