@@ -160,7 +160,7 @@ struct attend_case {
 
 #define PAGE_ROWS 8
 #define N_SEQ 2
-#define MAX_LEN 150
+#define MAX_LEN 400                   /* more than two blocks of 64 for each of two workers: they are shared out then */
 #define N_PAGE (MAX_LEN / PAGE_ROWS + 1)
 
 static const int64_t seq_len[N_SEQ] = {MAX_LEN, 37};
@@ -266,7 +266,7 @@ static void check_attend(const struct attend_case *c)
     attend_ref(c, &a, ref);
     for (int way = 0; way < 3; way++) {
         got[way] = calloc((size_t)(a.total * a.nq), sizeof(float));
-        attend_way(c, &a, way == 1 ? 4 : 1, way == 2, got[way]);
+        attend_way(c, &a, (int[]){1, 4, 2}[way], way == 2, got[way]);
     }
     compare(what, got[0], got[1], got[2], ref, a.total * a.nq, c->bound);
     for (int i = 0; i < 3; i++)
@@ -499,7 +499,8 @@ int main(int argc, char **argv)
         {HD_Q6_K, 50, 512, 100, false, 5e-5},  {HD_MXFP4, 50, 512, 100, false, 1e-2}, {HD_Q5_0, 4, 64, 40, false, 5e-5},    {HD_Q5_1, 4, 64, 40, false, 5e-5},
         {HD_F8_E4M3, 4, 256, 40, false, 2e-6}, {HD_F32, 1, 1536, 576, true, 2e-6},    {HD_Q4_1, 256, 576, 1536, false, 5e-5}};
     static const struct attend_case at[] = {{4, 2, 16, 0, HD_F32, 2e-6}, {9, 3, 64, 0, HD_F32, 2e-6},  {4, 4, 24, 10, HD_F32, 2e-6},
-                                            {40, 2, 8, 0, HD_F32, 2e-6}, {4, 1, 32, 64, HD_F32, 2e-6}, {4, 2, 64, 0, HD_F16, 2e-3}};
+                                            {40, 2, 8, 0, HD_F32, 2e-6}, {4, 1, 32, 64, HD_F32, 2e-6}, {4, 2, 64, 0, HD_F16, 2e-3},
+                                            {20, 1, 300, 290, HD_F32, 4e-6}, {2, 1, 4200, 20, HD_F32, 1e-5}};
 
     static const struct index_case ix[] = {{128, 8, 4, 16, 9000, 1, 16, 0, 0},    {128, 8, 4, 32, 9001, 5, 70, 0, 0},  {32, 3, 2, 32, 2500, 40, 20, 0, 0},
                                            {96, 12, 1, 64, 5000, 1, 40, 0, 0},    {128, 8, 2, 32, 7003, 1, 50, 8, 300}, {128, 2, 2, 32, 3000, 40, 50, 12, 100},

@@ -11,6 +11,9 @@ void hd_lap(struct hd_profile *p, const struct hd_call *c, bool back);
 enum hd_dtype hd_act_type(struct hd_stream *s, const struct hd_tensor *w, int64_t row0);
 /* x as blocks of the given type, in the step's arena. */
 const struct hd_tensor *hd_quantise(struct hd_stream *s, enum hd_dtype type, const struct hd_tensor *x);
+/* Where entries are shared out instead of heads, one token's sums of so many blocks of HD_SUMS_RUN of them (at least a few) are written down: out_cols outputs and two
+ * for each head. */
+struct hd_tensor *hd_sums_scratch(struct hd_stream *s, int64_t n_entry, int64_t n_head, int64_t out_cols);
 /* For whoever gathers weights in a dry run. */
 void hd_meet_weight(struct hd_stream *s, const struct hd_tensor *w);
 /* ok, or one sentence with the op's name and both shapes in the stream. */

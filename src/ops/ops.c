@@ -207,9 +207,21 @@ void hd_kv_put(struct hd_stream *s, const struct hd_tensor *x, const struct hd_r
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_KV_PUT, .in = {x}, .batch = b, .i = {part}});
 }
 
+#define SUMS_SCRATCH ((int64_t)1 << 20)
+
+struct hd_tensor *hd_sums_scratch(struct hd_stream *s, int64_t n_entry, int64_t n_head, int64_t out_cols)
+{
+    int64_t cols = out_cols + 2 * n_head, rows = SUMS_SCRATCH / cols, most = 1 + (n_entry + HD_SUMS_RUN - 1) / HD_SUMS_RUN;
+
+    rows = rows > 8 ? rows : 8;
+    return hd_new(s, HD_F32, rows < most ? rows : most, cols);
+}
+
 void hd_attend(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_ragged *b, int part_k, int part_v,
                enum hd_dtype type, int64_t n_kv_head, int64_t head_dim, int64_t window, float scale)
 {
+    struct hd_stream_mark mark = hd_stream_mark(s);
+    struct hd_tensor *sums = NULL;
     double seen = 0;
 
     if (!hd_require(s, same_shape(out, q) && hd_rows(q) == b->n_tok && hd_cols(q) % (n_kv_head * head_dim) == 0, HD_OP_ATTEND, out, q))
@@ -223,11 +235,15 @@ void hd_attend(struct hd_stream *s, struct hd_tensor *out, const struct hd_tenso
         s->cost.kv_bytes += 2 * (window > 0 && len > (double)window ? (double)window : len) * (double)hd_row_bytes(type, n_kv_head * head_dim);
     }
     s->cost.flops += 4.0 * seen * (double)hd_cols(q);
+    if (!s->tape)
+        sums = hd_sums_scratch(s, b->max_pos, hd_cols(q) / head_dim, hd_cols(q));
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_ATTEND,
                                   .n_out = 1,
                                   .out = {out},
-                                  .in = {q},
+                                  .in = {q, sums},
                                   .batch = b,
                                   .i = {part_k, part_v, n_kv_head, head_dim, window},
                                   .f = {scale}});
+    if (sums)
+        hd_stream_rewind(s, mark);
 }

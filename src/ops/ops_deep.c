@@ -220,17 +220,6 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     hd_stream_rewind(s, mark);
 }
 
-#define SUMS_SCRATCH ((int64_t)1 << 20)
-
-/* Where entries are shared out instead of heads, one token's sums of so many pieces of them (at least a few) are written down. */
-static struct hd_tensor *sums_scratch(struct hd_stream *s, const struct hd_ragged *b, const struct hd_attend_sel_hp *hp, int64_t out_cols)
-{
-    int64_t cols = out_cols + 2 * hp->n_head, rows = SUMS_SCRATCH / cols, most = 1 + (b->max_pos / hp->ratio + HD_SUMS_RUN - 1) / HD_SUMS_RUN;
-
-    rows = rows > 8 ? rows : 8;
-    return hd_new(s, HD_F32, rows < most ? rows : most, cols);
-}
-
 void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
                    const struct hd_tensor *sink, const struct hd_ragged *b, const struct hd_attend_sel_hp *hp)
 {
@@ -251,7 +240,7 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
     }
     s->cost.flops += 4.0 * seen * (double)hd_cols(q);
     if (hp->part_entry >= 0 && !sel && !s->tape && s->exact != HD_EXACT_OFFICIAL)
-        sums = sums_scratch(s, b, hp, hd_cols(out));
+        sums = hd_sums_scratch(s, b->max_pos / hp->ratio, hp->n_head, hd_cols(out));
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_ATTEND_SEL,
                                      .n_out = 1,
                                      .out = {out},

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
-#include "kernels/kernels.h"
+#include "backend/cpu/cpu_sums.h"
 #include "tensor/simulate.h"
 
 #define BLOCK HD_ROWS_MAX
@@ -191,15 +191,8 @@ static void merge(const struct hd_call *c, const struct sums *s, const struct su
 {
     int64_t vdim = c->i[8];
 
-    for (int64_t h = 0; h < n_head; h++) {
-        float top = part->m[h] > s->m[h] ? part->m[h] : s->m[h], old = s->m[h] == top ? 1 : expf(s->m[h] - top), new = part->m[h] == top ? 1 : expf(part->m[h] - top);
-
-        s->m[h] = top;
-        s->den[h] = s->den[h] * old + part->den[h] * new;
-        if (old != 1)
-            hd_k.scale(vdim, old, s->out + h * vdim);
-        hd_k.axpy_f32(vdim, new, part->out + h * vdim, s->out + h * vdim);
-    }
+    for (int64_t h = 0; h < n_head; h++)
+        hd_cpu_merge_out(vdim, hd_cpu_merge_sums(&s->m[h], &s->den[h], part->m[h], part->den[h]), part->out + h * vdim, s->out + h * vdim);
 }
 
 /* Entries of a sequence for its tokens v[0 .. n_tok), each as many as it sees. */
