@@ -278,7 +278,7 @@ struct turns {
 
 static int measure_turns(struct turns *u, const struct hd_roofline *r, int64_t n_gen, struct hd_err *err)
 {
-    double *sec = hd_malloc(2 * ROUNDS_MAX * (size_t)(n_gen * u->n) * sizeof *sec), least = 0;
+    double *sec = hd_malloc(2 * ROUNDS_MAX * (size_t)(n_gen * u->n) * sizeof *sec);
     struct timing t[MAX_LIST] = {0};
     struct hd_session ss;
     struct hd_step_item it;
@@ -289,13 +289,9 @@ static int measure_turns(struct turns *u, const struct hd_roofline *r, int64_t n
         t[i].sec = sec + 2 * i * ROUNDS_MAX * n_gen;
         t[i].barrier = t[i].sec + ROUNDS_MAX * n_gen;
     }
-    for (int k = 0; k < ROUNDS_MAX && rc == HD_OK && least < DECODE_S; k++) {
+    for (int k = 0; k < ROUNDS_MAX && rc == HD_OK && t[0].total < DECODE_S; k++)     /* the first is the least deep */
         for (int i = 0; i < u->n && rc == HD_OK; i++)
             rc = decode_round(&u->at[i], r, &ss, &it, &id, 1, n_gen, &t[i], err);
-        least = t[0].total;
-        for (int i = 1; i < u->n; i++)
-            least = t[i].total < least ? t[i].total : least;
-    }
     for (int i = 0; i < u->n && rc == HD_OK; i++) {
         qsort(t[i].sec, (size_t)t[i].n, sizeof *t[i].sec, by_size);
         u->tps[i] = 1 / t[i].sec[t[i].n / 2];

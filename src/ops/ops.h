@@ -160,7 +160,7 @@ struct hd_attend_sel_hp {
     bool block;                       /* every row of a span sees all of them, and the window before the first */
 };
 
-/* Entries that everybody sees have sums of their own for every so many of them. */
+/* Positions of plain caches, and entries that everybody sees, have sums of their own for every so many of them. */
 #define HD_SUMS_RUN 64
 
 /* out[T, n_head value_dim]: one vector per token is key and value of all heads: kv[T, head_dim] of this step and the window

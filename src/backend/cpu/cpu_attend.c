@@ -2,8 +2,8 @@
  *
  * Positions are walked in blocks cut at absolute multiples of BLOCK, each with sums of its own (cpu_sums.h): a token sees the same blocks, hence the
  * same sums in the same order, whether it came alone, in a chunk or in a batch. A task is one key/value head and a token, or several that follow
- * each other: the query heads that share the head's rows go through them together, so that each row is fetched once. Where there are fewer such tasks than
- * workers could do, a task is some blocks of one token, for all heads: rows are then fetched once.
+ * each other: the query heads that share the head's rows go through them together, so that each row is fetched once (fewer heads where there are fewer
+ * such tasks than workers could do). Few tokens that see many positions are shared out by blocks instead, each for all heads.
  */
 #include <math.h>
 #include <string.h>
@@ -225,7 +225,7 @@ static void merge_range(void *arg, int64_t begin, int64_t end)
 
 static void attend_pieces(struct hd_cpu *cpu, const struct hd_call *c, int64_t seq, int64_t t)
 {
-    int64_t pos = c->batch->pos[t], dim = c->i[3], n_head = hd_cols(c->in[0]) / dim, last = pos / BLOCK + 1, room = hd_rows(c->in[1]);
+    int64_t pos = c->batch->pos[t], dim = c->i[3], n_head = hd_cols(c->in[0]) / dim, last = pos / BLOCK + 1, room = hd_rows(c->in[1]), n_task = 4 * hd_pool_threads(cpu->pool);
     struct pieces p = {.c = c, .part = {hd_cpu_part(c->batch, seq, c->i[0]), hd_cpu_part(c->batch, seq, c->i[1])}, .t = t, .lo = first_seen(pos, c->i[4]), .end = pos + 1};
     float m[MAX_HEAD], den[MAX_HEAD];
 
@@ -238,7 +238,7 @@ static void attend_pieces(struct hd_cpu *cpu, const struct hd_call *c, int64_t s
     }
     for (p.first = p.lo / BLOCK; p.first < last; p.first += p.n) {
         p.n = last - p.first < room ? last - p.first : room;
-        hd_pool_for(cpu->pool, p.n, (p.n + 4 * hd_pool_threads(cpu->pool) - 1) / (4 * hd_pool_threads(cpu->pool)), piece_range, &p);
+        hd_pool_for(cpu->pool, p.n, (p.n + n_task - 1) / n_task, piece_range, &p);
         hd_cpu_rows(cpu, n_head, p.n * dim, merge_range, &p);
     }
 }
