@@ -355,6 +355,73 @@ static void check_kv(void)
     }
 }
 
+/* ---- attention of bf16 operands, two in a word ---- */
+
+#define PAIR_DIM 576
+#define PAIR_HEADS 13
+
+/* n_head queries over n_row rows of d values, of which vdim are mixed: to the bit what fused sums of the rounded numbers give. */
+static void check_pairs(int64_t d, int64_t vdim, int64_t n_row, int64_t n_head)
+{
+    static float row[HD_ROWS_MAX][PAIR_DIM], q[PAIR_HEADS][PAIR_DIM], share[PAIR_HEADS][HD_ROWS_MAX], p[PAIR_HEADS][HD_ROWS_MAX], out[PAIR_HEADS * PAIR_DIM], want[PAIR_HEADS * PAIR_DIM];
+    static uint32_t word[HD_ROWS_MAX][PAIR_DIM / 2], qw[PAIR_HEADS][PAIR_DIM / 2], turned[HD_ROWS_MAX * PAIR_DIM / 2], coupled[HD_ROWS_MAX / 2][PAIR_DIM + 3];
+    int64_t n = (d + 1) / 2;
+    bool same = true;
+
+    for (int64_t i = 0; i < n_row; i++) {
+        for (int64_t k = 0; k < d; k++)
+            row[i][k] = draw() * (k % 11 == 3 ? 0x1p-57f : 1);
+        hd_k.pair.encode(d, row[i], word[i]);
+    }
+    for (int64_t h = 0; h < n_head; h++) {
+        for (int64_t k = 0; k < d; k++)
+            q[h][k] = 3 * draw();
+        hd_k.pair.encode(d, q[h], qw[h]);
+        for (int64_t i = 0; i < n_row; i++)
+            share[h][i] = (float)fabs(draw());
+    }
+    for (int64_t i = 0; i < n_row; i += 16) {
+        const void *at[16];
+
+        for (int64_t k = 0; k < 16; k++)
+            at[k] = word[i + k < n_row ? i + k : n_row - 1];
+        hd_k.interleave16(n, at, turned + i * n);
+    }
+    for (int64_t i = 0; i < n_row; i += 2)
+        hd_k.pair.couple(vdim, word[i], i + 1 < n_row ? word[i + 1] : NULL, coupled[i / 2]);
+    hd_k.pair.rows16_dot(n, n_row, turned, 0.3f, qw[0], PAIR_DIM / 2, n_head, p);
+    for (int64_t h = 0; h < n_head; h++)
+        for (int64_t i = 0; i < n_row; i++) {
+            float sum = 0;
+
+            for (int64_t k = 0; k < d; k++)
+                sum = fmaf(hd_bf16_operand(row[i][k]), hd_bf16_operand(q[h][k]), sum);
+            same &= p[h][i] == 0.3f * sum;
+        }
+    report(same, "pair.rows16_dot", 0, 0);
+    same = true;
+    for (int64_t h = 0; h < n_head; h++) {
+        for (int64_t k = 0; k < vdim; k++) {
+            want[h * vdim + k] = out[h * vdim + k] = draw();
+            for (int64_t i = 0; i < n_row; i++)
+                want[h * vdim + k] = fmaf(hd_bf16_operand(share[h][i]), hd_bf16_operand(row[i][k]), want[h * vdim + k]);
+        }
+        hd_k.pair.encode(n_row, share[h], (uint32_t *)share[h]);
+    }
+    hd_k.pair.rows_mix(vdim, (n_row + 1) / 2, coupled[0], PAIR_DIM + 3, (const float(*)[HD_ROWS_MAX])share, n_head, out);
+    report(!memcmp(out, want, (size_t)(n_head * vdim) * 4), "pair.rows_mix", 0, 0);
+}
+
+static void check_all_pairs(void)
+{
+    static const int64_t dims[] = {1, 2, 7, 16, 31, 32, 33, 70, 512, PAIR_DIM}, rows[] = {1, 2, 15, 16, 17, 33, 63, HD_ROWS_MAX}, heads[] = {1, 4, 8, PAIR_HEADS};
+
+    for (size_t d = 0; hd_k.pair.encode && d < sizeof dims / sizeof dims[0]; d++)
+        for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
+            for (size_t h = 0; h < sizeof heads / sizeof heads[0]; h++)
+                check_pairs(dims[d], d % 2 ? dims[d] : (dims[d] + 2) / 3, rows[r], heads[h]);
+}
+
 /* ---- rows ---- */
 
 static void check_rows(const struct hd_kernels *def, int64_t n)
@@ -463,6 +530,9 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
     }
     for (int64_t i = 0; i < n; i++)
         x[i] = i % 5 ? a[i] : a[i] * (i % 2 ? 0x1p-61f : 0x1p-130f);
+    hd_k.bf16_operand(n, x, y);
+    def->bf16_operand(n, x, x2);
+    report(!memcmp(y, x2, (size_t)n * 4), "bf16_operand", 0, 0);
     if (n > 12) {
         x[10] = INFINITY;
         x[11] = NAN;
@@ -502,12 +572,6 @@ static void check_rows(const struct hd_kernels *def, int64_t n)
     free(x4);
 }
 
-/* What HD_GEMM_BF16 makes of a number (kernels.h). */
-static float gemm_round(float x)
-{
-    return (hd_f32_bits(x) & 0x7FFFFFFFu) < HD_GEMM_BF16_MIN ? 0 : hd_bf16_f32(hd_f32_bf16(x));
-}
-
 /* sum_i a[i] b[i], strides apart, after c. F32: in double. BF16: to the bit: of every two the second first. */
 static float gemm_sum(enum hd_gemm_kind kind, int64_t k, const float *a, int64_t sa, const float *b, int64_t sb, bool add, float c)
 {
@@ -522,7 +586,7 @@ static float gemm_sum(enum hd_gemm_kind kind, int64_t k, const float *a, int64_t
     for (int64_t s = 0; s < k + k % 2; s++) {
         int64_t i = s ^ 1;
 
-        f += i < k ? gemm_round(a[i * sa]) * gemm_round(b[i * sb]) : 0;
+        f += i < k ? hd_bf16_operand(a[i * sa]) * hd_bf16_operand(b[i * sb]) : 0;
     }
     return add ? f + c : f;
 }
@@ -587,7 +651,7 @@ static bool packed_is(enum hd_gemm_kind kind, const float *to, int wide, int64_t
     else
         y = hd_bf16_f32((uint16_t)(hd_f32_bits(to[i / 2 * wide + e]) >> (i % 2 ? 16 : 0)));
     if (kind == HD_GEMM_BF16)
-        x = gemm_round(x);
+        x = hd_bf16_operand(x);
     return x == y || (isnan(x) && isnan(y));
 }
 
@@ -666,6 +730,7 @@ int main(int argc, char **argv)
             check_rows(&def, n);
         check_rows(&def, 1024);
         check_kv();
+        check_all_pairs();
         for (int kind = 0; kind < HD_N_GEMM; kind++)
             check_gemms((enum hd_gemm_kind)kind);
     }

@@ -116,6 +116,7 @@ bool hd_kernels_init(const char *level)
     if (want >= HD_ISA_AVX512BF16 && want <= HD_ISA_AMX) {
         hd_fill_panel_avx512bf16(&hd_k);
         hd_fill_gemm_avx512bf16(&hd_k);
+        hd_fill_pair_avx512bf16(&hd_k);
     }
     if (want == HD_ISA_AMX)
         hd_fill_panel_amx(&hd_k);

@@ -49,11 +49,10 @@ static inline float hd_panel_factor(const struct hd_panels *w)
 
 /* ---- products of matrices, for training ----
  *
- * HD_GEMM_F32: as they are. HD_GEMM_BF16: operands are rounded to bf16 when they are packed (nearest even; below 2^-56 zero), products are exact, sums f32, of every
+ * HD_GEMM_F32: as they are. HD_GEMM_BF16: operands are rounded to bf16 when they are packed (act_bf16.h), products are exact, sums f32, of every
  * two neighbours of k the second first. That is what vdpbf16ps does with pairs, and what FMAs do with the rounded numbers as f32, each two swapped: the same bits at
  * every level. (It counts subnormal numbers as zero: products of what is at least 2^-56 are multiples of 2^-126, and so are their sums.) */
 enum hd_gemm_kind { HD_GEMM_F32, HD_GEMM_BF16, HD_N_GEMM };
-#define HD_GEMM_BF16_MIN (71u << 23)          /* bits of 2^-56 */
 
 /* What becomes of a product: it takes c's place, is added to c, or takes its place past the caches (c aligned to 64, ld % 16 == 0; a fence before others read). */
 enum hd_gemm_put { HD_GEMM_PUT, HD_GEMM_ADD, HD_GEMM_STREAM };
@@ -86,6 +85,19 @@ typedef void (*hd_decode_fn)(const struct hd_wrows *w, int64_t n, float *out);
 #define HD_HC_MAX 16              /* residual streams */
 #define HD_ROWS_MAX 64            /* cached rows that the attention kernels take at once */
 
+/* Attention of bf16 operands where an instruction multiplies two of them (vdpbf16ps): words of two, the first in the high half, since its product is added first.
+ * The same bits as rows16_dot and rows_mix on bf16_operand's numbers, except that sums which are subnormal count as zero. All NULL where there is no such instruction. */
+struct hd_pair_kernels {
+    /* (n + 1) / 2 words; an odd n's last low half is zero. word may be x. */
+    void (*encode)(int64_t n, const float *x, uint32_t *word);
+    /* rows: words that interleave16 laid side by side, 16 rows after 16, each of n words; query h's at q + h ld. p as of rows16_dot. */
+    void (*rows16_dot)(int64_t n, int64_t n_row, const uint32_t *rows, float scale, const uint32_t *q, int64_t ld, int64_t n_head, float (*p)[HD_ROWS_MAX]);
+    /* Rows of d values, encoded, become words of one's (high) and the next's (low) value each. b NULL: zeros. */
+    void (*couple)(int64_t d, const uint32_t *a, const uint32_t *b, uint32_t *out);
+    /* out[h][k] += sum_i p[h][i] row i[k] over n such rows of couples, ld apart, p[h] encoded. */
+    void (*rows_mix)(int64_t d, int64_t n, const uint32_t *row, int64_t ld, const float (*p)[HD_ROWS_MAX], int64_t n_head, float *out);
+};
+
 struct hd_kernels {
     enum hd_isa isa;
     hd_matmul_fn matmul_f32[HD_N_DTYPE];    /* x f32, every product and sum in f32 or wider; set for every weight format */
@@ -115,6 +127,9 @@ struct hd_kernels {
     void (*interleave16)(int64_t n, const void *const row[16], void *out);
     /* Cached rows that lie so, 16 after 16: p[h][i] = scale sum_k row i [k] q[h][k], k ascending, fused; i up to n rounded up to 16. */
     void (*rows16_dot)(int64_t d, int64_t n, const float *rows, float scale, const float *q, int64_t n_head, float (*p)[HD_ROWS_MAX]);
+    /* hd_bf16_operand() of each; out may be x. */
+    void (*bf16_operand)(int64_t n, const float *x, float *out);
+    struct hd_pair_kernels pair;
     /* Every x[i] > least goes behind value, first + i behind idx; how many. */
     int64_t (*above)(int64_t n, const float *x, float least, int32_t first, float *value, int32_t *idx);
     /* The largest number of x[n]; -inf where there is none. Of 0 and -0 either. */

@@ -32,6 +32,7 @@ void hd_fill_sparse_avx512(struct hd_kernels *k);           /* after AVX2's vec 
 void hd_fill_panel_avx512(struct hd_kernels *k);
 void hd_fill_panel_avx512vnni(struct hd_kernels *k);
 void hd_fill_index_avx512vnni(struct hd_kernels *k);
+void hd_fill_pair_avx512bf16(struct hd_kernels *k);
 void hd_fill_panel_avx512bf16(struct hd_kernels *k);
 void hd_fill_panel_amx(struct hd_kernels *k);               /* after all other panels: they serve few tokens */
 void hd_fill_matmul_few_avx512(struct hd_kernels *k);

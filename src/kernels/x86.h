@@ -2,6 +2,8 @@
 #ifndef HD_KERNELS_X86_H
 #define HD_KERNELS_X86_H
 
+#include "tensor/act_bf16.h"
+
 #if defined(HD_EMULATE)
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx2.h>
@@ -160,5 +162,16 @@ static inline __m512i hd_pair_bf16(__m512 low, __mmask16 keep_low, __m512 high, 
                                     hd_cvt2_bf16(low, keep_low, high, keep_high));
 }
 #endif
+
+/* hd_bf16_operand() of eight numbers. */
+static inline __m256 hd_bf16_operand8(__m256 x)
+{
+    __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i r = _mm256_and_si256(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7FFF)), odd), _mm256_set1_epi32((int)0xFFFF0000));
+    __m256i least = _mm256_cmpgt_epi32(_mm256_and_si256(u, _mm256_set1_epi32(0x7FFFFFFF)), _mm256_set1_epi32((int)HD_BF16_OPERAND_MIN - 1));
+    __m256 kept = _mm256_and_ps(_mm256_castsi256_ps(r), _mm256_castsi256_ps(least));
+
+    return _mm256_blendv_ps(kept, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+}
 
 #endif

@@ -8,7 +8,7 @@ void hd_dispatch(struct hd_stream *s, const struct hd_call *c);
 /* Charges the profile with a call, or with its way back. */
 void hd_lap(struct hd_profile *p, const struct hd_call *c, bool back);
 /* What w's rows from row0 on are multiplied with: F32, Q16 or Q8; Q16, the largest, in dry runs. */
-enum hd_dtype hd_act_type(struct hd_stream *s, const struct hd_tensor *w, int64_t row0);
+enum hd_dtype hd_act_type(const struct hd_stream *s, const struct hd_tensor *w, int64_t row0);
 /* x as blocks of the given type, in the step's arena. */
 const struct hd_tensor *hd_quantise(struct hd_stream *s, enum hd_dtype type, const struct hd_tensor *x);
 /* Where entries are shared out instead of heads, one token's sums of so many blocks of HD_SUMS_RUN of them (at least a few) are written down: out_cols outputs and two

@@ -84,7 +84,7 @@ void hd_rmsnorm(struct hd_stream *s, struct hd_tensor *out, const struct hd_tens
     hd_dispatch(s, &(struct hd_call){.op = HD_OP_RMSNORM, .n_out = 1, .out = {out}, .in = {x, w}, .f = {eps}});
 }
 
-enum hd_dtype hd_act_type(struct hd_stream *s, const struct hd_tensor *w, int64_t row0)
+enum hd_dtype hd_act_type(const struct hd_stream *s, const struct hd_tensor *w, int64_t row0)
 {
     return s->exact != HD_EXACT_NONE || hd_cols(w) % 32 ? HD_F32 : s->be ? s->be->act_type(s->be->self, w, row0) : HD_Q16;
 }

@@ -158,7 +158,11 @@ struct hd_attend_sel_hp {
     int64_t row_bytes;                /* of a cached vector, for the cost; 0: f32 */
     bool from_raw0;                   /* the window begins at the span's raw0 */
     bool block;                       /* every row of a span sees all of them, and the window before the first */
+    bool bf16;                        /* operands are rounded to bf16 (act_bf16.h), and q is used up */
 };
+
+/* Does attention round its operands? Where the product behind it, of w, rounds its own. */
+bool hd_attends_bf16(const struct hd_stream *s, const struct hd_tensor *w);
 
 /* Positions of plain caches, and entries that everybody sees, have sums of their own for every so many of them. */
 #define HD_SUMS_RUN 64
@@ -166,7 +170,7 @@ struct hd_attend_sel_hp {
 /* out[T, n_head value_dim]: one vector per token is key and value of all heads: kv[T, head_dim] of this step and the window
  * part for the last `window` positions, then entries of part_entry: those of sel, or all G < (pos + 1) / ratio when sel is
  * NULL. sink f32 [n_head] is one more logit without a value. */
-void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
+void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
                    const struct hd_tensor *sink, const struct hd_ragged *b, const struct hd_attend_sel_hp *hp);
 
 /* ---- experts ---- */

@@ -220,7 +220,12 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     hd_stream_rewind(s, mark);
 }
 
-void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
+bool hd_attends_bf16(const struct hd_stream *s, const struct hd_tensor *w)
+{
+    return !s->tape && hd_act_type(s, w, 0) != HD_F32;
+}
+
+void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
                    const struct hd_tensor *sink, const struct hd_ragged *b, const struct hd_attend_sel_hp *hp)
 {
     struct hd_stream_mark mark = hd_stream_mark(s);
@@ -246,7 +251,8 @@ void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, const struct hd_t
                                      .out = {out},
                                      .in = {q, kv, sel, sink, sums},
                                      .batch = b,
-                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) : 0, hp->value_dim ? hp->value_dim : hp->head_dim, hp->from_raw0, hp->block},
+                                     .i = {hp->part_window, hp->part_entry, hp->n_head, hp->head_dim, hp->window, hp->ratio, s->exact == HD_EXACT_OFFICIAL, sel ? hd_cols(sel) : 0, hp->value_dim ? hp->value_dim : hp->head_dim, hp->from_raw0, hp->block,
+                                           hp->bf16},
                                      .f = {hp->scale}});
     if (sums)
         hd_stream_rewind(s, mark);

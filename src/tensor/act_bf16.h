@@ -16,6 +16,14 @@
 #define HD_BF16_ACT_MIN (67u << 23)        /* bits of 2^-60 as f32 */
 #define HD_BF16_WEIGHT_MIN (77u << 7)      /* bits of 2^-50 as bf16 */
 
+/* Where both operands are activations (attention, matrices in training) either is zero below 2^-56: products are multiples of 2^-126. */
+#define HD_BF16_OPERAND_MIN (71u << 23)
+
+static inline float hd_bf16_operand(float x)
+{
+    return (hd_f32_bits(x) & 0x7FFFFFFFu) < HD_BF16_OPERAND_MIN ? 0 : hd_bf16_f32(hd_f32_bf16(x));
+}
+
 static inline void hd_act_bf16_encode(const float *x, int64_t n, uint16_t *out)
 {
     for (int64_t i = 0; i < n; i++)

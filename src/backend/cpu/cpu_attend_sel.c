@@ -4,6 +4,9 @@
  * its beginning, then selected entries, or all entries cut at absolute multiples of 64. So a token's bits do not depend on how its
  * neighbours were batched (the official mode walks window and entries as one list, the window padded as its code does). A block's rows are
  * unpacked and laid side by side once for all heads of a task, entries that everybody sees once for several tokens.
+ *
+ * Where products round their activations, so does attention (i[11]): rows (those of native caches are bf16 anyway), queries and shares of rows become bf16, sums
+ * are f32. DeepSeek's own kernels do the same.
  */
 #include <math.h>
 #include <string.h>
@@ -17,6 +20,7 @@
 #define MAX_GROUP 16                  /* query heads that go through rows together */
 #define MAX_HEAD 256                  /* of a task */
 #define FETCH BLOCK                   /* entries that are brought nearer while others are unpacked */
+#define WIDE (HD_KV_ROW_MAX + 16)     /* rows of 2^n bytes would evict one another */
 
 _Static_assert(BLOCK == HD_SUMS_RUN, "what scratch is made for");
 
@@ -35,12 +39,34 @@ struct sums {
     float *out, *m, *den;
 };
 
+/* As f32, or as words of two bf16 (struct hd_pair_kernels). */
 struct rows {
     int64_t n;
     const void *row[BLOCK + FETCH];
-    _Alignas(64) float unpacked[BLOCK * (HD_KV_ROW_MAX + 16)];            /* rows of 2^n bytes would evict one another */
-    _Alignas(64) float turned[BLOCK * HD_KV_ROW_MAX];                      /* the same, sixteen side by side */
+    union {
+        struct {
+            _Alignas(64) float unpacked[BLOCK * WIDE];
+            _Alignas(64) float turned[BLOCK * HD_KV_ROW_MAX];              /* the same, sixteen side by side */
+        };
+        struct {
+            float one[HD_KV_ROW_MAX];
+            _Alignas(64) uint32_t word[BLOCK * (HD_KV_ROW_MAX / 2 + 16)];
+            _Alignas(64) uint32_t word_turned[BLOCK * HD_KV_ROW_MAX / 2];
+            _Alignas(64) uint32_t couple[BLOCK / 2 * WIDE];                /* values of one row and the next */
+        };
+    };
 };
+
+/* Are operands rounded to bf16? */
+static bool rounds(const struct hd_call *c)
+{
+    return c->i[11];
+}
+
+static bool paired(const struct hd_call *c)
+{
+    return rounds(c) && hd_k.pair.encode;
+}
 
 static void look(const struct hd_call *c, int64_t t, int64_t seq, struct view *v)
 {
@@ -97,16 +123,52 @@ static void fetch(const struct view *v, int64_t i)
     }
 }
 
-/* Lays the rows side by side; the last sixteen are filled up. */
-static void turn(struct rows *r, int64_t dim)
+/* Where row i is unpacked. */
+static float *place_for(const struct hd_call *c, struct rows *r, int64_t i)
 {
+    return paired(c) ? r->one : r->unpacked + i * (c->i[3] + 16);
+}
+
+/* Row i, unpacked or as it lies in a cache of f32, in the form that its products take. */
+static void keep(const struct hd_call *c, struct rows *r, int64_t i, const float *row)
+{
+    int64_t dim = c->i[3];
+
+    r->row[i] = row;
+    if (paired(c)) {
+        r->row[i] = r->word + i * (dim / 2 + 16);
+        hd_k.pair.encode(dim, row, r->word + i * (dim / 2 + 16));
+    } else if (rounds(c)) {
+        r->row[i] = place_for(c, r, i);
+        hd_k.bf16_operand(dim, row, place_for(c, r, i));
+    }
+}
+
+/* Lays the rows side by side; the last sixteen are filled up. */
+static void turn(const struct hd_call *c, struct rows *r)
+{
+    int64_t dim = paired(c) ? (c->i[3] + 1) / 2 : c->i[3];
+
     for (int64_t i = 0; i < r->n; i += 16) {
         const void *row[16];
 
         for (int64_t k = 0; k < 16; k++)
             row[k] = r->row[i + k < r->n ? i + k : r->n - 1];
-        hd_k.interleave16(dim, row, r->turned + i * dim);
+        hd_k.interleave16(dim, row, (paired(c) ? (float *)r->word_turned : r->turned) + i * dim);
     }
+    for (int64_t i = 0; paired(c) && i < r->n; i += 2)
+        hd_k.pair.couple(c->i[8], r->row[i], i + 1 < r->n ? r->row[i + 1] : NULL, r->couple + i / 2 * (c->i[8] + 16));
+}
+
+/* Queries of n_head heads in the form that their products take, in their place. */
+static void take_queries(const struct hd_call *c, float *q, int64_t n_head)
+{
+    int64_t dim = c->i[3];
+
+    if (!paired(c) && rounds(c))
+        hd_k.bf16_operand(n_head * dim, q, q);
+    for (int64_t h = 0; paired(c) && h < n_head; h++)
+        hd_k.pair.encode(dim, q + h * dim, (uint32_t *)(q + h * dim));
 }
 
 /* Heads h0 .. h0 + n_head of a token from the beginning. */
@@ -130,9 +192,12 @@ static void attend_block(const struct hd_call *c, const struct rows *r, int64_t 
     int64_t dim = c->i[3], vdim = c->i[8];
     float p[MAX_GROUP][BLOCK];
 
-    hd_k.rows16_dot(dim, n, r->turned, c->f[0], s->q, n_head, p);
+    if (paired(c))
+        hd_k.pair.rows16_dot((dim + 1) / 2, n, r->word_turned, c->f[0], (const uint32_t *)s->q, dim, n_head, p);
+    else
+        hd_k.rows16_dot(dim, n, r->turned, c->f[0], s->q, n_head, p);
     for (int64_t h = 0; h < n_head; h++) {
-        float top = hd_cpu_max(n, p[h], s->m[h]), corr = s->m[h] == top ? 1 : expf(s->m[h] - top);
+        float top = hd_cpu_max(n, p[h], s->m[h]), corr = hd_cpu_share(s->m[h], top);
 
         s->den[h] = s->den[h] * corr + hd_k.exp_sum(n, p[h], top);
         s->m[h] = top;
@@ -141,25 +206,32 @@ static void attend_block(const struct hd_call *c, const struct rows *r, int64_t 
         if (c->i[6])
             for (int64_t i = 0; i < n; i++)
                 p[h][i] = hd_round_bf16(p[h][i]);
+        if (paired(c))
+            hd_k.pair.encode(n, p[h], (uint32_t *)p[h]);
+        else if (rounds(c))
+            hd_k.bf16_operand(n, p[h], p[h]);
     }
-    hd_k.rows_mix(vdim, n, r->row, false, (const float(*)[BLOCK])p, n_head, s->out);
+    if (paired(c))
+        hd_k.pair.rows_mix(vdim, (n + 1) / 2, r->couple, vdim + 16, (const float(*)[BLOCK])p, n_head, s->out);
+    else
+        hd_k.rows_mix(vdim, n, r->row, false, (const float(*)[BLOCK])p, n_head, s->out);
 }
 
 /* Places a .. end of one token's list. */
 static void walk(const struct hd_call *c, const struct view *v, int64_t a, int64_t end, const struct sums *s, int64_t n_head, struct rows *r)
 {
-    int64_t dim = c->i[3];
-
     for (; a < end; a += BLOCK) {
         r->n = 0;
         for (int64_t i = a; i < a + BLOCK && i < end; i++) {
+            const float *row;
+
             fetch(v, i + BLOCK);
-            if ((r->row[r->n] = place(v, i, r->unpacked + r->n * (dim + 16))))
-                r->n++;
+            if ((row = place(v, i, place_for(c, r, r->n))))
+                keep(c, r, r->n++, row);
         }
         if (!r->n)
             continue;
-        turn(r, dim);
+        turn(c, r);
         for (int64_t h = 0; h < n_head; h += MAX_GROUP) {
             struct sums some = from_head(c, s, h);
 
@@ -171,19 +243,24 @@ static void walk(const struct hd_call *c, const struct view *v, int64_t a, int64
 /* ---- entries that everybody sees ---- */
 
 /* A block from entry e on, as many as there are below end. */
-static void unpack_block(const struct hd_paged *p, int64_t e, int64_t end, int64_t dim, struct rows *r)
+static void unpack_block(const struct hd_call *c, const struct hd_paged *p, int64_t e, int64_t end, struct rows *r)
 {
     int64_t n = end - e < BLOCK + FETCH ? end - e : BLOCK + FETCH;           /* where those behind it lie, too */
 
     r->n = n < BLOCK ? n : BLOCK;
     hd_paged_rows(p, e, n, r->row);
-    for (int64_t i = 0; i < r->n && p->pack; i++) {
-        for (int64_t at = 0; i + FETCH < n && at < p->row_bytes; at += 64)
-            __builtin_prefetch((const char *)r->row[i + FETCH] + at, 0, 2);
-        hd_k.kv_decode(p->pack, r->row[i], r->unpacked + i * (dim + 16));
-        r->row[i] = r->unpacked + i * (dim + 16);
+    for (int64_t i = 0; i < r->n; i++) {
+        const float *row = r->row[i];
+
+        if (p->pack) {
+            for (int64_t at = 0; i + FETCH < n && at < p->row_bytes; at += 64)
+                __builtin_prefetch((const char *)r->row[i + FETCH] + at, 0, 2);
+            row = place_for(c, r, i);
+            hd_k.kv_decode(p->pack, r->row[i], place_for(c, r, i));
+        }
+        keep(c, r, i, row);
     }
-    turn(r, dim);
+    turn(c, r);
 }
 
 /* Adds a block's sums to those of what lies before it. */
@@ -202,7 +279,7 @@ static void walk_entries(const struct hd_call *c, const struct view *v, int64_t 
     float out[MAX_GROUP * HD_KV_ROW_MAX], m[MAX_GROUP], den[MAX_GROUP];
 
     for (int64_t e = 0; e < len; e += BLOCK) {
-        unpack_block(v->entry, e, len, c->i[3], r);
+        unpack_block(c, v->entry, e, len, r);
         for (int64_t k = 0; k < n_tok; k++) {
             int64_t n = v[k].n - v[k].pad - e;
 
@@ -247,6 +324,7 @@ static void attend_tokens(const struct hd_call *c, int64_t seq, int64_t t, int64
         look(c, t + k, seq, &v[k]);
         s[k] = (struct sums){hd_cpu_row(c->in[0], t + k) + h0 * c->i[3], hd_cpu_row(c->out[0], t + k) + h0 * c->i[8], m[k], den[k]};
         clear(c, &s[k], n_head);
+        take_queries(c, hd_cpu_row(c->in[0], t + k) + h0 * c->i[3], n_head);
         walk(c, &v[k], 0, c->i[6] ? v[k].n : v[k].n_window, &s[k], n_head, r);
         if (!c->i[6] && v[k].sel)
             walk(c, &v[k], v[k].pad, v[k].n, &s[k], n_head, r);
@@ -318,7 +396,7 @@ static void piece_range(void *arg, int64_t begin, int64_t end)
             walk(c, &p->v, 0, p->v.n_window, &p->s, n_head, &r);
             continue;
         }
-        unpack_block(p->v.entry, (p->first + i - 1) * BLOCK, p->v.n - p->v.pad, c->i[3], &r);
+        unpack_block(c, p->v.entry, (p->first + i - 1) * BLOCK, p->v.n - p->v.pad, &r);
         clear(c, &part, n_head);
         for (int64_t h = 0; h < n_head; h += MAX_GROUP) {
             struct sums some = from_head(c, &part, h);
@@ -352,6 +430,7 @@ static void attend_pieces(struct hd_cpu *cpu, const struct hd_call *c, int64_t s
     int64_t n, room = hd_rows(c->in[4]);
 
     look(c, t, seq, &p.v);
+    take_queries(c, hd_cpu_row(c->in[0], t), c->i[2]);
     n = 1 + n_block(&p.v);
     p.s.m = p.m;
     p.s.den = p.den;

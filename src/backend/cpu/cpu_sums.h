@@ -7,6 +7,12 @@
 
 #include "kernels/kernels.h"
 
+/* What sums below m count for below top. Nothing yet (-inf): all of its zeros. */
+static inline float hd_cpu_share(float m, float top)
+{
+    return m == top || m == -INFINITY ? 1 : expf(m - top);
+}
+
 /* What outputs so far, and a block's, count for in those of both. */
 struct hd_cpu_shares {
     float old, new;
@@ -15,7 +21,7 @@ struct hd_cpu_shares {
 static inline struct hd_cpu_shares hd_cpu_merge_sums(float *m, float *den, float part_m, float part_den)
 {
     float top = part_m > *m ? part_m : *m;
-    struct hd_cpu_shares s = {*m == top ? 1 : expf(*m - top), part_m == top ? 1 : expf(part_m - top)};
+    struct hd_cpu_shares s = {hd_cpu_share(*m, top), hd_cpu_share(part_m, top)};
 
     *m = top;
     *den = *den * s.old + part_den * s.new;

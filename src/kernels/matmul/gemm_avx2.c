@@ -42,17 +42,7 @@ static inline __m256 hd_load_part(const float *p, int n)
 {
     return n <= 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
 }
-#define v_bf16(v) hd_gemm_round(v)
-
-static inline __m256 hd_gemm_round(__m256 x)
-{
-    __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-    __m256i r = _mm256_and_si256(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7FFF)), odd), _mm256_set1_epi32((int)0xFFFF0000));
-    __m256i least = _mm256_cmpgt_epi32(_mm256_and_si256(u, _mm256_set1_epi32(0x7FFFFFFF)), _mm256_set1_epi32((int)HD_GEMM_BF16_MIN - 1));
-    __m256 kept = _mm256_and_ps(_mm256_castsi256_ps(r), _mm256_castsi256_ps(least));
-
-    return _mm256_blendv_ps(kept, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-}
+#define v_bf16(v) hd_bf16_operand8(v)
 #define NAME(fn) fn##_avx2
 
 #include "kernels/matmul/gemm_body.h"

@@ -23,7 +23,7 @@ static inline __m512 hd_gemm_round(__m512 x)
 {
     __m512i u = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i r = _mm512_and_si512(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7FFF)), odd), _mm512_set1_epi32((int)0xFFFF0000));
-    __mmask16 kept = _mm512_cmpgt_epi32_mask(_mm512_and_si512(u, _mm512_set1_epi32(0x7FFFFFFF)), _mm512_set1_epi32((int)HD_GEMM_BF16_MIN - 1));
+    __mmask16 kept = _mm512_cmpgt_epi32_mask(_mm512_and_si512(u, _mm512_set1_epi32(0x7FFFFFFF)), _mm512_set1_epi32((int)HD_BF16_OPERAND_MIN - 1));
 
     return _mm512_mask_mov_ps(_mm512_castsi512_ps(_mm512_maskz_mov_epi32(kept, r)), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
 }

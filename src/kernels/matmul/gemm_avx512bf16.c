@@ -21,7 +21,7 @@
 /* Lanes whose number does not count as zero. */
 INLINE __mmask16 counts(__m512 x)
 {
-    return hd_cmpge_epu32(_mm512_slli_epi32(_mm512_castps_si512(x), 1), _mm512_set1_epi32((int)(HD_GEMM_BF16_MIN << 1)));
+    return hd_cmpge_epu32(_mm512_slli_epi32(_mm512_castps_si512(x), 1), _mm512_set1_epi32((int)(HD_BF16_OPERAND_MIN << 1)));
 }
 
 INLINE __m512 first(const float *p, int n)

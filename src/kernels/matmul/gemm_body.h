@@ -1,6 +1,6 @@
 /* gemm_body.h: products of f32 matrices: a tile (gemm_tile_body.h, which says what to define) and packing, in f32 and rounded to bf16. Beside what the tile needs:
  *
- *   v_part(p, n): n < V_LANES values and zeros; v_quads(rows, ld, i, n, out): below; v_bf16(v): v rounded to bf16, zero below HD_GEMM_BF16_MIN
+ *   v_part(p, n): n < V_LANES values and zeros; v_quads(rows, ld, i, n, out): below; v_bf16(v): v rounded to bf16, zero below HD_BF16_OPERAND_MIN
  *   (NaN stays NaN); NAME(fn) for the function's suffix */
 #include "kernels/matmul/gemm_tile_body.h"
 

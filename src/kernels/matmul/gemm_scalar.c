@@ -2,11 +2,6 @@
 #include "kernels/kernels.h"
 #include "tensor/blocks.h"
 
-static inline float hd_gemm_round(float x)
-{
-    return (hd_f32_bits(x) & 0x7FFFFFFFu) < HD_GEMM_BF16_MIN ? 0 : hd_bf16_f32(hd_f32_bf16(x));
-}
-
 static inline void v_quads(const float *row, int64_t ld, int n, int cols, float *out)
 {
     for (int c = 0; c < cols; c++)
@@ -25,7 +20,7 @@ static inline void v_quads(const float *row, int64_t ld, int n, int cols, float 
 #define v_fma(a, b, c) ((a) * (b) + (c))
 #define v_part(p, n) ((n) > 0 ? *(p) : 0)
 #define QUAD 2
-#define v_bf16(v) hd_gemm_round(v)
+#define v_bf16(v) hd_bf16_operand(v)
 #define NAME(fn) fn##_scalar
 
 #include "kernels/matmul/gemm_body.h"

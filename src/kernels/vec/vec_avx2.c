@@ -470,6 +470,16 @@ static void rows_mix(int64_t d, int64_t n, const void *const *row, bool f16, con
         rows_mix_as(d, n, row, false, p, n_head, out);
 }
 
+static void bf16_operand(int64_t n, const float *x, float *out)
+{
+    int64_t i = 0;
+
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, hd_bf16_operand8(_mm256_loadu_ps(x + i)));
+    for (; i < n; i++)
+        out[i] = hd_bf16_operand(x[i]);
+}
+
 static void relu_mix(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out)
 {
     int64_t i = 0;
@@ -574,6 +584,7 @@ void hd_fill_vec_avx2(struct hd_kernels *k)
     k->dot_f16 = dot_f16;
     k->rows_dot = rows_dot;
     k->rows_mix = rows_mix;
+    k->bf16_operand = bf16_operand;
     k->relu_mix = relu_mix;
     k->mix_streams = mix_streams;
     k->kv_decode = kv_decode;

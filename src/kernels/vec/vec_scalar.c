@@ -109,6 +109,12 @@ static void rows_mix(int64_t d, int64_t n, const void *const *row, bool f16, con
         }
 }
 
+static void bf16_operand(int64_t n, const float *x, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = hd_bf16_operand(x[i]);
+}
+
 static void relu_mix(int64_t n_head, int64_t n, const float (*p)[HD_ROWS_MAX], const float *w, float *out)
 {
     for (int64_t i = 0; i < n; i++)
@@ -144,6 +150,7 @@ void hd_fill_vec_scalar(struct hd_kernels *k)
     k->dot_f16 = dot_f16;
     k->rows_dot = rows_dot;
     k->rows_mix = rows_mix;
+    k->bf16_operand = bf16_operand;
     k->relu_mix = relu_mix;
     k->mix_streams = mix_streams;
     k->kv_decode = hd_kv_decode;
