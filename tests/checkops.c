@@ -156,6 +156,8 @@ struct attend_case {
     int64_t n_head, n_kv, dim, window;
     enum hd_dtype type;
     double bound;
+    int64_t value;                    /* latents: keys' first values are the values, of all heads */
+    bool bf16;
 };
 
 #define PAGE_ROWS 8
@@ -166,7 +168,7 @@ struct attend_case {
 static const int64_t seq_len[N_SEQ] = {MAX_LEN, 37};
 
 struct attend_data {
-    int64_t nq, nkv, total;
+    int64_t nq, nkv, no, total;
     float *q, *k, *v;
 };
 
@@ -189,7 +191,8 @@ static void attend_ref(const struct attend_case *c, const struct attend_data *a,
                 den += p[j] = exp(p[j] - top);
             for (int64_t j = lo; j <= pos; j++)
                 for (int64_t d = 0; d < c->dim; d++)
-                    ref[t * a->nq + h * c->dim + d] += p[j] / den * (double)a->v[(base + j) * a->nkv + g * c->dim + d];
+                    if (!c->value || d < c->value)
+                        ref[t * a->no + h * (c->value ? c->value : c->dim) + d] += p[j] / den * (double)(c->value ? a->k : a->v)[(base + j) * a->nkv + g * c->dim + d];
         }
     }
 }
@@ -229,9 +232,9 @@ static void attend_way(const struct attend_case *c, const struct attend_data *a,
             }
             done[i] += chunk;
         }
-        struct hd_ragged b = {.n_tok = n_tok, .n_seq = n_seq, .pos = pos, .span = span, .part = live, .n_part = 2};
+        struct hd_ragged b = {.n_tok = n_tok, .n_seq = n_seq, .pos = pos, .max_pos = MAX_LEN, .span = span, .part = live, .n_part = 2};
         struct hd_tensor *tq = hd_new(&wd.s, HD_F32, n_tok, a->nq), *tk = hd_new(&wd.s, HD_F32, n_tok, a->nkv), *tv = hd_new(&wd.s, HD_F32, n_tok, a->nkv),
-                         *to = hd_new(&wd.s, HD_F32, n_tok, a->nq);
+                         *to = hd_new(&wd.s, HD_F32, n_tok, a->no);
 
         for (int64_t t = 0; t < n_tok; t++) {
             memcpy((float *)tq->data + t * a->nq, a->q + from[t] * a->nq, (size_t)a->nq * 4);
@@ -240,9 +243,13 @@ static void attend_way(const struct attend_case *c, const struct attend_data *a,
         }
         hd_kv_put(&wd.s, tk, &b, 0, c->type);
         hd_kv_put(&wd.s, tv, &b, 1, c->type);
-        hd_attend(&wd.s, to, tq, &b, 0, 1, c->type, c->n_kv, c->dim, c->window, 0.25f);
+        if (c->value)
+            hd_attend_sel(&wd.s, to, tq, NULL, NULL, NULL, &b,
+                          &(struct hd_attend_sel_hp){.n_head = c->n_head, .head_dim = c->dim, .ratio = 1, .part_window = -1, .scale = 0.25f, .value_dim = c->value, .bf16 = c->bf16});
+        else
+            hd_attend(&wd.s, to, tq, &b, 0, 1, c->type, c->n_kv, c->dim, c->window, 0.25f);
         for (int64_t t = 0; t < n_tok; t++)
-            memcpy(got + from[t] * a->nq, (float *)to->data + t * a->nq, (size_t)a->nq * 4);
+            memcpy(got + from[t] * a->no, (float *)to->data + t * a->no, (size_t)a->no * 4);
     }
     report(hd_stream_ok(&wd.s), "attend: %s", wd.s.err.msg);
     world_close(&wd);
@@ -253,22 +260,26 @@ static void attend_way(const struct attend_case *c, const struct attend_data *a,
 
 static void check_attend(const struct attend_case *c)
 {
-    struct attend_data a = {c->n_head * c->dim, c->n_kv * c->dim, seq_len[0] + seq_len[1], NULL, NULL, NULL};
-    double *ref = calloc((size_t)(a.total * a.nq), sizeof *ref);
+    struct attend_data a = {c->n_head * c->dim, c->n_kv * c->dim, c->n_head * (c->value ? c->value : c->dim), seq_len[0] + seq_len[1], NULL, NULL, NULL};
+    double *ref = calloc((size_t)(a.total * a.no), sizeof *ref);
     float *got[3];
     char what[128];
 
-    snprintf(what, sizeof what, "attend H=%lld G=%lld Dh=%lld window=%lld %s", (long long)c->n_head, (long long)c->n_kv, (long long)c->dim, (long long)c->window,
-             hd_dtypes[c->type].name);
+    snprintf(what, sizeof what, "attend H=%lld G=%lld Dh=%lld window=%lld %s%s", (long long)c->n_head, (long long)c->n_kv, (long long)c->dim, (long long)c->window,
+             hd_dtypes[c->type].name, c->bf16 ? ", latents as bf16" : c->value ? ", latents" : "");
     a.q = random_f32(a.total * a.nq, 2);
     a.k = random_f32(a.total * a.nkv, 1);
     a.v = random_f32(a.total * a.nkv, 1);
+    for (int64_t i = 0; c->bf16 && i < a.total * a.nq; i++)
+        a.q[i] = hd_bf16_operand(a.q[i]);
+    for (int64_t i = 0; c->bf16 && i < a.total * a.nkv; i++)
+        a.k[i] = hd_bf16_operand(a.k[i]);
     attend_ref(c, &a, ref);
     for (int way = 0; way < 3; way++) {
-        got[way] = calloc((size_t)(a.total * a.nq), sizeof(float));
+        got[way] = calloc((size_t)(a.total * a.no), sizeof(float));
         attend_way(c, &a, (int[]){1, 4, 2}[way], way == 2, got[way]);
     }
-    compare(what, got[0], got[1], got[2], ref, a.total * a.nq, c->bound);
+    compare(what, got[0], got[1], got[2], ref, a.total * a.no, c->bound);
     for (int i = 0; i < 3; i++)
         free(got[i]);
     free(a.q);
@@ -498,9 +509,11 @@ int main(int argc, char **argv)
         {HD_Q8_0, 1, 576, 1536, false, 5e-5},  {HD_Q8_0, 9, 64, 33, false, 5e-5},     {HD_Q4_0, 9, 64, 33, false, 5e-5},    {HD_Q4_K, 50, 512, 100, false, 5e-5},
         {HD_Q6_K, 50, 512, 100, false, 5e-5},  {HD_MXFP4, 50, 512, 100, false, 1e-2}, {HD_Q5_0, 4, 64, 40, false, 5e-5},    {HD_Q5_1, 4, 64, 40, false, 5e-5},
         {HD_F8_E4M3, 4, 256, 40, false, 2e-6}, {HD_F32, 1, 1536, 576, true, 2e-6},    {HD_Q4_1, 256, 576, 1536, false, 5e-5}};
-    static const struct attend_case at[] = {{4, 2, 16, 0, HD_F32, 2e-6}, {9, 3, 64, 0, HD_F32, 2e-6},  {4, 4, 24, 10, HD_F32, 2e-6},
-                                            {40, 2, 8, 0, HD_F32, 2e-6}, {4, 1, 32, 64, HD_F32, 2e-6}, {4, 2, 64, 0, HD_F16, 2e-3},
-                                            {20, 1, 300, 290, HD_F32, 4e-6}, {2, 1, 4200, 20, HD_F32, 1e-5}};
+    static const struct attend_case at[] = {{4, 2, 16, 0, HD_F32, 2e-6, 0, false}, {9, 3, 64, 0, HD_F32, 2e-6, 0, false},  {4, 4, 24, 10, HD_F32, 2e-6, 0, false},
+                                            {40, 2, 8, 0, HD_F32, 2e-6, 0, false}, {4, 1, 32, 64, HD_F32, 2e-6, 0, false}, {4, 2, 64, 0, HD_F16, 2e-3, 0, false},
+                                            {20, 1, 300, 290, HD_F32, 4e-6, 0, false}, {2, 1, 4200, 20, HD_F32, 5e-5, 0, false},
+                                            {16, 1, 576, 0, HD_F32, 2e-5, 512, false}, {16, 1, 576, 0, HD_F32, 4e-3, 512, true},
+                                            {21, 1, 47, 0, HD_F32, 4e-3, 33, true}, {40, 1, 70, 0, HD_F32, 4e-3, 70, true}};
 
     static const struct index_case ix[] = {{128, 8, 4, 16, 9000, 1, 16, 0, 0},    {128, 8, 4, 32, 9001, 5, 70, 0, 0},  {32, 3, 2, 32, 2500, 40, 20, 0, 0},
                                            {96, 12, 1, 64, 5000, 1, 40, 0, 0},    {128, 8, 2, 32, 7003, 1, 50, 8, 300}, {128, 2, 2, 32, 3000, 40, 50, 12, 100},

@@ -168,7 +168,7 @@ void hd_attn_csa(struct hd_stream *s, const struct hd_csa_hp *hp, const struct h
     struct hd_tensor *qr = hd_new(s, HD_F32, n, hp->q_rank), *q = hd_new(s, HD_F32, n, hp->n_head * d), *kv = hd_new(s, HD_F32, n, d), *o, *sel = NULL, *index[2];
     struct hd_tensor *rope = ratio ? st->rope_comp : st->rope;
     struct hd_attend_sel_hp ah = {hp->n_head, d, hp->window, ratio, part0 < 0 ? -1 : part0 + PART_WINDOW, ratio ? part0 + PART_ENTRY : -1,
-                                 (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp)), false, st->block, hd_attends_bf16(s, &w->wo_b)};
+                                 (float)(1 / sqrt((double)d)), 0, packed_bytes(latent_row(hp)), false, st->block, hd_attends_bf16(s, &w->wo_b, hp->n_head)};
 
     hd_linear_n(s, 2, (struct hd_tensor *[]){qr, kv}, u, (const struct hd_tensor *[]){&w->wq_a, &w->wkv}, hp->act_block);
     norm(s, qr, &w->q_norm, hp->norm_eps);

@@ -141,7 +141,7 @@ void hd_attn_mla(struct hd_stream *s, const struct hd_mla_hp *hp, const struct h
     struct hd_stream_mark mark = hd_stream_mark(s);
     struct hd_tensor *q = hd_new(s, HD_F32, n, H * qd), *ql = hd_new(s, HD_F32, n, H * wide), *sel = NULL, *qr = NULL, *index[2] = {NULL, NULL}, *u, *o;
     struct hd_attend_sel_hp ah = {.n_head = H, .head_dim = wide, .window = 0, .ratio = 1, .part_window = -1, .part_entry = part0, .scale = hp->scale, .value_dim = hp->kv_rank,
-                                  .row_bytes = hp->native ? 2 * wide : 0, .bf16 = hd_attends_bf16(s, &w->o)};
+                                  .row_bytes = hp->native ? 2 * wide : 0, .bf16 = hd_attends_bf16(s, &w->o, H)};
 
     if (hp->q_rank) {
         qr = hd_new(s, HD_F32, n, hp->q_rank);

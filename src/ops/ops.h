@@ -161,8 +161,8 @@ struct hd_attend_sel_hp {
     bool bf16;                        /* operands are rounded to bf16 (act_bf16.h), and q is used up */
 };
 
-/* Does attention round its operands? Where the product behind it, of w, rounds its own. */
-bool hd_attends_bf16(const struct hd_stream *s, const struct hd_tensor *w);
+/* Does attention round its operands? Where the product behind it, of w, rounds its own, and heads are enough to pay for making bf16 of rows. */
+bool hd_attends_bf16(const struct hd_stream *s, const struct hd_tensor *w, int64_t n_head);
 
 /* Positions of plain caches, and entries that everybody sees, have sums of their own for every so many of them. */
 #define HD_SUMS_RUN 64

@@ -220,9 +220,11 @@ void hd_index(struct hd_stream *s, struct hd_tensor *sel, const struct hd_tensor
     hd_stream_rewind(s, mark);
 }
 
-bool hd_attends_bf16(const struct hd_stream *s, const struct hd_tensor *w)
+#define BF16_HEADS 16
+
+bool hd_attends_bf16(const struct hd_stream *s, const struct hd_tensor *w, int64_t n_head)
 {
-    return !s->tape && hd_act_type(s, w, 0) != HD_F32;
+    return !s->tape && n_head >= BF16_HEADS && hd_act_type(s, w, 0) != HD_F32;
 }
 
 void hd_attend_sel(struct hd_stream *s, struct hd_tensor *out, struct hd_tensor *q, const struct hd_tensor *kv, const struct hd_tensor *sel,
