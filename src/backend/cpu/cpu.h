@@ -102,6 +102,8 @@ static inline void hd_acts_add(struct hd_acts *a, const struct hd_tensor *q)
         *(q->type == HD_Q8 ? &a->q8 : q->type == HD_BF16 ? &a->bf16 : &a->q16) = q;
 }
 
+/* Tokens whose activations stay near while a tile of w is walked. */
+int64_t hd_cpu_tok_block(const struct hd_tensor *w);
 /* Rows row0 .. of w times tokens tok0 .. of the activations that suit it. */
 void hd_cpu_mul_rows(const struct hd_tensor *w, int64_t row0, int64_t n_row, const struct hd_acts *x, int64_t tok0, int64_t n_tok, float *out, int64_t ld_out);
 /* What w's rows from row0 on want to be multiplied with. */

@@ -1,13 +1,14 @@
 /* cpu_matmul.c: weights times activations, tiled over the team.
  *
  * The rows of all weights of a call form one list, cut into tiles of rows; with many tokens each tile is walked in blocks
- * of tokens small enough that their activations stay in L2 while the tile's weights stay in L1. A kernel's result for an
+ * of tokens small enough that their activations stay in L2 while the tile's weights stay near. A kernel's result for an
  * element does not depend on the tiling (kernels.h), so neither the tile sizes nor the number of workers change a bit.
  */
 #include "backend/cpu/cpu_back.h"
 #include "kernels/kernels.h"
 
 #define TOK_BLOCK 48
+#define TOK_BLOCK_BF16 144            /* panels that meet bf16 are decoded once for all tokens of a block */
 #define TILE_BYTES (24 * 1024)        /* weights of a tile of rows */
 #define TILE_PANEL (64 * 1024)        /* of a tile of panels, few tokens */
 #define TILE_ROWS 256                 /* many tokens: their kernels share activations among sixteen panels */
@@ -21,7 +22,7 @@ struct job {
     struct hd_acts x;
     int64_t tile[3];                  /* rows a tile, per weight */
     int64_t first[4];                 /* first tile of each weight; [n_out] is the total */
-    int64_t tok_blocks;
+    int64_t tok_block, tok_blocks;
 };
 
 static int64_t clamp(int64_t x, int64_t lo, int64_t hi)
@@ -39,6 +40,11 @@ enum hd_dtype hd_cpu_act_type(const struct hd_tensor *w, int64_t row0)
     if (in_panels(w, row0))
         return hd_panel_by_q8(w->panels->kind) ? HD_Q8 : HD_BF16;
     return hd_k.matmul_q16[w->type] ? HD_Q16 : HD_F32;
+}
+
+int64_t hd_cpu_tok_block(const struct hd_tensor *w)
+{
+    return w->panels && !hd_panel_by_q8(w->panels->kind) ? TOK_BLOCK_BF16 : TOK_BLOCK;
 }
 
 void hd_cpu_quantise(enum hd_dtype type, const float *x, int64_t n, void *out)
@@ -68,13 +74,13 @@ void hd_cpu_mul_rows(const struct hd_tensor *w, int64_t row0, int64_t n_row, con
 static void matmul_tile(const struct job *j, int64_t index)
 {
     const struct hd_call *c = j->c;
-    int64_t tile = index / j->tok_blocks, t0 = index % j->tok_blocks * TOK_BLOCK, n_tok = hd_rows(c->in[0]);
+    int64_t tile = index / j->tok_blocks, t0 = index % j->tok_blocks * j->tok_block, n_tok = hd_rows(c->in[0]);
     int i = 0;
 
     while (tile >= j->first[i + 1])
         i++;
     int64_t row0 = (tile - j->first[i]) * j->tile[i], n_out = hd_cols(c->out[i]), n_row = n_out - row0 < j->tile[i] ? n_out - row0 : j->tile[i];
-    int64_t t1 = t0 + TOK_BLOCK < n_tok ? t0 + TOK_BLOCK : n_tok, ld = c->out[i]->row_bytes / 4;
+    int64_t t1 = t0 + j->tok_block < n_tok ? t0 + j->tok_block : n_tok, ld = c->out[i]->row_bytes / 4;
 
     hd_cpu_mul_rows(c->in[2 + i], row0 + c->i[1], n_row, &j->x, t0, t1 - t0, (float *)c->out[i]->data + t0 * ld + row0, ld);
 }
@@ -113,9 +119,14 @@ void hd_cpu_matmul(void *self, struct hd_stream *s, const struct hd_call *c)
         hd_cpu_products(self, s, c);
         return;
     }
-    j.tok_blocks = (n_tok + TOK_BLOCK - 1) / TOK_BLOCK;
-    for (int i = 0; i < c->n_out; i++)
+    j.tok_block = TOK_BLOCK_BF16;
+    for (int i = 0; i < c->n_out; i++) {
+        int64_t some = hd_cpu_tok_block(c->in[2 + i]);
+
+        j.tok_block = some < j.tok_block ? some : j.tok_block;
         total += hd_tensor_bytes(c->in[2 + i]);
+    }
+    j.tok_blocks = (n_tok + j.tok_block - 1) / j.tok_block;
     for (int i = 0; i < c->n_out; i++) {
         int64_t n_out = hd_cols(c->out[i]);
 

@@ -15,7 +15,6 @@
 #define TILE_BYTES (48 * 1024)
 #define TILE_PANEL (128 * 1024)       /* of panels, few tokens an expert */
 #define TILE_ROWS 256                 /* many */
-#define TOK_BLOCK 48                  /* tokens whose activations stay near while a tile is walked */
 #define MAX_EXPERT 4096
 
 /* ---- the gate ---- */
@@ -157,8 +156,10 @@ static void product_range(void *arg, int64_t begin, int64_t end)
         int64_t n_row = j->n_out - row0 < j->tile ? j->n_out - row0 : j->tile;
 
         for (int k = 0; k < 2; k++) {
-            for (int64_t t = j->first[e]; j->w[k] && t < j->first[e + 1]; t += TOK_BLOCK)
-                hd_cpu_mul_rows(&j->w[k][e], row0, n_row, &j->in, t, j->first[e + 1] - t < TOK_BLOCK ? j->first[e + 1] - t : TOK_BLOCK, hd_cpu_row(j->out[k], t) + row0,
+            int64_t some = j->w[k] ? hd_cpu_tok_block(&j->w[k][e]) : 0;
+
+            for (int64_t t = j->first[e]; j->w[k] && t < j->first[e + 1]; t += some)
+                hd_cpu_mul_rows(&j->w[k][e], row0, n_row, &j->in, t, j->first[e + 1] - t < some ? j->first[e + 1] - t : some, hd_cpu_row(j->out[k], t) + row0,
                                j->out[k]->row_bytes / 4);
         }
     }

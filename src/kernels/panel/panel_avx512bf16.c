@@ -14,7 +14,7 @@
 #define AHEAD 2048                    /* bytes between a load and its prefetch */
 #define SLAB 128                      /* columns that are decoded at a time */
 #define PAIRS (SLAB / 2)
-#define TOK 48                        /* tokens that share a decoded slab */
+#define TOK 144                       /* tokens that share a decoded slab */
 #define TILE 12                       /* tokens that a tile keeps sums of, times two panels */
 #define GROUP 16                      /* panels that share a slab of activations */
 #define FEW 8                         /* sums of few tokens */
@@ -205,6 +205,17 @@ INLINE void tile(enum hd_panel_kind kind, int T, const struct hd_panels *w, cons
     }
 }
 
+/* The columns of two panels that come after those of p0 and p0 + 1: of the next panels, or the next slab's of the first ones. Only hints. */
+INLINE void fetch_next(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, const struct slab *b, int p0, int n_panel)
+{
+    int64_t col_bytes = kind == HD_PANEL_FP8 ? 16 : 32, at = p0 + 2 < n_panel ? (p0 + 2) * w->bytes + b->c * col_bytes : (b->c + b->n) * col_bytes;
+
+    for (int64_t i = 0; i < b->n * col_bytes; i += 64) {
+        _mm_prefetch((const char *)panel + at + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)panel + at + w->bytes + i, _MM_HINT_T1);
+    }
+}
+
 /* The slab's columns of panels p0 and p0 + 1 (the one before it where the last has no partner) times all tokens. */
 INLINE void slab_pair(enum hd_panel_kind kind, const struct hd_panels *w, const uint8_t *panel, const struct slab *b, struct work *z, int p0, int n_panel, int64_t n_tok)
 {
@@ -212,6 +223,7 @@ INLINE void slab_pair(enum hd_panel_kind kind, const struct hd_panels *w, const 
     const struct codes table = load_codes();
     int64_t k = 0;
 
+    fetch_next(kind, w, panel, b, p0, n_panel);
     for (int p = 0; p < 2; p++)
         for (int64_t i = 0; i < b->n; i += 4)
             load_pairs(kind, &table, at[p] + (b->c + i) * (kind == HD_PANEL_FP8 ? 16 : 32), &z->w[p][i / 2]);
