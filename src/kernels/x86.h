@@ -73,6 +73,23 @@ static inline __m512 _mm512_maskz_loadu_ps(__mmask16 m, const void *p)
         t[i] = m >> i & 1 ? ((const float *)p)[i] : 0;
     return _mm512_loadu_ps(t);
 }
+static inline __m512i _mm512_maskz_loadu_epi32(__mmask16 m, const void *p)
+{
+    return _mm512_castps_si512(_mm512_maskz_loadu_ps(m, p));
+}
+static inline void _mm512_mask_storeu_epi32(void *p, __mmask16 m, __m512i x)
+{
+    uint32_t t[16];
+
+    _mm512_storeu_si512(t, x);
+    for (int i = 0; i < 16; i++)
+        if (m >> i & 1)
+            ((uint32_t *)p)[i] = t[i];
+}
+static inline void _mm512_mask_storeu_ps(void *p, __mmask16 m, __m512 x)
+{
+    _mm512_mask_storeu_epi32(p, m, _mm512_castps_si512(x));
+}
 #undef _mm512_stream_ps
 static inline void _mm512_stream_ps(void *p, __m512 x)
 {

@@ -22,6 +22,8 @@ CONFIGS = {
                     rope_parameters={"main": {"rope_type": "default", "rope_theta": 10000.0},
                                      "compress": {"rope_type": "yarn", "rope_theta": 160000.0, "factor": 8.0, "beta_fast": 32.0, "beta_slow": 1.0,
                                                   "original_max_position_embeddings": 64, "attention_factor": 1.0}}),
+    # heads enough, and widths of 32, for attention in bf16; all experts are used, since one other choice in the first entry changes every row
+    "v4-hf-d": dict(layer_types=[W, C, H], mlp_layer_types=["moe"] * 3, hc_mult=2, hidden_size=64, num_attention_heads=18, o_lora_rank=32, index_topk=20, n_routed_experts=3),
 }
 
 
@@ -80,4 +82,4 @@ def make(name, seed, dtype, n_shard, n_tok):
 if __name__ == "__main__":
     for seed, name in enumerate(CONFIGS):
         if len(sys.argv) == 1 or name in sys.argv[1:]:
-            make(name, 70 + seed, torch.bfloat16, 1 + seed % 2, 290 if name != "v4-hf-c" else 60)
+            make(name, 70 + seed, torch.bfloat16, 1 + seed % 2, 60 if name == "v4-hf-c" else 290)
