@@ -339,6 +339,16 @@ void hd_store_close(struct hd_store *st)
     memset(st, 0, sizeof *st);
 }
 
+bool hd_store_quantised(const struct hd_store *st)
+{
+    if (json_object_get(st->config, "quantization_config"))
+        return true;
+    for (size_t i = 0; i < st->n_entry; i++)
+        if (st->entry[i].n_dim > 1 && st->entry[i].type >= 0 && hd_dtypes[st->entry[i].type].block_len > 1)
+            return true;
+    return false;
+}
+
 void hd_store_cool(const struct hd_store *st)
 {
     for (int i = 0; i < st->n_file; i++)

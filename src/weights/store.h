@@ -62,6 +62,9 @@ void hd_store_close(struct hd_store *st);
 
 struct hd_entry *hd_store_find(const struct hd_store *st, const char *name);
 
+/* Are matrices quantised: does the config say so, or a format of blocks? */
+bool hd_store_quantised(const struct hd_store *st);
+
 /* Gives the files' pages back to the system, which brings them in again when somebody reads there. */
 void hd_store_cool(const struct hd_store *st);
 
