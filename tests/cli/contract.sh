@@ -122,6 +122,8 @@ complains "says what to do" "has room for 64 (--ctx makes it larger); /new start
 report $? "the others are answered"
 
 # inspect, doctor, bench
+works "inspect a quantised GGUF file" "$HADAL" inspect tests/golden/gguf-v3-k/model.gguf
+says "latents as bf16" "(544 B a token)"
 works "inspect" "$HADAL" inspect $L --json
 says "total" '"params": {"total": 78144, "active": 78144}'
 mkdir "$T/plan"; cp $L/config.json "$T/plan/"
