@@ -103,7 +103,7 @@ double hd_now(void);
 #define HD_OPT_MODEL_COMMON                                                                                               \
     {"exact", 0, HD_OPT_TEXT, "MODE", 0, 0, "f32: weights dequantised, all arithmetic float32 or wider; official: the reference's rounding points"},           \
     {"ctx", 'c', HD_OPT_INT, "N", 1, 1e9, "tokens of context to make room for (default: the model's, at most 8192)"},                                           \
-    {"kv", 0, HD_OPT_TEXT, "FORMAT", 0, 0, "keep keys and values as f32, f16, native (packed as DeepSeek models do) or auto (default: native if the weights are quantised)"},                                                                          \
+    {"kv", 0, HD_OPT_TEXT, "FORMAT", 0, 0, "keep keys and values as f32, f16 (MLA: bf16), native (packed as DeepSeek models do) or auto (default: native if the weights are quantised)"},                                                                          \
     {"chunk", 0, HD_OPT_INT, "N", 1, 65536, "tokens of a prefill step (default 512)"},                                                                          \
     {"memory", 0, HD_OPT_TEXT, "SIZE", 0, 0, "memory that weights, cache and steps may take, as 24G or auto; experts that find no room stay on disk (default auto: what is available)"}, \
     {"pack", 0, HD_OPT_TEXT, "FILE", 0, 0, "read experts that are on disk from this pack (hadal pack makes them; default: the one beside the model, if there is one), or off: from the checkpoint"}, \

@@ -239,7 +239,7 @@ static int read_attention(struct hd_model *m, struct own *d, const json_t *c, in
     switch (d->attention) {
     case MLA:
         HD_TRY(hd_mla_config(&d->mla, c, f, err));
-        d->mla.native = native;
+        d->mla.native = native || m->kv == HD_KV_F16;
         d->rope.dim = d->mla.rope_dim;
         break;
     case GQA:

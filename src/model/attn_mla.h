@@ -20,7 +20,7 @@ struct hd_mla_hp {
     int64_t index_heads, index_dim, index_top_k;      /* index_heads 0: every query sees every token before it */
     float scale, latent_eps;
     bool rope_interleaved;
-    bool native;                      /* latents and index keys are kept as bf16, as DeepSeek-V3's code does */
+    bool native;                      /* latents and index keys are kept as bf16, as DeepSeek-V3's code does; also where f16 was asked for */
 };
 
 struct hd_mla_weights {

@@ -104,7 +104,7 @@ static int read_config(struct hd_model *m, struct hd_latent *d, int64_t *n_ctx, 
     HD_TRY(hd_json_int(c, "intermediate_size", 1, DIM_MAX, &d->d_ff, f, err));
     HD_TRY(hd_json_int_or(c, "moe_intermediate_size", 1, DIM_MAX, d->d_ff, &d->d_expert, f, err));
     HD_TRY(hd_mla_config(a, c, f, err));
-    a->native = m->kv == HD_KV_NATIVE || (m->kv == HD_KV_AUTO && hd_store_quantised(&m->store));
+    a->native = m->kv == HD_KV_NATIVE || m->kv == HD_KV_F16 || (m->kv == HD_KV_AUTO && hd_store_quantised(&m->store));
     HD_TRY(hd_json_int_or(c, "num_nextn_predict_layers", 0, 1024, 0, &d->n_mtp, f, err));
     if (m->wants_learn && d->n_mtp > 1)
         return hd_err_set(err, HD_ERR_UNSUPPORTED, "%s: num_nextn_predict_layers: found %lld; expected at most 1 to train", f, (long long)d->n_mtp);

@@ -124,6 +124,11 @@ report $? "the others are answered"
 # inspect, doctor, bench
 works "inspect a quantised GGUF file" "$HADAL" inspect tests/golden/gguf-v3-k/model.gguf
 says "latents as bf16" "(544 B a token)"
+for kv in f16 native f32; do
+    works "latents, --kv $kv" "$HADAL" logits tests/golden/v3-a --tokens 5,9,2,30,7,11 -o "$T/$kv.st" --kv $kv -q
+done
+cmp -s "$T/f16.st" "$T/native.st" && ! cmp -s "$T/f16.st" "$T/f32.st"
+report $? "f16 keeps them as bf16"
 works "inspect" "$HADAL" inspect $L --json
 says "total" '"params": {"total": 78144, "active": 78144}'
 mkdir "$T/plan"; cp $L/config.json "$T/plan/"
