@@ -180,6 +180,14 @@ static inline __m512i hd_pair_bf16(__m512 low, __mmask16 keep_low, __m512 high, 
 }
 #endif
 
+#if defined(HD_EMULATE) || defined(__AVX512BF16__)
+/* Lanes whose number hd_bf16_operand() does not make zero. */
+static inline __mmask16 hd_bf16_counts(__m512 x)
+{
+    return hd_cmpge_epu32(_mm512_slli_epi32(_mm512_castps_si512(x), 1), _mm512_set1_epi32((int)(HD_BF16_OPERAND_MIN << 1)));
+}
+#endif
+
 /* hd_bf16_operand() of eight numbers. */
 static inline __m256 hd_bf16_operand8(__m256 x)
 {

@@ -16,7 +16,7 @@
 #define HD_BF16_ACT_MIN (67u << 23)        /* bits of 2^-60 as f32 */
 #define HD_BF16_WEIGHT_MIN (77u << 7)      /* bits of 2^-50 as bf16 */
 
-/* Where both operands are activations (attention, matrices in training) either is zero below 2^-56: products are multiples of 2^-126. */
+/* Where both operands are activations (attention, matrices in training) each is zero below 2^-56: products are multiples of 2^-126. */
 #define HD_BF16_OPERAND_MIN (71u << 23)
 
 static inline float hd_bf16_operand(float x)

@@ -133,15 +133,14 @@ static float *place_for(const struct hd_call *c, struct rows *r, int64_t i)
 static void keep(const struct hd_call *c, struct rows *r, int64_t i, const float *row)
 {
     int64_t dim = c->i[3];
+    uint32_t *word = r->word + i * (dim / 2 + 16);
+    float *own = place_for(c, r, i);
 
-    r->row[i] = row;
-    if (paired(c)) {
-        r->row[i] = r->word + i * (dim / 2 + 16);
-        hd_k.pair.encode(dim, row, r->word + i * (dim / 2 + 16));
-    } else if (rounds(c)) {
-        r->row[i] = place_for(c, r, i);
-        hd_k.bf16_operand(dim, row, place_for(c, r, i));
-    }
+    if (paired(c))
+        hd_k.pair.encode(dim, row, word);
+    else if (rounds(c))
+        hd_k.bf16_operand(dim, row, own);
+    r->row[i] = paired(c) ? (const void *)word : rounds(c) ? own : row;
 }
 
 /* Lays the rows side by side; the last sixteen are filled up. */
@@ -165,10 +164,11 @@ static void take_queries(const struct hd_call *c, float *q, int64_t n_head)
 {
     int64_t dim = c->i[3];
 
-    if (!paired(c) && rounds(c))
+    if (paired(c))
+        for (int64_t h = 0; h < n_head; h++)
+            hd_k.pair.encode(dim, q + h * dim, (uint32_t *)(q + h * dim));
+    else if (rounds(c))
         hd_k.bf16_operand(n_head * dim, q, q);
-    for (int64_t h = 0; paired(c) && h < n_head; h++)
-        hd_k.pair.encode(dim, q + h * dim, (uint32_t *)(q + h * dim));
 }
 
 /* Heads h0 .. h0 + n_head of a token from the beginning. */

@@ -18,12 +18,6 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Lanes whose number does not count as zero. */
-INLINE __mmask16 counts(__m512 x)
-{
-    return hd_cmpge_epu32(_mm512_slli_epi32(_mm512_castps_si512(x), 1), _mm512_set1_epi32((int)(HD_BF16_OPERAND_MIN << 1)));
-}
-
 INLINE __m512 first(const float *p, int n)
 {
     return n >= 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps((__mmask16)((1u << (n > 0 ? n : 0)) - 1), p);
@@ -35,7 +29,7 @@ INLINE void pairs_of(int n, int wide, const float *row, const float *next, float
     for (int e = 0; e < wide; e += 16) {
         __m512 x = first(row + e, n - e), y = next ? first(next + e, n - e) : _mm512_setzero_ps();
 
-        _mm512_storeu_ps(to + e, _mm512_castsi512_ps(hd_pair_bf16(x, counts(x), y, counts(y))));
+        _mm512_storeu_ps(to + e, _mm512_castsi512_ps(hd_pair_bf16(x, hd_bf16_counts(x), y, hd_bf16_counts(y))));
     }
 }
 
@@ -73,7 +67,7 @@ INLINE void turn16x16(int n, const float *from, int64_t ld, int cols, __m512i ou
             int r = 8 * h + i;
             __m512 x = r < n ? first(from + r * ld, cols) : _mm512_setzero_ps(), y = r + 4 < n ? first(from + (r + 4) * ld, cols) : _mm512_setzero_ps();
 
-            both[i] = hd_cvt2_bf16(x, counts(x), y, counts(y));
+            both[i] = hd_cvt2_bf16(x, hd_bf16_counts(x), y, hd_bf16_counts(y));
         }
         turn4(both, half[h]);
     }

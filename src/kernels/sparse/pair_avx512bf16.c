@@ -7,20 +7,9 @@
 #define HEADS 8
 #define NV 2                          /* vectors of a tile */
 
-/* Lanes whose number does not count as zero. */
-INLINE __mmask16 counts(__m512 x)
-{
-    return hd_cmpge_epu32(_mm512_slli_epi32(_mm512_castps_si512(x), 1), _mm512_set1_epi32((int)(HD_BF16_OPERAND_MIN << 1)));
-}
-
 INLINE __mmask16 lanes(int64_t n)
 {
     return n >= 16 ? 0xFFFF : (__mmask16)((1u << (n > 0 ? n : 0)) - 1);
-}
-
-INLINE __m512i words_at(const uint32_t *p)
-{
-    return _mm512_loadu_si512(p);
 }
 
 static void encode(int64_t n, const float *x, uint32_t *word)
@@ -30,12 +19,12 @@ static void encode(int64_t n, const float *x, uint32_t *word)
     for (; i + 32 <= n; i += 32) {
         __m512 a = _mm512_loadu_ps(x + i), b = _mm512_loadu_ps(x + i + 16);
 
-        _mm512_storeu_si512(word + i / 2, _mm512_rol_epi32(hd_cvt2_bf16(a, counts(a), b, counts(b)), 16));
+        _mm512_storeu_si512(word + i / 2, _mm512_rol_epi32(hd_cvt2_bf16(a, hd_bf16_counts(a), b, hd_bf16_counts(b)), 16));
     }
     if (i < n) {
         __m512 a = _mm512_maskz_loadu_ps(lanes(n - i), x + i), b = _mm512_maskz_loadu_ps(lanes(n - i - 16), x + i + 16);
 
-        _mm512_mask_storeu_epi32(word + i / 2, lanes((n - i + 1) / 2), _mm512_rol_epi32(hd_cvt2_bf16(a, counts(a), b, counts(b)), 16));
+        _mm512_mask_storeu_epi32(word + i / 2, lanes((n - i + 1) / 2), _mm512_rol_epi32(hd_cvt2_bf16(a, hd_bf16_counts(a), b, hd_bf16_counts(b)), 16));
     }
 }
 
@@ -51,7 +40,7 @@ INLINE void dot_tile(int64_t n, const uint32_t *rows, int nv, float scale, const
         __m512i x[NV];
 
         for (int v = 0; v < nv; v++)
-            x[v] = words_at(rows + (v * n + k) * 16);
+            x[v] = _mm512_loadu_si512(rows + (v * n + k) * 16);
         for (int h = 0; h < nh; h++) {
             __m512i w = _mm512_set1_epi32((int)q[h * ld + k]);
 
